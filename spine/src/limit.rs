@@ -1,0 +1,45 @@
+//! Every cap, with its reason. What is bounded elsewhere is bounded by one of these.
+
+/// S3: a key has at most 1,024 bytes of UTF-8.
+pub const KEY_BYTES: usize = 1_024;
+/// S3: user metadata, names and values together, has at most 2 KiB.
+pub const USER_METADATA_BYTES: usize = 2_048;
+/// S3: at most ten tags an object, keys of 128 and values of 256 characters.
+pub const TAGS: usize = 10;
+/// S3: characters in a tag's key.
+pub const TAG_KEY_CHARS: usize = 128;
+/// S3: characters in a tag's value.
+pub const TAG_VALUE_CHARS: usize = 256;
+/// S3: largest body of one PutObject or UploadPart, 5 GiB.
+pub const PUT_BYTES: u64 = 5 << 30;
+/// S3: largest object, 5 TiB.
+pub const OBJECT_BYTES: u64 = 5 << 40;
+/// S3: smallest part other than the last, 5 MiB.
+pub const PART_MIN_BYTES: u64 = 5 << 20;
+/// S3: part numbers run from 1 to this.
+pub const PARTS: u32 = 10_000;
+/// S3: most entries of one listing page, and keys of one DeleteObjects.
+pub const PAGE: usize = 1_000;
+/// S3: most buckets an owner has; AWS allows 10,000 since 2024.
+pub const BUCKETS_PER_TENANT: usize = 10_000;
+
+/// Smallest chunk a bucket may choose: below, index records outgrow what dedup saves.
+pub const CHUNK_MIN_BYTES: u32 = 256 << 10;
+/// Largest chunk a bucket may choose: above, a range read fetches too much.
+pub const CHUNK_MAX_BYTES: u32 = 8 << 20;
+/// Chunk size of a bucket that asks for none.
+pub const CHUNK_DEFAULT_BYTES: u32 = 1 << 20;
+/// Bodies up to this live sealed inside the version's record: one log round, no shards.
+pub const INLINE_BYTES: usize = 8 << 10;
+
+/// Reed-Solomon over GF(2^8) has at most 255 shards; 32 keeps a stripe's placement record near 2 KiB.
+pub const SHARDS: usize = 32;
+/// A sealed chunk is at most a largest chunk and its authentication tag.
+pub const SEALED_MAX_BYTES: usize = CHUNK_MAX_BYTES as usize + 16;
+
+/// Commands in one proposal: an apply of this many stays near 10 ms.
+pub const BATCH_COMMANDS: usize = 1_024;
+/// Bytes in one log entry; a manifest of 20,480 chunks (5 GiB at 256 KiB) needs 0.8 MiB.
+pub const LOG_ENTRY_BYTES: usize = 8 << 20;
+/// References that one Unref removes in one apply; the rest waits for the next.
+pub const UNREF_STEP: usize = 1_024;

@@ -1,0 +1,131 @@
+//! What a gateway says to a metadata node, and hears.
+
+use crate::id::{Gen, Seq, Tag, UnixMs, ChunkId};
+use crate::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Place, ReserveOutcome};
+use crate::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, VersionHead};
+use crate::wire::root::{BucketRecord, RootAnswer, RootCommand, RootQuery};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    Root(RootCommand),
+    Namespace(NamespaceCommand),
+    Chunk(ChunkCommand),
+}
+
+/// What a refused command does to the rest of its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Chain {
+    /// The rest answers `Skipped`.
+    Stop,
+    /// Each command stands alone.
+    Independent,
+}
+
+/// Commands applied in order, together, at one place in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    pub chain: Chain,
+    /// At most [`crate::limit::BATCH_COMMANDS`].
+    pub commands: Vec<Command>,
+}
+
+/// Why a state machine said no. Nothing of the command was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    #[error("a tenant of this name exists")]
+    TenantExists,
+    #[error("no such tenant")]
+    NoSuchTenant,
+    #[error("this access key exists")]
+    KeyExists,
+    #[error("no such access key")]
+    NoSuchKey,
+    #[error("the bucket is the tenant's own already")]
+    BucketOwnedByYou,
+    #[error("the bucket is another tenant's")]
+    BucketExists,
+    #[error("the tenant has as many buckets as it may")]
+    TooManyBuckets,
+    #[error("no such bucket")]
+    NoSuchBucket,
+    #[error("the bucket belongs to another tenant")]
+    NotYours,
+    #[error("the bucket is not empty")]
+    BucketNotEmpty,
+    #[error("the write's intent is closed")]
+    IntentClosed,
+    #[error("a condition does not hold")]
+    PreconditionFailed,
+    #[error("no such object")]
+    NoSuchObject,
+    #[error("no such upload")]
+    NoSuchUpload,
+    #[error("a part was replaced meanwhile")]
+    PartChanged,
+    #[error("the chunk's generation is over")]
+    ChunkGone,
+    #[error("the repair target is not reserved")]
+    TargetGone,
+    #[error("an earlier command of the batch was refused")]
+    Skipped,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    Done,
+    Refused(Refusal),
+    Bucket(BucketRecord),
+    Committed { seq: Seq, modified: UnixMs },
+    /// What was there, if anything.
+    Deleted { was: Option<Box<VersionHead>> },
+    Reserved(Vec<ReserveOutcome>),
+    Confirmed(Vec<bool>),
+    /// `more`: call again.
+    Unreferenced { more: bool },
+    Deleting(Vec<(ChunkId, Gen)>),
+    Target(Tag),
+    /// The place the index had before, if it had one.
+    Moved { old: Option<Place> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    Root(RootQuery),
+    Namespace(NamespaceQuery),
+    Chunk(ChunkQuery),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    Root(RootAnswer),
+    Namespace(NamespaceAnswer),
+    Chunk(ChunkAnswer),
+}
+
+/// Metadata could not answer. None of these says anything about what is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum MetadataError {
+    /// No leader, shutting down, or overloaded. A proposal may or may not have been applied. Retry.
+    #[error("metadata is unavailable. reason=`{reason}`")]
+    Unavailable { reason: String },
+    /// The table is nearly full; reads and deletes go on.
+    #[error("the metadata table is full. used_bytes=`{used}`, map_bytes=`{map}`")]
+    Full { used: u64, map: u64 },
+    /// The disk under the log or the table failed, or what it holds does not decode.
+    #[error("metadata storage failed. reason=`{reason}`")]
+    Storage { reason: String },
+    /// The request breaks a limit of [`crate::limit`].
+    #[error("metadata request is too large. what=`{what}`")]
+    TooLarge { what: String },
+}
+
+/// The metadata service: a function call in the all-in-one process, a connection elsewhere.
+#[async_trait::async_trait]
+pub trait Metadata: Send + Sync + 'static {
+    /// Returns when the batch is synced on a majority and applied: one reply a command, in order.
+    async fn propose(&self, batch: Batch) -> Result<Vec<Reply>, MetadataError>;
+
+    /// Linearizable: sees every proposal that returned before this was called.
+    async fn query(&self, query: Query) -> Result<Answer, MetadataError>;
+}

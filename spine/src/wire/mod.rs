@@ -1,0 +1,9 @@
+//! Messages between processes. postcard encodes them; a field is only ever added at the end of an enum, never moved.
+
+pub mod chunk;
+pub mod namespace;
+pub mod root;
+pub mod shard;
+
+mod metadata;
+pub use metadata::{Answer, Batch, Chain, Command, Metadata, MetadataError, Query, Refusal, Reply};

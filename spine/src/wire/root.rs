@@ -1,0 +1,111 @@
+//! The root group: tenants, access keys, buckets, nodes.
+
+use crate::id::{BucketId, KeyEpoch, NodeId, TenantId, UnixMs};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A tenant's secret of one epoch, wrapped by the root key; only a gateway with the root key can open it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrappedSecret {
+    pub epoch: KeyEpoch,
+    /// AES-256-GCM: 12 bytes of nonce, then ciphertext and tag.
+    pub sealed: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRecord {
+    pub id: TenantId,
+    /// Unique; what an operator calls it.
+    pub name: String,
+    /// Ascending by epoch; the last one seals new chunks.
+    pub secrets: Vec<WrappedSecret>,
+    pub created: UnixMs,
+    /// A revoked tenant's requests are refused; its data stays.
+    pub revoked: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// What S3 calls the access key id; unique.
+    pub access_key: String,
+    pub tenant: TenantId,
+    /// The secret access key, wrapped by the root key: nonce, ciphertext, tag. Signature V4 needs it back.
+    pub secret: Bytes,
+    pub created: UnixMs,
+    pub revoked: bool,
+}
+
+/// S3's versioning status. Only `Unversioned` can be set today; the others keep the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Versioning {
+    Unversioned,
+    Enabled,
+    Suspended,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketRecord {
+    pub id: BucketId,
+    pub name: String,
+    pub tenant: TenantId,
+    pub created: UnixMs,
+    /// Power of two within [`crate::limit`]; fixed for life.
+    pub chunk_bytes: u32,
+    pub versioning: Versioning,
+    /// LocationConstraint the client sent; empty for us-east-1.
+    pub location: String,
+}
+
+/// A storage node this deployment has used. A disk that is gone stays here: absence is never deletion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    pub id: NodeId,
+    /// Failure domain: no two shards of a chunk share one. In the one-process default each disk counts as a machine.
+    pub machine: String,
+    pub zone: String,
+    pub first_seen: UnixMs,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootCommand {
+    /// Refused with `TenantExists` if the name or the id is taken.
+    CreateTenant(TenantRecord),
+    /// By name. Idempotent. Refused with `NoSuchTenant`.
+    RevokeTenant { name: String },
+    /// Refused with `KeyExists`, `NoSuchTenant`.
+    CreateKey(KeyRecord),
+    /// Idempotent. Refused with `NoSuchKey`.
+    RevokeKey { access_key: String },
+    /// `id` in the record is ignored and given by the log. Replies `Bucket`.
+    /// Refused with `BucketOwnedByYou`, `BucketExists` (another tenant's), `TooManyBuckets`.
+    CreateBucket(BucketRecord),
+    /// Refused with `NoSuchBucket`, `NotYours`, `BucketNotEmpty` (an object or an open upload is in it).
+    DeleteBucket { name: String, tenant: TenantId },
+    /// Idempotent: a known id keeps its first record.
+    NoteNode(NodeRecord),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootQuery {
+    Tenants,
+    Tenant(TenantId),
+    TenantByName(String),
+    /// Keys of one tenant, or of all.
+    Keys(Option<TenantId>),
+    Key(String),
+    Bucket(String),
+    /// A tenant's buckets in byte order of their names.
+    Buckets(TenantId),
+    Nodes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootAnswer {
+    Tenants(Vec<TenantRecord>),
+    Tenant(Option<TenantRecord>),
+    Keys(Vec<KeyRecord>),
+    Key(Option<KeyRecord>),
+    Bucket(Option<BucketRecord>),
+    Buckets(Vec<BucketRecord>),
+    Nodes(Vec<NodeRecord>),
+}
