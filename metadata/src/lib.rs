@@ -1,3 +1,7 @@
 //! Namespace and chunk index: deterministic state machines, applied from a replicated log, on ordered tables.
 
 pub mod table;
+pub mod chunk_index;
+pub mod machine;
+pub mod namespace;
+pub mod root;
