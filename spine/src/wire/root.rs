@@ -83,6 +83,9 @@ pub enum RootCommand {
     DeleteBucket { name: String, tenant: TenantId },
     /// Idempotent: a known id keeps its first record.
     NoteNode(NodeRecord),
+    /// Gives a known access key of the same tenant a new secret and takes its revocation back: the operator's own root key
+    /// changed its secret. `created` stays. Refused with `NoSuchKey` (also if it is another tenant's).
+    ReplaceKey(KeyRecord),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
