@@ -1,1 +1,25 @@
+//! The promises of Breakwater and how they are checked.
+//!
+//! - `SEMANTICS.md`: one paragraph a promise; `tests/promises.rs` holds a test of every paragraph's name.
+//! - [`server`] starts the real binary, kills it, starts it again; [`client`] makes AWS SDK clients of it; [`raw`] speaks
+//!   HTTP to it byte by byte and signs by itself, so that wrong requests can be made.
+//! - [`content`] makes bodies out of numbers; [`ledger`] knows what each key may hold after operations that were never
+//!   answered; [`workload`] drives mixed writes and keeps such a ledger; [`oracle`] is S3 in memory and
+//!   [`subject`] the same operations on a server.
+//! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
+//! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
+//!
+//! Invariants:
+//! - A server started here is ended here, by its process id, also when a test panics.
+//! - Only loopback addresses are used, and only ports that the kernel gave.
+//! - Every random choice follows from a seed, and the seed is printed.
 
+pub mod client;
+pub mod content;
+pub mod ledger;
+pub mod oracle;
+pub mod raw;
+pub mod server;
+pub mod subject;
+pub mod tools;
+pub mod workload;

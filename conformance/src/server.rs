@@ -1,0 +1,533 @@
+//! Runs the real binary in a folder of its own, kills it, starts it again.
+//!
+//! Invariants: the process is ended by its id when the value is dropped, also on a panic; ports are the kernel's choice at
+//! the first start and kept over restarts, so that a client made once stays good; everything the server prints goes to one
+//! log file beside its data (never into it).
+//! Not here: clients (`client.rs`, `raw.rs`).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a start may take before it is an error.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Root credentials of every server started here.
+pub const ACCESS_KEY: &str = "BWCONFORMANCEROOT";
+/// Marked so that a search of the disks and logs for it is a search for a leak.
+pub const SECRET_KEY: &str = "conformance-root-secret-canary-8d2f";
+
+/// What differs from the default.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Parent of the data folder, the log and the configuration; default: a temporary folder, removed at the end.
+    pub place: Option<PathBuf>,
+    /// Data folder; default `data` in the place.
+    pub data: Option<PathBuf>,
+    pub disks: Vec<PathBuf>,
+    /// Content of the configuration file.
+    pub config: Option<String>,
+    /// Certificate and key, PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// More arguments for `serve`.
+    pub arguments: Vec<String>,
+    /// More variables of the environment.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A running (or killed) server. Dropping it ends it.
+#[derive(Debug)]
+pub struct Server {
+    settings: Settings,
+    place: PathBuf,
+    _temp: Option<TempDir>,
+    data: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+    s3: String,
+    ops: String,
+    /// How long the last start took, until ready.
+    pub start_time: Duration,
+}
+
+/// A credential for S3 requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    pub access_key: String,
+    pub secret_key: String,
+}
+
+impl Credential {
+    pub fn root() -> Self {
+        Credential { access_key: ACCESS_KEY.into(), secret_key: SECRET_KEY.into() }
+    }
+}
+
+/// Path of the binary under test: `BREAKWATER_BIN`, else beside the running program's own folder (target/release).
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("BREAKWATER_BIN") {
+        return path.into();
+    }
+    let me = std::env::current_exe().unwrap_or_default();
+    for folder in me.ancestors().skip(1).take(3) {
+        let candidate = folder.join("breakwater");
+        if candidate.is_file() {
+            return candidate;
+        }
+    }
+    panic!("no `breakwater` beside {}: build it (cargo build --release --ignore-rust-version -p gateway) or set BREAKWATER_BIN", me.display());
+}
+
+/// The repository's root, where this crate was built.
+pub fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+impl Server {
+    /// Starts with defaults in a temporary folder.
+    pub fn start() -> io::Result<Server> {
+        Self::start_with(Settings::default())
+    }
+
+    /// # Errors
+    /// The process ended or was not ready in time; the error carries the end of its log.
+    pub fn start_with(settings: Settings) -> io::Result<Server> {
+        let (place, temp) = match &settings.place {
+            Some(place) => {
+                fs::create_dir_all(place)?;
+                (place.clone(), None)
+            }
+            None => {
+                let temp = tempfile::Builder::new().prefix("breakwater-").tempdir()?;
+                (temp.path().to_path_buf(), Some(temp))
+            }
+        };
+        let data = settings.data.clone().unwrap_or_else(|| place.join("data"));
+        let mut server = Server {
+            log: place.join("server.log"),
+            place,
+            _temp: temp,
+            data,
+            settings,
+            child: None,
+            s3: String::new(),
+            ops: String::new(),
+            start_time: Duration::ZERO,
+        };
+        server.launch()?;
+        Ok(server)
+    }
+
+    fn command(&self) -> io::Result<Command> {
+        let mut command = Command::new(binary());
+        command.arg("serve").arg("--data").arg(&self.data);
+        command.arg("--listen").arg(authority(&self.s3).unwrap_or("127.0.0.1:0"));
+        command.arg("--ops-listen").arg(authority(&self.ops).unwrap_or("127.0.0.1:0"));
+        for disk in &self.settings.disks {
+            command.arg("--disk").arg(disk);
+        }
+        if let Some(text) = &self.settings.config {
+            let path = self.place.join("breakwater.toml");
+            fs::write(&path, text)?;
+            command.arg("--config").arg(path);
+        }
+        if let Some((cert, key)) = &self.settings.tls {
+            command.arg("--tls-cert").arg(cert).arg("--tls-key").arg(key);
+        }
+        command.args(&self.settings.arguments);
+        command.env("BREAKWATER_ROOT_ACCESS_KEY", ACCESS_KEY).env("BREAKWATER_ROOT_SECRET_KEY", SECRET_KEY);
+        command.envs(self.settings.environment.iter().map(|(k, v)| (k, v)));
+        command.current_dir(&self.place);
+        Ok(command)
+    }
+
+    fn launch(&mut self) -> io::Result<()> {
+        let began = Instant::now();
+        let mut log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        writeln!(log, "--- start ---")?;
+        let offset = log.metadata()?.len();
+        let mut command = self.command()?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.child = Some(command.spawn()?);
+        loop {
+            let printed = self.log_from(offset)?;
+            if let (Some(s3), Some(ops)) = (find_url(&printed, "S3 on "), find_url(&printed, "operations on ")) {
+                self.s3 = s3;
+                self.ops = ops;
+                if self.ops_get("/health/ready").is_ok_and(|answer| answer.0 == 200) {
+                    break;
+                }
+            }
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                self.child = None;
+                return Err(io::Error::other(format!("the server ended while starting ({status}). log:\n{}", tail(&printed))));
+            }
+            if began.elapsed() > START_LIMIT {
+                self.kill();
+                return Err(io::Error::other(format!("the server was not ready after {START_LIMIT:?}. log:\n{}", tail(&printed))));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.start_time = began.elapsed();
+        Ok(())
+    }
+
+    /// `http(s)://127.0.0.1:PORT` of the S3 side.
+    pub fn endpoint(&self) -> &str {
+        &self.s3
+    }
+
+    /// `127.0.0.1:PORT` of the S3 side.
+    pub fn address(&self) -> SocketAddr {
+        authority(&self.s3).and_then(|a| a.parse().ok()).unwrap_or_else(|| panic!("no address in {}", self.s3))
+    }
+
+    /// `http://127.0.0.1:PORT` of the operations side.
+    pub fn ops_endpoint(&self) -> &str {
+        &self.ops
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Folder that holds data, log and configuration.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// Folders of the disks, in order, as the server uses them.
+    pub fn disks(&self) -> Vec<PathBuf> {
+        if !self.settings.disks.is_empty() {
+            return self.settings.disks.clone();
+        }
+        let mut disks: Vec<PathBuf> = Vec::new();
+        for parent in [self.data.join("disks"), self.data.clone()] {
+            let Ok(entries) = fs::read_dir(&parent) else { continue };
+            disks = entries
+                .flatten()
+                .map(|e| e.path())
+                .filter(|p| p.is_dir())
+                .filter(|p| parent.ends_with("disks") || p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("disk")))
+                .collect();
+            if !disks.is_empty() {
+                break;
+            }
+        }
+        disks.sort();
+        disks
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None)))
+    }
+
+    /// SIGKILL, then waits. Nothing is flushed.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends a signal and leaves the process to it.
+    pub fn signal(&self, signal: i32) {
+        if let Some(child) = &self.child {
+            // SAFETY: kill(2) has no memory effects; the child was not waited for yet, so the id is still its own.
+            unsafe { libc::kill(child.id() as i32, signal) };
+        }
+    }
+
+    /// SIGTERM, then waits up to `limit` for the end; `None`: still running, and killed.
+    pub fn terminate(&mut self, limit: Duration) -> Option<ExitStatus> {
+        self.signal(libc::SIGTERM);
+        let mut child = self.child.take()?;
+        let began = Instant::now();
+        while began.elapsed() < limit {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        None
+    }
+
+    /// Starts again on the same ports and data; [`Server::start_time`] then says how long it took.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.kill();
+        self.launch()
+    }
+
+    /// Everything printed so far.
+    pub fn log(&self) -> String {
+        self.log_from(0).unwrap_or_default()
+    }
+
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    fn log_from(&self, offset: u64) -> io::Result<String> {
+        let bytes = fs::read(&self.log)?;
+        Ok(String::from_utf8_lossy(bytes.get(offset as usize..).unwrap_or_default()).into_owned())
+    }
+
+    /// Resident bytes now.
+    pub fn rss(&self) -> u64 {
+        self.status_kib("VmRSS:") << 10
+    }
+
+    /// Most resident bytes so far.
+    pub fn peak_rss(&self) -> u64 {
+        self.status_kib("VmHWM:") << 10
+    }
+
+    fn status_kib(&self, field: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        text.lines().find_map(|l| l.strip_prefix(field)).and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    }
+
+    /// User and system CPU so far.
+    pub fn cpu(&self) -> Duration {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let fields: Vec<u64> = after_name.split_whitespace().skip(11).take(2).filter_map(|f| f.parse().ok()).collect();
+        // SAFETY: sysconf reads a constant.
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as f64;
+        Duration::from_secs_f64(fields.iter().sum::<u64>() as f64 / per_second)
+    }
+
+    /// Open file descriptors.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, |d| d.count())
+    }
+
+    /// Threads of the process.
+    pub fn threads(&self) -> u64 {
+        self.status_count("Threads:")
+    }
+
+    fn status_count(&self, field: &str) -> u64 {
+        self.status_kib(field)
+    }
+
+    /// Status and body of a GET on the operations side.
+    pub fn ops_get(&self, path: &str) -> io::Result<(u16, String)> {
+        let address = authority(&self.ops).unwrap_or_default().to_owned();
+        let mut stream = TcpStream::connect(&address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let status = text.split_whitespace().nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+        Ok((status, text.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned())))
+    }
+
+    /// Sum of a metric over its labels, 0 where it has no sample.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.ops_get("/metrics").map(|a| a.1).unwrap_or_default();
+        text.lines()
+            .filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
+            .filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Runs `breakwater ARGUMENTS` beside the server (admin, fsck), with the server's environment.
+    pub fn run(&self, arguments: &[&str]) -> io::Result<Output> {
+        let mut command = Command::new(binary());
+        command.args(arguments).current_dir(&self.place);
+        command.env("BREAKWATER_ROOT_ACCESS_KEY", ACCESS_KEY).env("BREAKWATER_ROOT_SECRET_KEY", SECRET_KEY);
+        command.stdin(Stdio::null()).output()
+    }
+
+    /// Runs `breakwater admin ARGUMENTS --data DIR` and gives what it printed.
+    ///
+    /// # Errors
+    /// It ended with another status than 0.
+    pub fn admin(&self, arguments: &[&str]) -> io::Result<String> {
+        let data = self.data.to_string_lossy().into_owned();
+        let mut all = vec!["admin"];
+        all.extend_from_slice(arguments);
+        all.extend_from_slice(&["--data", &data]);
+        succeeded(&all, self.run(&all)?)
+    }
+
+    /// A new tenant with a key of its own.
+    pub fn new_tenant(&self, name: &str) -> io::Result<Credential> {
+        self.admin(&["tenant", "create", name, "--json"])?;
+        let printed = self.admin(&["key", "create", name, "--json"])?;
+        let value: serde_json::Value = serde_json::from_str(printed.trim()).map_err(|e| io::Error::other(format!("{e} in {printed}")))?;
+        let field = |names: [&str; 2]| names.iter().find_map(|n| value[*n].as_str()).map(str::to_owned);
+        match (field(["access_key", "accessKey"]), field(["secret_key", "secretKey"])) {
+            (Some(access_key), Some(secret_key)) => Ok(Credential { access_key, secret_key }),
+            _ => Err(io::Error::other(format!("no access_key and secret_key in {printed}"))),
+        }
+    }
+
+    /// Runs the collector once, to its end.
+    pub fn collect(&self) -> io::Result<String> {
+        self.admin(&["collect"])
+    }
+
+    /// Checks the data folder of a stopped server; the error carries what was found.
+    pub fn fsck(&self) -> io::Result<String> {
+        let data = self.data.to_string_lossy().into_owned();
+        let mut arguments = vec!["fsck", "--data", &data];
+        let disks: Vec<String> = self.settings.disks.iter().map(|d| d.to_string_lossy().into_owned()).collect();
+        for disk in &disks {
+            arguments.extend_from_slice(&["--disk", disk]);
+        }
+        let config = self.place.join("breakwater.toml").to_string_lossy().into_owned();
+        if self.settings.config.is_some() {
+            arguments.extend_from_slice(&["--config", &config]);
+        }
+        succeeded(&arguments, self.run(&arguments)?)
+    }
+
+    /// Bytes that the disks' files occupy (allocated blocks, so that preallocated room counts).
+    pub fn disk_bytes(&self) -> u64 {
+        self.disks().iter().map(|d| allocated(d)).sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the end of the server's log:\n{}", tail(&self.log()));
+        }
+        self.kill();
+    }
+}
+
+/// Bytes of disk blocks that the files below a folder occupy.
+pub fn allocated(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    walk(folder).iter().filter_map(|p| fs::symlink_metadata(p).ok()).map(|m| m.blocks() * 512).sum()
+}
+
+/// Every file below a folder, in order of path.
+pub fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                Ok(kind) if kind.is_file() => files.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Every place in a folder's files where `needle` stands, as file and offset; at most 20.
+pub fn grep(folder: &Path, needle: &[u8]) -> io::Result<Vec<(PathBuf, u64)>> {
+    let mut found = Vec::new();
+    let mut buffer = vec![0u8; 4 << 20];
+    for path in walk(folder) {
+        let Ok(mut file) = File::open(&path) else { continue };
+        let (mut kept, mut base) = (0usize, 0u64);
+        loop {
+            let read = file.read(&mut buffer[kept..])?;
+            if read == 0 {
+                break;
+            }
+            let filled = kept + read;
+            let mut from = 0;
+            while let Some(at) = find(&buffer[from..filled], needle) {
+                found.push((path.clone(), base + (from + at) as u64));
+                if found.len() >= 20 {
+                    return Ok(found);
+                }
+                from += at + 1;
+            }
+            let keep = (needle.len() - 1).min(filled);
+            buffer.copy_within(filled - keep..filled, 0);
+            base += (filled - keep) as u64;
+            kept = keep;
+        }
+    }
+    Ok(found)
+}
+
+/// First place of `needle` in `hay`.
+pub fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
+    let first = *needle.first()?;
+    let mut from = 0;
+    while let Some(at) = hay[from..].iter().position(|b| *b == first) {
+        let start = from + at;
+        if hay[start..].starts_with(needle) {
+            return Some(start);
+        }
+        from = start + 1;
+    }
+    None
+}
+
+fn succeeded(arguments: &[&str], output: Output) -> io::Result<String> {
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(printed);
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let how = output.status.signal().map_or_else(|| output.status.to_string(), |s| format!("signal {s}"));
+    Err(io::Error::other(format!("`breakwater {}` ended with {how}:\n{}{}", arguments.join(" "), tail(&printed), tail(&errors))))
+}
+
+fn authority(url: &str) -> Option<&str> {
+    url.split_once("://").map(|(_, rest)| rest.trim_end_matches('/'))
+}
+
+fn find_url(text: &str, before: &str) -> Option<String> {
+    let line = text.lines().find(|l| l.contains(before) && l.contains("://"))?;
+    let from = line.find("http")?;
+    let url: String = line[from..].chars().take_while(|c| !c.is_whitespace() && *c != '"' && *c != '\u{1b}').collect();
+    Some(url.trim_end_matches(['/', ',', '.']).to_owned())
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_found_in_a_printed_line() {
+        let text = "hello\n  S3 on http://127.0.0.1:4711 (root: X)\noperations on http://127.0.0.1:12\n";
+        assert_eq!(find_url(text, "S3 on ").as_deref(), Some("http://127.0.0.1:4711"));
+        assert_eq!(find_url(text, "operations on ").as_deref(), Some("http://127.0.0.1:12"));
+        assert_eq!(authority("http://127.0.0.1:12"), Some("127.0.0.1:12"));
+    }
+
+    #[test]
+    fn grep_finds_a_needle_across_buffer_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bytes = vec![b'x'; 9 << 20];
+        let at = (4 << 20) - 3;
+        bytes[at..at + 6].copy_from_slice(b"canary");
+        fs::write(folder.path().join("file"), &bytes).unwrap();
+        let found = grep(folder.path(), b"canary").unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].1, at as u64);
+    }
+}
