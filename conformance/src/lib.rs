@@ -8,16 +8,19 @@
 //!   [`subject`] the same operations on a server.
 //! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
 //! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
+//! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least.
 //!
 //! Invariants:
 //! - A server started here is ended here, by its process id, also when a test panics.
 //! - Only loopback addresses are used, and only ports that the kernel gave.
 //! - Every random choice follows from a seed, and the seed is printed.
 
+pub mod bench;
 pub mod client;
 pub mod content;
 pub mod ledger;
 pub mod oracle;
+pub mod primitives;
 pub mod raw;
 pub mod server;
 pub mod subject;
