@@ -3,6 +3,7 @@
 //! Invariants: a revoked key or tenant is refused at once in the process that revoked it, and within [`REMEMBERED`] elsewhere;
 //! a key that cannot be looked up is a transient fault, never a refusal; secrets are never logged.
 
+use crate::front::observe::Notes;
 use crate::keys::{KeyError, Keys};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
@@ -77,6 +78,15 @@ impl KeyRing {
         known.forgotten += 1;
     }
 
+    /// Who the holder of `access_key` is, its signature having held.
+    ///
+    /// # Errors
+    /// As S3 words them: the key is unknown or revoked, or cannot be looked up.
+    pub async fn caller(&self, access_key: &str) -> S3Result<Caller> {
+        let known = self.find(access_key).await.map_err(refusal)?;
+        Ok(Caller { access_key: access_key.to_string(), tenant: known.tenant })
+    }
+
     async fn find(&self, access_key: &str) -> Result<Known, LookupError> {
         let forgotten = {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,8 +150,13 @@ impl S3Access for Gate {
         let Some(access_key) = cx.credentials().map(|credentials| credentials.access_key.clone()) else {
             return Err(s3_error!(AccessDenied, "Access Denied"));
         };
-        let known = self.0.find(&access_key).await.map_err(refusal)?;
-        cx.extensions_mut().insert(Caller { access_key, tenant: known.tenant });
+        let operation = cx.s3_op().name().to_string();
+        let bucket = cx.s3_path().get_bucket_name().map(str::to_string);
+        if let Some(notes) = cx.extensions_mut().get::<Arc<Notes>>() {
+            notes.resolved(operation, bucket);
+        }
+        let caller = self.0.caller(&access_key).await?;
+        cx.extensions_mut().insert(caller);
         Ok(())
     }
 }

@@ -7,4 +7,19 @@
 //! in a clean end; every answer carries a request id; nothing here waits without a deadline.
 //! Not here: what the operations do (`s3/`), who owns which bucket (`s3/` asks).
 
+pub mod answer;
 pub mod auth;
+pub mod body;
+pub mod document;
+pub mod fault;
+pub mod framing;
+pub mod guard;
+pub mod host;
+pub mod listen;
+pub mod metric;
+pub mod observe;
+pub mod query;
+pub mod service;
+pub mod stall;
+pub mod tls;
+pub mod xml;

@@ -1,0 +1,96 @@
+//! Documents in aws-chunked form: taken out of their framing before s3s parses them.
+//!
+//! Why: SDKs may send DeleteObjects with a checksum in a trailer, and s3s 0.17 verifies such a body and then finds its length wrong.
+//! The route below gets the verified body, and hands the plain document to a second service that verifies nothing.
+//! Invariant: that service is reached from [`DocumentRoute::call`] only, which runs after the signature held and the caller is known.
+
+use crate::front::auth::{Caller, KeyRing};
+use crate::front::observe::Notes;
+use crate::front::host::BelowDomain;
+use crate::front::xml::{XML_BYTES, XmlScan};
+use http::{Extensions, HeaderMap, Method, Request, Uri, header};
+use s3s::config::StaticConfigProvider;
+use s3s::route::S3Route;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::stream::aws_chunked_stream::AwsChunkedStreamError;
+use s3s::{Body, S3Request, S3Response, S3Result, s3_error};
+use std::sync::Arc;
+
+/// Put into the extensions of requests that take this way.
+#[derive(Clone, Copy, Debug)]
+pub struct FramedDocument;
+
+/// Headers that described the framing.
+const OF_THE_FRAMING: &[&str] = &["x-amz-content-sha256", "x-amz-decoded-content-length", "x-amz-trailer", "authorization", "content-encoding", "transfer-encoding"];
+
+/// The way itself.
+pub struct DocumentRoute {
+    plain: S3Service,
+    ring: Arc<KeyRing>,
+}
+
+impl DocumentRoute {
+    pub fn new(s3: impl s3s::S3, config: Arc<StaticConfigProvider>, domain: Option<String>, ring: Arc<KeyRing>) -> DocumentRoute {
+        let mut builder = S3ServiceBuilder::new(s3);
+        builder.set_config(config);
+        if let Some(domain) = domain {
+            builder.set_host(BelowDomain(domain));
+        }
+        DocumentRoute { plain: builder.build(), ring }
+    }
+}
+
+#[async_trait::async_trait]
+impl S3Route for DocumentRoute {
+    fn is_match(&self, _method: &Method, _uri: &Uri, _headers: &HeaderMap, extensions: &mut Extensions) -> bool {
+        extensions.get::<FramedDocument>().is_some()
+    }
+
+    async fn check_access(&self, request: &mut S3Request<Body>) -> S3Result<()> {
+        let Some(credentials) = &request.credentials else {
+            return Err(s3_error!(AccessDenied, "Access Denied"));
+        };
+        let caller = self.ring.caller(&credentials.access_key).await?;
+        request.extensions.insert(caller);
+        Ok(())
+    }
+
+    async fn call(&self, mut request: S3Request<Body>) -> S3Result<S3Response<Body>> {
+        let limit = usize::try_from(XML_BYTES).unwrap_or(usize::MAX);
+        let document = request.input.store_all_limited(limit).await.map_err(broken)?;
+        if XmlScan::default().feed(&document).is_err() {
+            return Err(s3_error!(MalformedXML));
+        }
+        if request.extensions.get::<Caller>().is_none() {
+            return Err(s3_error!(AccessDenied, "Access Denied"));
+        }
+        if let Some(notes) = request.extensions.get::<Arc<Notes>>() {
+            notes.resolved("FramedDocument".to_string(), None);
+        }
+        let mut headers = request.headers;
+        OF_THE_FRAMING.iter().for_each(|name| {
+            headers.remove(*name);
+        });
+        headers.insert(header::CONTENT_LENGTH, document.len().into());
+        if let Some(trailers) = request.trailing_headers.and_then(|trailers| trailers.take()) {
+            headers.extend(trailers);
+        }
+        let mut plain = Request::new(Body::from(document));
+        *plain.method_mut() = request.method;
+        *plain.uri_mut() = request.uri;
+        *plain.headers_mut() = headers;
+        *plain.extensions_mut() = request.extensions;
+        plain.extensions_mut().remove::<FramedDocument>();
+        let response = self.plain.call(plain).await.map_err(|error| s3_error!(error, InternalError))?;
+        let (parts, body) = response.into_parts();
+        Ok(S3Response { output: body, status: Some(parts.status), headers: parts.headers, extensions: parts.extensions })
+    }
+}
+
+/// What s3s found wrong with the framing or a signature in it; the front's own fault, if that was it, is answered whatever this says.
+fn broken(error: Box<dyn std::error::Error + Send + Sync>) -> s3s::S3Error {
+    match error.downcast_ref::<AwsChunkedStreamError>() {
+        Some(framing) => s3s::S3Error::new(framing.to_s3_error_code()),
+        None => s3_error!(IncompleteBody),
+    }
+}
