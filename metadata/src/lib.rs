@@ -5,3 +5,6 @@ pub mod chunk_index;
 pub mod machine;
 pub mod namespace;
 pub mod root;
+pub mod ended;
+pub mod key;
+pub mod record;

@@ -9,7 +9,67 @@
 use crate::table::{TableError, TableRead, TableWrite};
 use crate::{chunk_index, namespace, root};
 use spine::id::Seq;
-use spine::wire::{Answer, Batch, Chain, Command, Query, Refusal, Reply};
+use spine::limit;
+use spine::wire::namespace::NamespaceCommand;
+use spine::wire::root::RootCommand;
+use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
+
+/// Longest name of a tenant, an access key or a bucket: they are table keys. S3 allows buckets 63 and access keys 128.
+const NAME_BYTES: usize = 255;
+
+/// Whether `batch` may go into the log: what breaks a limit here would fail in the table, on every replica, after it was logged.
+///
+/// # Errors
+/// [`MetadataError::TooLarge`], with what and how much. The size of the encoded batch is the log's to check.
+pub fn check(batch: &Batch) -> Result<(), MetadataError> {
+    at_most("commands", batch.commands.len(), limit::BATCH_COMMANDS)?;
+    batch.commands.iter().try_for_each(|command| match command {
+        Command::Root(command) => check_root(command),
+        Command::Namespace(command) => check_namespace(command),
+        Command::Chunk(_) => Ok(()),
+    })
+}
+
+fn check_root(command: &RootCommand) -> Result<(), MetadataError> {
+    let (what, name) = match command {
+        RootCommand::CreateTenant(record) => ("tenant name bytes", &record.name),
+        RootCommand::RevokeTenant { name } => ("tenant name bytes", name),
+        RootCommand::CreateKey(record) | RootCommand::ReplaceKey(record) => ("access key bytes", &record.access_key),
+        RootCommand::RevokeKey { access_key } => ("access key bytes", access_key),
+        RootCommand::CreateBucket(record) => ("bucket name bytes", &record.name),
+        RootCommand::DeleteBucket { name, .. } => ("bucket name bytes", name),
+        RootCommand::NoteNode(_) => return Ok(()),
+    };
+    at_most(what, name.len(), NAME_BYTES)
+}
+
+fn check_namespace(command: &NamespaceCommand) -> Result<(), MetadataError> {
+    let key = match command {
+        NamespaceCommand::Commit { key, .. }
+        | NamespaceCommand::Delete { key, .. }
+        | NamespaceCommand::SetTags { key, .. }
+        | NamespaceCommand::CompleteUpload { key, .. }
+        | NamespaceCommand::AbortUpload { key, .. } => key,
+        NamespaceCommand::CreateUpload(record) => &record.key,
+        NamespaceCommand::PutPart { part, .. } => {
+            let number = part.number as usize;
+            return if number == 0 { too_large("part number 0") } else { at_most("part number", number, limit::PARTS as usize) };
+        }
+        NamespaceCommand::OpenIntent { .. }
+        | NamespaceCommand::RenewIntent { .. }
+        | NamespaceCommand::AbortIntent { .. }
+        | NamespaceCommand::OutboxDone { .. } => return Ok(()),
+    };
+    at_most("key bytes", key.len(), limit::KEY_BYTES)
+}
+
+fn at_most(what: &str, is: usize, limit: usize) -> Result<(), MetadataError> {
+    if is <= limit { Ok(()) } else { too_large(&format!("{what} {is} of at most {limit}")) }
+}
+
+fn too_large(what: &str) -> Result<(), MetadataError> {
+    Err(MetadataError::TooLarge { what: what.to_owned() })
+}
 
 /// Applies `batch`; one reply a command, in order.
 ///
@@ -60,3 +120,6 @@ pub fn answer(table: &dyn TableRead, query: &Query) -> Result<Answer, TableError
         Query::Chunk(query) => Answer::Chunk(chunk_index::answer(table, query)?),
     })
 }
+
+#[cfg(test)]
+mod tests;

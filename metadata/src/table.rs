@@ -3,6 +3,8 @@
 //! The machines know nothing of LMDB: what they need is this, and tests give them a `BTreeMap`.
 //! Invariant: keys order as bytes; a write transaction is all or nothing; a reader sees one moment.
 
+pub mod memory;
+
 use spine::wire::MetadataError;
 
 /// One ordered table. The discriminant is its place in the file and never changes.

@@ -43,3 +43,5 @@ pub const BATCH_COMMANDS: usize = 1_024;
 pub const LOG_ENTRY_BYTES: usize = 8 << 20;
 /// References that one Unref removes in one apply; the rest waits for the next.
 pub const UNREF_STEP: usize = 1_024;
+/// Ended versions that a state machine remembers, so that a message overtaken by fewer than this finds the door shut; about 6 MiB of table.
+pub const ENDED_KEPT: u64 = 65_536;

@@ -1,12 +1,179 @@
-//! To be filled.
-use crate::table::{TableError, TableRead, TableWrite};
-use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery};
-use spine::wire::Reply;
+//! A chunk range's machine: reference first, data second, commit third.
+//!
+//! - `transition.rs`: what each step makes of one record; pure, and checked by the model in `conformance`
+//! - `holding.rs`: the references, and the fence against writers that come too late
+//! - `due.rs`: the records in their table, and the ordered lists of what is due on them
+//! - `ledger.rs`: the counter of generations and tags, and the totals
+//!
+//! Invariants: those of the files, and: a committed version's chunks are Live, because its references were added before the
+//! commit and are dropped only after the version is terminal.
+//! Not here: which version is live (`namespace/`), when to condemn and to delete (the gateway's collector), the shards.
 
-pub fn apply(_table: &mut dyn TableWrite, _command: &ChunkCommand) -> Result<Reply, TableError> {
+mod due;
+mod holding;
+mod ledger;
+#[cfg(test)]
+mod tests;
+pub mod transition;
+
+use crate::key;
+use crate::table::{Space, TableError, TableRead, TableWrite};
+use ledger::Ledger;
+use spine::id::{ChunkId, Gen, NodeId, ShardIndex, UnixMs, VersionId};
+use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Confirmation, Place, ShardName};
+use spine::wire::{Refusal, Reply};
+use transition::Confirmed;
+
+/// Applies one command; a refusal changed nothing.
+pub fn apply(table: &mut dyn TableWrite, command: &ChunkCommand) -> Result<Reply, TableError> {
+    let before = Ledger::load(table)?;
+    let mut ledger = before;
+    let reply = match command {
+        ChunkCommand::Reserve { version, chunks } => reserve(table, &mut ledger, *version, chunks)?,
+        ChunkCommand::Confirm { version, chunks } => confirm(table, &mut ledger, *version, chunks)?,
+        ChunkCommand::Unref { version } => {
+            holding::ENDED.release(table, *version)?;
+            Reply::Unreferenced { more: holding::drop_some(table, &mut ledger, *version)? }
+        }
+        ChunkCommand::Condemn { chunks, now } => condemn(table, &mut ledger, chunks, *now)?,
+        ChunkCommand::BeginDelete { chunks } => begin_delete(table, &mut ledger, chunks)?,
+        ChunkCommand::FinishDelete { chunks } => {
+            for (chunk, generation) in chunks {
+                due::forget(table, &mut ledger, *chunk, *generation)?;
+            }
+            Reply::Done
+        }
+        ChunkCommand::ReserveTarget { chunk, generation, index, node } => {
+            reserve_target(table, &mut ledger, *chunk, *generation, *index, *node)?
+        }
+        ChunkCommand::Move { chunk, generation, index, place } => relocate(table, &mut ledger, *chunk, *generation, *index, *place)?,
+        ChunkCommand::MarkLost { shard, node } => mark_lost(table, &mut ledger, *shard, *node)?,
+    };
+    if ledger != before {
+        ledger.save(table)?;
+    }
+    Ok(reply)
+}
+
+fn reserve(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, chunks: &[ChunkId]) -> Result<Reply, TableError> {
+    if holding::ENDED.contains(table, version)? {
+        return Ok(Reply::Refused(Refusal::IntentClosed));
+    }
+    let mut outcomes = Vec::with_capacity(chunks.len());
+    for &chunk in chunks {
+        let old = due::current(table, chunk)?;
+        let (new, outcome) = transition::reserve(old.as_ref(), ledger.fresh());
+        if let Some(new) = &new {
+            if new.generation == ledger.fresh() {
+                ledger.take();
+            }
+            due::replace(table, ledger, chunk, old.as_ref(), new)?;
+        }
+        if let Some(record) = new.or(old) {
+            holding::add(table, ledger, chunk, version, record.generation)?;
+        }
+        outcomes.push(outcome);
+    }
+    Ok(Reply::Reserved(outcomes))
+}
+
+fn confirm(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, chunks: &[Confirmation]) -> Result<Reply, TableError> {
+    let mut outcomes = Vec::with_capacity(chunks.len());
+    for Confirmation { chunk, generation, placement } in chunks {
+        let old = due::current(table, *chunk)?;
+        let held = holding::is_held(table, *chunk, version)?;
+        let confirmed = transition::confirm(old.as_ref(), held, *generation, placement);
+        if let Confirmed::Now(new) = &confirmed {
+            due::replace(table, ledger, *chunk, old.as_ref(), new)?;
+        }
+        outcomes.push(confirmed != Confirmed::No);
+    }
+    Ok(Reply::Confirmed(outcomes))
+}
+
+fn condemn(table: &mut dyn TableWrite, ledger: &mut Ledger, chunks: &[(ChunkId, Gen)], now: UnixMs) -> Result<Reply, TableError> {
+    for &(chunk, generation) in chunks {
+        let old = due::current(table, chunk)?;
+        let referenced = holding::is_referenced(table, chunk)?;
+        if let Some(new) = transition::condemn(old.as_ref(), generation, referenced, now) {
+            table.delete(Space::Due, &key::unreferenced(chunk, generation))?;
+            due::replace(table, ledger, chunk, old.as_ref(), &new)?;
+        }
+    }
     Ok(Reply::Done)
 }
 
-pub fn answer(_table: &dyn TableRead, _query: &ChunkQuery) -> Result<ChunkAnswer, TableError> {
-    Err(TableError::Storage("not built yet".into()))
+fn begin_delete(table: &mut dyn TableWrite, ledger: &mut Ledger, chunks: &[(ChunkId, Gen)]) -> Result<Reply, TableError> {
+    let mut begun = Vec::new();
+    for &(chunk, generation) in chunks {
+        let old = due::current(table, chunk)?;
+        let referenced = holding::is_referenced(table, chunk)?;
+        if let Some(new) = transition::begin_delete(old.as_ref(), generation, referenced) {
+            due::replace(table, ledger, chunk, old.as_ref(), &new)?;
+            begun.push((chunk, generation));
+        }
+    }
+    Ok(Reply::Deleting(begun))
+}
+
+fn reserve_target(
+    table: &mut dyn TableWrite,
+    ledger: &mut Ledger,
+    chunk: ChunkId,
+    generation: Gen,
+    index: ShardIndex,
+    node: NodeId,
+) -> Result<Reply, TableError> {
+    let old = due::current(table, chunk)?;
+    let tag = ledger.fresh_tag();
+    match transition::reserve_target(old.as_ref(), generation, index, node, tag) {
+        Err(refusal) => Ok(Reply::Refused(refusal)),
+        Ok(new) => {
+            ledger.take();
+            due::replace(table, ledger, chunk, old.as_ref(), &new)?;
+            Ok(Reply::Target(tag))
+        }
+    }
+}
+
+fn relocate(
+    table: &mut dyn TableWrite,
+    ledger: &mut Ledger,
+    chunk: ChunkId,
+    generation: Gen,
+    index: ShardIndex,
+    place: Place,
+) -> Result<Reply, TableError> {
+    let record = due::current(table, chunk)?;
+    match transition::relocate(record.as_ref(), generation, index, place) {
+        Err(refusal) => Ok(Reply::Refused(refusal)),
+        Ok((new, old)) => {
+            due::replace(table, ledger, chunk, record.as_ref(), &new)?;
+            Ok(Reply::Moved { old })
+        }
+    }
+}
+
+fn mark_lost(table: &mut dyn TableWrite, ledger: &mut Ledger, shard: ShardName, node: NodeId) -> Result<Reply, TableError> {
+    let old = due::current(table, shard.chunk)?;
+    if let Some(new) = transition::mark_lost(old.as_ref(), shard, node) {
+        due::replace(table, ledger, shard.chunk, old.as_ref(), &new)?;
+    }
+    Ok(Reply::Done)
+}
+
+/// Answers one query. `Scan` gives each chunk's current record; generations that are being deleted are in `Deleting` alone.
+pub fn answer(table: &dyn TableRead, query: &ChunkQuery) -> Result<ChunkAnswer, TableError> {
+    Ok(match query {
+        ChunkQuery::Records(chunks) => {
+            ChunkAnswer::Records(chunks.iter().map(|chunk| due::known(table, *chunk)).collect::<Result<_, _>>()?)
+        }
+        ChunkQuery::Unreferenced { max } => ChunkAnswer::Ids(due::ids(table, key::DUE_UNREFERENCED, *max)?),
+        ChunkQuery::Condemned { before, max } => ChunkAnswer::Ids(due::condemned(table, *before, *max)?),
+        ChunkQuery::Deleting { max } => ChunkAnswer::Scan(due::deleting(table, *max)?),
+        ChunkQuery::Owed { after, max } => ChunkAnswer::Scan(due::owed(table, *after, *max)?),
+        ChunkQuery::Scan { after, max } => ChunkAnswer::Scan(due::scan(table, *after, *max)?),
+        ChunkQuery::References { chunk, max } => ChunkAnswer::References(holding::of_chunk(table, *chunk, *max)?),
+        ChunkQuery::Totals => ChunkAnswer::Totals(Ledger::load(table)?.totals),
+    })
 }

@@ -1,12 +1,46 @@
-//! To be filled.
-use crate::table::{TableError, TableRead, TableWrite};
-use spine::wire::root::{RootAnswer, RootCommand, RootQuery};
-use spine::wire::Reply;
+//! The root group's machine: tenants, access keys, buckets, storage nodes.
+//!
+//! One file a noun. Invariants: names of tenants, access keys and buckets are unique; a bucket id is never given twice;
+//! a bucket is in the name table, the id table and its owner's list, or in none.
+//! Not here: who may ask (the gateway), what lies in a bucket (`namespace/`).
 
-pub fn apply(_table: &mut dyn TableWrite, _command: &RootCommand) -> Result<Reply, TableError> {
-    Ok(Reply::Done)
+mod access_key;
+mod bucket;
+mod node;
+mod tenant;
+#[cfg(test)]
+mod tests;
+
+pub use bucket::exists as bucket_exists;
+
+use crate::table::{TableError, TableRead, TableWrite};
+use spine::wire::Reply;
+use spine::wire::root::{RootAnswer, RootCommand, RootQuery};
+
+/// Applies one command; a refusal changed nothing.
+pub fn apply(table: &mut dyn TableWrite, command: &RootCommand) -> Result<Reply, TableError> {
+    match command {
+        RootCommand::CreateTenant(record) => tenant::create(table, record),
+        RootCommand::RevokeTenant { name } => tenant::revoke(table, name),
+        RootCommand::CreateKey(record) => access_key::create(table, record),
+        RootCommand::RevokeKey { access_key } => access_key::revoke(table, access_key),
+        RootCommand::ReplaceKey(record) => access_key::replace(table, record),
+        RootCommand::CreateBucket(record) => bucket::create(table, record),
+        RootCommand::DeleteBucket { name, tenant } => bucket::delete(table, name, *tenant),
+        RootCommand::NoteNode(record) => node::note(table, record),
+    }
 }
 
-pub fn answer(_table: &dyn TableRead, _query: &RootQuery) -> Result<RootAnswer, TableError> {
-    Err(TableError::Storage("not built yet".into()))
+/// Answers one query.
+pub fn answer(table: &dyn TableRead, query: &RootQuery) -> Result<RootAnswer, TableError> {
+    Ok(match query {
+        RootQuery::Tenants => RootAnswer::Tenants(tenant::all(table)?),
+        RootQuery::Tenant(id) => RootAnswer::Tenant(tenant::get(table, *id)?),
+        RootQuery::TenantByName(name) => RootAnswer::Tenant(tenant::by_name(table, name)?),
+        RootQuery::Keys(tenant) => RootAnswer::Keys(access_key::all(table, *tenant)?),
+        RootQuery::Key(access_key) => RootAnswer::Key(access_key::get(table, access_key)?),
+        RootQuery::Bucket(name) => RootAnswer::Bucket(bucket::get(table, name)?),
+        RootQuery::Buckets(tenant) => RootAnswer::Buckets(bucket::of_tenant(table, *tenant)?),
+        RootQuery::Nodes => RootAnswer::Nodes(node::all(table)?),
+    })
 }

@@ -1,0 +1,69 @@
+//! The chunk range's counters: the next generation or tag, and the totals. Loaded and saved once a command.
+//!
+//! Invariant: the totals are exactly what counting the tables would give.
+
+use crate::record::{load, save};
+use crate::table::{Space, TableError, TableRead, TableWrite};
+use serde::{Deserialize, Serialize};
+use spine::id::{Gen, Tag};
+use spine::wire::chunk::{ChunkRecord, Totals};
+
+use super::transition::owes_shards;
+
+const COUNTER: &[u8] = b"chunks";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Generations and tags share one counter and are never given twice.
+    next: u64,
+    pub totals: Totals,
+}
+
+impl Ledger {
+    pub fn load(table: &dyn TableRead) -> Result<Self, TableError> {
+        Ok(load(table, Space::Meta, COUNTER)?.unwrap_or(Self { next: 1, totals: Totals::default() }))
+    }
+
+    pub fn save(&self, table: &mut dyn TableWrite) -> Result<(), TableError> {
+        save(table, Space::Meta, COUNTER, self)
+    }
+
+    /// The generation that [`Self::take`] takes.
+    pub fn fresh(&self) -> Gen {
+        Gen(self.next)
+    }
+
+    /// As [`Self::fresh`], for a tag.
+    pub fn fresh_tag(&self) -> Tag {
+        Tag(self.next)
+    }
+
+    pub fn take(&mut self) {
+        self.next += 1;
+    }
+
+    /// Counts a record in.
+    pub fn add(&mut self, record: &ChunkRecord) {
+        let (owed, plain, sealed) = share(record);
+        self.totals.chunks += 1;
+        self.totals.owed += owed;
+        self.totals.plain_bytes += plain;
+        self.totals.sealed_bytes += sealed;
+    }
+
+    /// Counts a record out.
+    pub fn subtract(&mut self, record: &ChunkRecord) {
+        let (owed, plain, sealed) = share(record);
+        self.totals.chunks -= 1;
+        self.totals.owed -= owed;
+        self.totals.plain_bytes -= plain;
+        self.totals.sealed_bytes -= sealed;
+    }
+}
+
+/// What one record adds to the totals: chunks that owe shards, plain and sealed bytes.
+fn share(record: &ChunkRecord) -> (u64, u64, u64) {
+    let sealed = record.placement.as_ref().map(|placement| placement.sealed);
+    let owed = record.state != spine::wire::chunk::ChunkState::Deleting && owes_shards(record);
+    (u64::from(owed), sealed.map_or(0, |sealed| sealed.len.into()), sealed.map_or(0, |sealed| sealed.sealed_len.into()))
+}

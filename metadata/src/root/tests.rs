@@ -1,0 +1,131 @@
+use super::{answer, apply};
+use crate::key;
+use crate::table::memory::MemoryTable;
+use crate::table::{Space, TableWrite};
+use bytes::Bytes;
+use spine::id::{BucketId, NodeId, TenantId, UnixMs, UploadId};
+use spine::wire::root::*;
+use spine::wire::{Refusal, Reply};
+
+fn tenant(id: u64, name: &str) -> RootCommand {
+    RootCommand::CreateTenant(TenantRecord { id: TenantId(id), name: name.into(), secrets: vec![], created: UnixMs(1), revoked: false })
+}
+
+fn access_key(name: &str, tenant: u64) -> KeyRecord {
+    KeyRecord { access_key: name.into(), tenant: TenantId(tenant), secret: Bytes::from_static(b"x"), created: UnixMs(1), revoked: false }
+}
+
+fn bucket(name: &str, tenant: u64) -> RootCommand {
+    RootCommand::CreateBucket(BucketRecord {
+        id: BucketId(0),
+        name: name.into(),
+        tenant: TenantId(tenant),
+        created: UnixMs(1),
+        chunk_bytes: 1 << 20,
+        versioning: Versioning::Unversioned,
+        location: String::new(),
+    })
+}
+
+fn run(table: &mut MemoryTable, command: RootCommand) -> Reply {
+    let before = table.clone();
+    let reply = apply(table, &command).unwrap();
+    if matches!(reply, Reply::Refused(_)) {
+        assert_eq!(*table, before, "a refused command changed the table");
+    }
+    reply
+}
+
+fn refused(why: Refusal) -> Reply {
+    Reply::Refused(why)
+}
+
+#[test]
+fn a_tenant_is_found_by_id_and_by_name_and_neither_is_given_twice() {
+    let mut table = MemoryTable::default();
+    assert_eq!(run(&mut table, tenant(1, "one")), Reply::Done);
+    assert_eq!(run(&mut table, tenant(2, "one")), refused(Refusal::TenantExists));
+    assert_eq!(run(&mut table, tenant(1, "two")), refused(Refusal::TenantExists));
+    assert_eq!(run(&mut table, RootCommand::RevokeTenant { name: "one".into() }), Reply::Done);
+    assert_eq!(run(&mut table, RootCommand::RevokeTenant { name: "one".into() }), Reply::Done);
+    assert_eq!(run(&mut table, RootCommand::RevokeTenant { name: "two".into() }), refused(Refusal::NoSuchTenant));
+    let RootAnswer::Tenant(Some(found)) = answer(&table, &RootQuery::TenantByName("one".into())).unwrap() else { panic!() };
+    assert!(found.revoked);
+    assert_eq!(answer(&table, &RootQuery::Tenant(TenantId(1))).unwrap(), RootAnswer::Tenant(Some(found.clone())));
+    assert_eq!(answer(&table, &RootQuery::Tenants).unwrap(), RootAnswer::Tenants(vec![found]));
+}
+
+#[test]
+fn access_keys_belong_to_a_tenant_and_can_be_revoked_and_replaced() {
+    let mut table = MemoryTable::default();
+    assert_eq!(run(&mut table, RootCommand::CreateKey(access_key("a", 1))), refused(Refusal::NoSuchTenant));
+    run(&mut table, tenant(1, "one"));
+    run(&mut table, tenant(2, "two"));
+    assert_eq!(run(&mut table, RootCommand::CreateKey(access_key("a", 1))), Reply::Done);
+    assert_eq!(run(&mut table, RootCommand::CreateKey(access_key("a", 2))), refused(Refusal::KeyExists));
+    assert_eq!(run(&mut table, RootCommand::CreateKey(access_key("b", 2))), Reply::Done);
+    assert_eq!(run(&mut table, RootCommand::RevokeKey { access_key: "a".into() }), Reply::Done);
+    assert_eq!(run(&mut table, RootCommand::RevokeKey { access_key: "c".into() }), refused(Refusal::NoSuchKey));
+    let RootAnswer::Keys(keys) = answer(&table, &RootQuery::Keys(Some(TenantId(1)))).unwrap() else { panic!() };
+    assert_eq!(keys.iter().map(|key| (key.access_key.as_str(), key.revoked)).collect::<Vec<_>>(), [("a", true)]);
+    assert_eq!(run(&mut table, RootCommand::ReplaceKey(access_key("a", 2))), refused(Refusal::NoSuchKey));
+    let new = KeyRecord { secret: Bytes::from_static(b"new"), created: UnixMs(9), ..access_key("a", 1) };
+    assert_eq!(run(&mut table, RootCommand::ReplaceKey(new.clone())), Reply::Done);
+    let found = KeyRecord { created: UnixMs(1), ..new };
+    assert_eq!(answer(&table, &RootQuery::Key("a".into())).unwrap(), RootAnswer::Key(Some(found)));
+    let RootAnswer::Keys(keys) = answer(&table, &RootQuery::Keys(None)).unwrap() else { panic!() };
+    assert_eq!(keys.len(), 2);
+}
+
+#[test]
+fn bucket_names_are_global_and_an_id_is_never_given_twice() {
+    let mut table = MemoryTable::default();
+    let Reply::Bucket(first) = run(&mut table, bucket("b", 1)) else { panic!() };
+    assert_eq!(run(&mut table, bucket("b", 1)), refused(Refusal::BucketOwnedByYou));
+    assert_eq!(run(&mut table, bucket("b", 2)), refused(Refusal::BucketExists));
+    let delete = |tenant| RootCommand::DeleteBucket { name: "b".into(), tenant: TenantId(tenant) };
+    assert_eq!(run(&mut table, delete(2)), refused(Refusal::NotYours));
+    assert_eq!(run(&mut table, delete(1)), Reply::Done);
+    assert_eq!(run(&mut table, delete(1)), refused(Refusal::NoSuchBucket));
+    let Reply::Bucket(second) = run(&mut table, bucket("b", 2)) else { panic!() };
+    assert_ne!(first.id, second.id);
+    run(&mut table, bucket("c", 1));
+    run(&mut table, bucket("a", 1));
+    let RootAnswer::Buckets(mine) = answer(&table, &RootQuery::Buckets(TenantId(1))).unwrap() else { panic!() };
+    assert_eq!(mine.iter().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+}
+
+#[test]
+fn a_bucket_with_an_object_or_an_open_upload_is_not_deleted() {
+    let mut table = MemoryTable::default();
+    let Reply::Bucket(record) = run(&mut table, bucket("b", 1)) else { panic!() };
+    let delete = || RootCommand::DeleteBucket { name: "b".into(), tenant: TenantId(1) };
+    for (space, entry) in [
+        (Space::Objects, key::object(record.id, b"k")),
+        (Space::Uploads, key::upload(record.id, "k", UploadId([1; 16]))),
+    ] {
+        table.put(space, &entry, b"x").unwrap();
+        assert_eq!(run(&mut table, delete()), refused(Refusal::BucketNotEmpty));
+        table.delete(space, &entry).unwrap();
+    }
+    assert_eq!(run(&mut table, delete()), Reply::Done);
+}
+
+#[test]
+fn a_tenant_has_no_more_buckets_than_the_limit() {
+    let mut table = MemoryTable::default();
+    for n in 0..spine::limit::BUCKETS_PER_TENANT {
+        table.put(Space::Root, &key::owned(TenantId(1), &n.to_string()), &[]).unwrap();
+    }
+    assert_eq!(run(&mut table, bucket("b", 1)), refused(Refusal::TooManyBuckets));
+    assert!(matches!(run(&mut table, bucket("b", 2)), Reply::Bucket(_)));
+}
+
+#[test]
+fn a_known_node_keeps_its_first_record() {
+    let mut table = MemoryTable::default();
+    let node = |machine: &str| NodeRecord { id: NodeId([3; 32]), machine: machine.into(), zone: "z".into(), first_seen: UnixMs(1) };
+    run(&mut table, RootCommand::NoteNode(node("first")));
+    run(&mut table, RootCommand::NoteNode(node("second")));
+    assert_eq!(answer(&table, &RootQuery::Nodes).unwrap(), RootAnswer::Nodes(vec![node("first")]));
+}
