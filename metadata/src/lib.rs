@@ -8,3 +8,13 @@ pub mod root;
 pub mod ended;
 pub mod key;
 pub mod record;
+pub mod checkpoint;
+pub mod group;
+pub mod journal;
+pub mod lmdb;
+pub mod metric;
+pub mod propose;
+pub mod room;
+pub mod service;
+#[cfg(test)]
+mod sample;

@@ -1,0 +1,199 @@
+//! Applies committed entries to the table, on a thread of its own: one write transaction for all that is committed.
+//!
+//! The last applied log id and the membership are written in that same transaction, so that a table state always says
+//! exactly which entries it has.
+
+use super::{LogId, Payload, Types};
+use crate::checkpoint::{Checkpoints, Pinned};
+use crate::table::{Space, TableError, TableRead, TableWrite};
+use crate::{machine, metric, propose};
+use crossbeam_channel::{Receiver, Sender};
+use openraft::storage::{RaftStateMachine, Snapshot};
+use openraft::{AnyError, BasicNode, Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageError, StorageIOError, StoredMembership};
+use serde::{Deserialize, Serialize};
+use spine::id::Seq;
+use spine::wire::Reply;
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Replies of one entry: per batch, per command. Empty for entries that openraft makes for itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome(pub Vec<Vec<Reply>>);
+
+type Membership = StoredMembership<u64, BasicNode>;
+
+/// Key in [`Space::Meta`] of what was applied last: postcard of ([`LogId`], [`Membership`]).
+const APPLIED: &[u8] = b"raft.applied";
+/// Bits of a [`Seq`] below the log index: room for the commands of one entry.
+const ORDINAL_BITS: u32 = 20;
+
+pub struct Applier {
+    checkpoints: Arc<Checkpoints>,
+    index: AtomicU64,
+}
+
+impl Applier {
+    pub fn new(checkpoints: Arc<Checkpoints>) -> Result<Self, TableError> {
+        let applier = Self { checkpoints, index: AtomicU64::new(0) };
+        let applied = applier.applied()?.0;
+        applier.index.store(applied.map_or(0, |id| id.index), Ordering::Release);
+        Ok(applier)
+    }
+
+    pub fn applied_index(&self) -> u64 {
+        self.index.load(Ordering::Acquire)
+    }
+
+    pub fn applied(&self) -> Result<(Option<LogId>, Membership), TableError> {
+        applied_in(&self.checkpoints.table().read()?)
+    }
+
+    /// Applies `entries`, all or none. One outcome an entry, in order.
+    ///
+    /// # Errors
+    /// The table's. What was applied before stays, and this process must not go on: the entry is committed and could not be applied.
+    pub fn apply(&self, entries: &[Entry<Types>]) -> Result<Vec<Outcome>, TableError> {
+        let Some(last) = entries.last() else { return Ok(Vec::new()) };
+        let begun = Instant::now();
+        let mut table = self.checkpoints.table().write()?;
+        let mut membership = applied_in(&table)?.1;
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for entry in entries {
+            outcomes.push(match &entry.payload {
+                EntryPayload::Blank => Outcome::default(),
+                EntryPayload::Membership(new) => {
+                    membership = StoredMembership::new(Some(entry.log_id), new.clone());
+                    Outcome::default()
+                }
+                EntryPayload::Normal(payload) => apply_payload(&mut table, payload, entry.log_id.index)?,
+            });
+        }
+        let applied = postcard::to_allocvec(&(Some(last.log_id), &membership)).map_err(|e| TableError::Storage(e.to_string()))?;
+        table.put(Space::Meta, APPLIED, &applied)?;
+        table.commit()?;
+        self.index.store(last.log_id.index, Ordering::Release);
+        metric::APPLY_SECONDS.observe(begun.elapsed().as_secs_f64());
+        Ok(outcomes)
+    }
+}
+
+fn apply_payload(table: &mut dyn TableWrite, payload: &Payload, index: u64) -> Result<Outcome, TableError> {
+    let batches = propose::decode(&payload.0).map_err(|e| TableError::Storage(format!("log entry {index} does not decode: {e}")))?;
+    let mut at = index << ORDINAL_BITS;
+    let mut replies = Vec::with_capacity(batches.len());
+    for batch in &batches {
+        replies.push(machine::apply(table, batch, Seq(at))?);
+        at += batch.commands.len() as u64;
+    }
+    Ok(Outcome(replies))
+}
+
+fn applied_in(table: &dyn TableRead) -> Result<(Option<LogId>, Membership), TableError> {
+    match table.get(Space::Meta, APPLIED)? {
+        None => Ok((None, Membership::default())),
+        Some(bytes) => {
+            postcard::from_bytes(bytes).map_err(|_| TableError::Decode { space: Space::Meta, key: String::from_utf8_lossy(APPLIED).into_owned() })
+        }
+    }
+}
+
+struct Work {
+    entries: Vec<Entry<Types>>,
+    done: oneshot::Sender<Result<Vec<Outcome>, TableError>>,
+}
+
+/// openraft's state machine: hands the work to the thread, and checkpoints out as snapshots.
+pub struct Machine {
+    applier: Arc<Applier>,
+    work: Sender<Work>,
+}
+
+impl Machine {
+    /// Starts the thread; it ends when the machine is dropped.
+    pub fn start(applier: Arc<Applier>) -> io::Result<Self> {
+        let (work, waiting) = crossbeam_channel::unbounded();
+        let thread_applier = applier.clone();
+        std::thread::Builder::new().name("metadata-apply".into()).spawn(move || run(&thread_applier, &waiting))?;
+        Ok(Self { applier, work })
+    }
+}
+
+fn run(applier: &Applier, waiting: &Receiver<Work>) {
+    for work in waiting {
+        let outcome = applier.apply(&work.entries);
+        if let Err(e) = &outcome {
+            tracing::error!(error = %e, "committed entries could not be applied: the group stops");
+        }
+        // Nobody listens only when the group has ended.
+        let _ = work.done.send(outcome);
+    }
+}
+
+fn machine_error(error: impl std::error::Error + 'static) -> StorageError<u64> {
+    StorageIOError::write_state_machine(AnyError::new(&error)).into()
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, Membership), StorageError<u64>> {
+        self.applier.applied().map_err(machine_error)
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcome>, StorageError<u64>>
+    where
+        I: IntoIterator<Item = Entry<Types>> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let (done, outcome) = oneshot::channel();
+        let work = Work { entries: entries.into_iter().collect(), done };
+        let gone = || StorageError::from(StorageIOError::write_state_machine(AnyError::error("the apply thread is gone")));
+        self.work.send(work).map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?.map_err(machine_error)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder(self.applier.checkpoints.clone())
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Pinned>, StorageError<u64>> {
+        Err(no_peers())
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta<u64, BasicNode>, _snapshot: Box<Pinned>) -> Result<(), StorageError<u64>> {
+        Err(no_peers())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {
+        self.applier.checkpoints.latest().map(snapshot_of).transpose()
+    }
+}
+
+/// A group of one has nobody to receive a checkpoint from.
+fn no_peers() -> StorageError<u64> {
+    StorageIOError::read_snapshot(None, AnyError::error("this group has no peers that could send a checkpoint")).into()
+}
+
+/// Takes checkpoints when openraft asks for a snapshot.
+pub struct Builder(Arc<Checkpoints>);
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<u64>> {
+        let checkpoints = self.0.clone();
+        let taken = tokio::task::spawn_blocking(move || checkpoints.take()).await;
+        let reader = taken.map_err(machine_error)?.map_err(machine_error)?;
+        snapshot_of(reader)
+    }
+}
+
+fn snapshot_of(pinned: Pinned) -> Result<Snapshot<Types>, StorageError<u64>> {
+    let (id, txn) = {
+        let reader = pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        (applied_in(&*reader).map_err(machine_error)?, reader.txn())
+    };
+    let meta = SnapshotMeta { last_log_id: id.0, last_membership: id.1, snapshot_id: format!("checkpoint-{txn}") };
+    Ok(Snapshot { meta, snapshot: Box::new(pinned) })
+}

@@ -1,0 +1,167 @@
+//! Reads the log back after any end of the process: kills, power cuts, a disk that changed bytes.
+//!
+//! Frames are numbered without gaps and each is synced before the next is written, so that the first frame that is not whole
+//! is either the torn end, with nothing behind it, or damage: then the log is refused.
+//! Not here: applying entries (`group.rs`).
+
+use super::file::zero_range;
+use super::frame::{ALIGN, Frame, Kind, number_at, parse};
+use super::index::{Index, Place};
+use super::segment::{Segment, number_of};
+use super::{GroupId, JournalError, Settings};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where the writer goes on.
+pub struct Tail {
+    pub segment: u64,
+    pub file: Arc<File>,
+    pub offset: u64,
+    /// Number of the next frame.
+    pub frame: u64,
+}
+
+pub struct Recovered {
+    pub groups: HashMap<GroupId, Index>,
+    pub segments: Vec<Segment>,
+    /// Files without frames.
+    pub spare: Vec<PathBuf>,
+    /// `None`: the log is empty.
+    pub tail: Option<Tail>,
+}
+
+/// # Errors
+/// The disk, and [`JournalError::Damaged`]. Nothing was changed then.
+pub fn recover(dir: &Path, settings: &Settings) -> Result<Recovered, JournalError> {
+    let mut out = Recovered { groups: HashMap::new(), segments: Vec::new(), spare: Vec::new(), tail: None };
+    let mut buffer = Vec::new();
+    let mut last_path = dir.to_owned();
+    for (number, path) in list(dir)? {
+        let mut file = File::options().read(true).write(true).open(&path).map_err(|e| JournalError::io(&path, e))?;
+        buffer.clear();
+        file.read_to_end(&mut buffer).map_err(|e| JournalError::io(&path, e))?;
+        let mut segment = Segment { number, path: path.clone(), file: Arc::new(file), highest: HashMap::new() };
+        let begins = out.tail.as_ref().map(|tail| tail.frame);
+        let (end, next) = read_segment(&buffer, &mut segment, begins, &mut out.groups, settings)?;
+        match next {
+            Some(frame) if end > 0 => {
+                out.tail = Some(Tail { segment: number, file: segment.file.clone(), offset: end as u64, frame });
+                out.segments.push(segment);
+                last_path = path;
+            }
+            _ => out.spare.push(path),
+        }
+    }
+    check_beginnings(&out.groups, &last_path)?;
+    if let Some(tail) = &out.tail {
+        clear_tail(tail, settings.segment_bytes).map_err(|e| JournalError::io(&last_path, e))?;
+    }
+    Ok(out)
+}
+
+/// The log's files in order.
+fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|e| JournalError::io(dir, e))? {
+        let path = entry.map_err(|e| JournalError::io(dir, e))?.path();
+        if let Some(number) = number_of(&path) {
+            files.push((number, path));
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// Takes in the frames of one segment. Returns where they end and the number of the frame that comes next.
+///
+/// - `expected`: the number its first frame must have; `None` for the first segment of all.
+fn read_segment(
+    buffer: &[u8],
+    segment: &mut Segment,
+    mut expected: Option<u64>,
+    groups: &mut HashMap<GroupId, Index>,
+    settings: &Settings,
+) -> Result<(usize, Option<u64>), JournalError> {
+    let damaged = |offset: usize, reason: String| JournalError::Damaged { path: segment.path.clone(), offset: offset as u64, reason };
+    let mut at = 0;
+    let mut highest = HashMap::new();
+    while let Some(frame) = parse(buffer, at, segment.number) {
+        if let Some(expected) = expected
+            && frame.number != expected
+        {
+            return Err(damaged(at, format!("frame {} stands where {expected} belongs", frame.number)));
+        }
+        take_in(&frame, buffer, segment.number, groups, &mut highest, settings);
+        expected = Some(frame.number + 1);
+        at = frame.end;
+    }
+    let mut probe = at;
+    while probe + ALIGN as usize <= buffer.len() {
+        if let Some(number) = number_at(&buffer[probe..], segment.number)
+            && expected.map_or(probe > at, |expected| number > expected)
+        {
+            return Err(damaged(at, format!("bytes that are no frame, and frame {number} follows at {probe}")));
+        }
+        probe += ALIGN as usize;
+    }
+    segment.highest = highest;
+    Ok((at, expected))
+}
+
+fn take_in(
+    frame: &Frame,
+    buffer: &[u8],
+    segment: u64,
+    groups: &mut HashMap<GroupId, Index>,
+    highest: &mut HashMap<GroupId, u64>,
+    settings: &Settings,
+) {
+    for record in &frame.records {
+        let index = groups.entry(record.group).or_default();
+        let payload = &buffer[record.payload.clone()];
+        match record.kind {
+            Kind::Entry => {
+                let place = Place { segment, offset: record.start() as u32, len: payload.len() as u32 };
+                index.recovered(record.position, place, payload, settings.cache_bytes);
+                let highest = highest.entry(record.group).or_insert(0);
+                *highest = record.position.index.max(*highest);
+            }
+            Kind::Vote => index.vote = Some(Bytes::copy_from_slice(payload)),
+            Kind::Truncate => index.truncate(record.position.index),
+            Kind::Purge => index.purge(record.position),
+            Kind::Committed if index.committed.is_none_or(|known| known.index < record.position.index) => index.committed = Some(record.position),
+            Kind::Committed => {}
+        }
+    }
+}
+
+/// A log whose first entries are missing without having been purged has lost a file.
+fn check_beginnings(groups: &HashMap<GroupId, Index>, path: &Path) -> Result<(), JournalError> {
+    for (group, index) in groups {
+        let should = index.purged().map_or(0, |purged| purged.index + 1);
+        if let Some(first) = index.first()
+            && first != should
+        {
+            let reason = format!("group {} begins at entry {first} and should at {should}", group.0);
+            return Err(JournalError::Damaged { path: path.to_owned(), offset: 0, reason });
+        }
+    }
+    Ok(())
+}
+
+/// Nothing of a torn frame may be taken for one that is written later with the same number.
+fn clear_tail(tail: &Tail, segment_bytes: u64) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let len = tail.file.metadata()?.len();
+    let mut rest = vec![0; usize::try_from(len.saturating_sub(tail.offset)).unwrap_or(0)];
+    tail.file.read_exact_at(&mut rest, tail.offset)?;
+    if rest.iter().any(|byte| *byte != 0) || len < segment_bytes {
+        zero_range(&tail.file, tail.offset, len.max(segment_bytes))?;
+        tail.file.sync_all()?;
+    }
+    Ok(())
+}

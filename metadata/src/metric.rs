@@ -1,0 +1,43 @@
+//! Every metric of the metadata service: name, unit, labels, buckets.
+
+use prometheus::{Histogram, HistogramVec, IntCounter, IntGauge, histogram_opts, register_histogram, register_histogram_vec, register_int_counter, register_int_gauge};
+use std::sync::LazyLock;
+
+/// From what a call costs in memory to what a bad disk takes.
+const SECONDS: &[f64] = &[
+    0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
+];
+const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+macro_rules! metric {
+    ($name:ident: Histogram, $text:literal, $help:literal, $buckets:expr) => {
+        pub static $name: LazyLock<Histogram> = LazyLock::new(|| {
+            register_histogram!(histogram_opts!($text, $help, $buckets.to_vec())).expect("a metric is registered once")
+        });
+    };
+    ($name:ident: HistogramVec, $text:literal, $help:literal, $buckets:expr, $label:literal) => {
+        pub static $name: LazyLock<HistogramVec> = LazyLock::new(|| {
+            register_histogram_vec!(histogram_opts!($text, $help, $buckets.to_vec()), &[$label]).expect("a metric is registered once")
+        });
+    };
+    ($name:ident: Counter, $text:literal, $help:literal) => {
+        pub static $name: LazyLock<IntCounter> =
+            LazyLock::new(|| register_int_counter!($text, $help).expect("a metric is registered once"));
+    };
+    ($name:ident: Gauge, $text:literal, $help:literal) => {
+        pub static $name: LazyLock<IntGauge> =
+            LazyLock::new(|| register_int_gauge!($text, $help).expect("a metric is registered once"));
+    };
+}
+
+metric!(LOG_SYNC_SECONDS: Histogram, "breakwater_metadata_log_sync_seconds", "One write and sync of the log.", SECONDS);
+metric!(LOG_ENTRIES: Counter, "breakwater_metadata_log_entries_total", "Entries written to the log.");
+metric!(LOG_BYTES: Counter, "breakwater_metadata_log_bytes_total", "Bytes written to the log, padding included.");
+metric!(ENTRY_BATCHES: Histogram, "breakwater_metadata_entry_batches", "Proposed batches that share one log entry.", COUNTS);
+metric!(APPLY_SECONDS: Histogram, "breakwater_metadata_apply_seconds", "Applying committed entries in one transaction.", SECONDS);
+metric!(CHECKPOINT_SECONDS: Histogram, "breakwater_metadata_checkpoint_seconds", "Making the table durable.", SECONDS);
+metric!(PROPOSE_SECONDS: Histogram, "breakwater_metadata_propose_seconds", "A proposal, from the call to its replies.", SECONDS);
+metric!(QUERY_SECONDS: HistogramVec, "breakwater_metadata_query_seconds", "A query, from the call to its answer.", SECONDS, "kind");
+metric!(IN_FLIGHT: Gauge, "breakwater_metadata_proposals_in_flight", "Proposals waiting for their replies.");
+metric!(TABLE_USED: Gauge, "breakwater_metadata_table_used_bytes", "Table bytes in use, up to its highest page.");
+metric!(TABLE_MAP: Gauge, "breakwater_metadata_table_map_bytes", "Bytes the table can grow to.");

@@ -1,0 +1,97 @@
+//! Whether the table may grow: refuses writes before the map or the file system is full, so that neither ever fails a commit.
+//!
+//! Reads and commands that only take away go on; a B-tree needs new pages for those, too, which is what the reserve is for.
+
+use crate::lmdb::Table;
+use crate::metric;
+use spine::wire::chunk::ChunkCommand;
+use spine::wire::namespace::NamespaceCommand;
+use spine::wire::root::RootCommand;
+use spine::wire::{Batch, Command, MetadataError};
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub struct Room {
+    table: Arc<Table>,
+    dir: PathBuf,
+    reserve_bytes: u64,
+    full: AtomicBool,
+}
+
+impl Room {
+    pub fn new(table: Arc<Table>, dir: &Path, reserve_bytes: u64) -> Self {
+        // A small map keeps a small reserve: an eighth of it.
+        let reserve_bytes = reserve_bytes.min(table.usage().map_bytes / 8);
+        let room = Self { table, dir: dir.to_owned(), reserve_bytes, full: AtomicBool::new(false) };
+        room.measure();
+        room
+    }
+
+    /// Looks again; once a second is often enough for the reserve. May walk the free list when room is short.
+    pub fn measure(&self) {
+        let usage = self.table.usage();
+        metric::TABLE_USED.set(i64::try_from(usage.high_bytes).unwrap_or(i64::MAX));
+        metric::TABLE_MAP.set(i64::try_from(usage.map_bytes).unwrap_or(i64::MAX));
+        let map_left = usage.map_bytes.saturating_sub(usage.high_bytes);
+        let disk_left = available(&self.dir).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the room on the metadata disk is not known");
+            u64::MAX
+        });
+        let left = map_left.min(disk_left);
+        // Pages that are free inside the table are as good as new ones.
+        let short = left < self.reserve_bytes && left.saturating_add(self.table.free_bytes().unwrap_or(0)) < self.reserve_bytes;
+        let was = self.full.swap(short, Ordering::AcqRel);
+        if short != was {
+            tracing::warn!(full = short, map_left, disk_left, reserve = self.reserve_bytes, "room of the metadata table");
+        }
+    }
+
+    /// # Errors
+    /// [`MetadataError::Full`] for a batch that would make the table grow when there is no room.
+    pub fn admit(&self, batch: &Batch) -> Result<(), MetadataError> {
+        if !self.full.load(Ordering::Acquire) || !batch.commands.iter().any(grows) {
+            return Ok(());
+        }
+        let usage = self.table.usage();
+        Err(MetadataError::Full { used: usage.high_bytes, map: usage.map_bytes })
+    }
+}
+
+fn grows(command: &Command) -> bool {
+    !matches!(
+        command,
+        Command::Root(RootCommand::RevokeTenant { .. } | RootCommand::RevokeKey { .. } | RootCommand::DeleteBucket { .. })
+            | Command::Namespace(
+                NamespaceCommand::RenewIntent { .. }
+                    | NamespaceCommand::AbortIntent { .. }
+                    | NamespaceCommand::Delete { .. }
+                    | NamespaceCommand::AbortUpload { .. }
+                    | NamespaceCommand::OutboxDone { .. }
+            )
+            | Command::Chunk(
+                ChunkCommand::Unref { .. }
+                    | ChunkCommand::Condemn { .. }
+                    | ChunkCommand::BeginDelete { .. }
+                    | ChunkCommand::FinishDelete { .. }
+                    | ChunkCommand::MarkLost { .. }
+            )
+    )
+}
+
+/// Bytes that this process may still write on the file system of `dir`.
+fn available(dir: &Path) -> io::Result<u64> {
+    let path = CString::new(dir.as_os_str().as_bytes())?;
+    // SAFETY: plain out parameter, a path that ends in zero.
+    let stat = unsafe {
+        let mut stat = std::mem::zeroed::<libc::statvfs>();
+        if libc::statvfs(path.as_ptr(), &mut stat) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        stat
+    };
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,288 @@
+//! A metadata node: the log, the table, the group over them, and the two calls that gateways make.
+//!
+//! Folder: `owner.lock`, `log/` (segments), `table/` (LMDB and `checkpoint`).
+//! Invariants: `propose` returns after the entry was synced and applied; `query` sees every proposal that returned before it
+//! was called; one process at a time owns the folder; no read transaction crosses an await.
+//! Not here: what commands and queries mean (`machine.rs`).
+
+use crate::checkpoint::{CheckpointError, Checkpoints};
+use crate::group::{Group, GroupError};
+use crate::journal::{self, GroupId, Journal, JournalError};
+use crate::lmdb::Table;
+use crate::propose::{self, Proposer};
+use crate::room::Room;
+use crate::table::TableError;
+use crate::{machine, metric};
+use spine::wire::chunk::ChunkQuery;
+use spine::wire::namespace::NamespaceQuery;
+use spine::wire::root::RootQuery;
+use spine::wire::{Answer, Batch, Metadata, MetadataError, Query, Reply};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+/// The only group so far: root, one subtree, one chunk range.
+const GROUP: GroupId = GroupId(0);
+/// How often the node looks whether a checkpoint is due and how much room there is.
+const TICK: Duration = Duration::from_secs(1);
+/// Records of a query that are answered on the caller's thread: a few microseconds each.
+const INLINE_RECORDS: usize = 32;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Folder of the log and the table; created.
+    pub dir: PathBuf,
+    /// Most bytes the table can grow to; default 256 GiB. Only address space is taken. Never changes while the process runs.
+    pub map_bytes: u64,
+    /// Writes are refused once the map or the file system has less than this left; default 192 MiB (at most an eighth of the map).
+    pub reserve_bytes: u64,
+    /// A checkpoint is taken after this much log; default 64 MiB. Larger: longer replay after a kill, more disk.
+    pub checkpoint_bytes: u64,
+    /// And after this long if anything changed; default 30 s.
+    pub checkpoint_interval: Duration,
+    /// Listings and scans at once; default 8. More wait.
+    pub scans: usize,
+    pub journal: journal::Settings,
+    pub propose: propose::Settings,
+}
+
+impl Settings {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            map_bytes: 256 << 30,
+            reserve_bytes: 192 << 20,
+            checkpoint_bytes: 64 << 20,
+            checkpoint_interval: Duration::from_secs(30),
+            scans: 8,
+            journal: journal::Settings::default(),
+            propose: propose::Settings::default(),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("metadata folder cannot be used. path=`{path}`, reason=`{source}`")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("another process uses the metadata folder. path=`{path}`")]
+    InUse { path: PathBuf },
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Group(#[from] GroupError),
+}
+
+pub struct MetadataNode {
+    table: Arc<Table>,
+    checkpoints: Arc<Checkpoints>,
+    journal: Arc<Journal>,
+    group: Arc<Group>,
+    proposer: Arc<Proposer>,
+    room: Arc<Room>,
+    scans: Arc<Semaphore>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Proposals' task; ends by itself once closed and empty.
+    filler: Mutex<Option<JoinHandle<()>>>,
+    _owner: File,
+}
+
+impl MetadataNode {
+    /// Recovers what the folder holds and serves it. Ends with everything applied that was ever acknowledged.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. A damaged log or checkpoint is an error, never a smaller answer.
+    pub async fn open(settings: Settings) -> Result<Arc<Self>, OpenError> {
+        let begun = Instant::now();
+        let blocking = {
+            let settings = settings.clone();
+            tokio::task::spawn_blocking(move || open_files(&settings)).await
+        };
+        let (owner, checkpoints, journal) = blocking.map_err(|e| GroupError::Start(e.to_string()))??;
+        let checkpoints = Arc::new(checkpoints);
+        let table = checkpoints.table().clone();
+        let group = Arc::new(Group::open(GROUP, &journal, checkpoints.clone()).await?);
+        let (proposer, filler) = Proposer::start(group.clone(), settings.propose.clone());
+        let room = Arc::new(Room::new(table.clone(), &settings.dir, settings.reserve_bytes));
+        let watch = tokio::spawn(watch(group.clone(), journal.clone(), room.clone(), settings.clone()));
+        tracing::info!(applied = group.applied_index(), seconds = begun.elapsed().as_secs_f64(), "metadata node is open");
+        Ok(Arc::new(Self {
+            table,
+            checkpoints,
+            journal,
+            group,
+            proposer,
+            room,
+            scans: Arc::new(Semaphore::new(settings.scans.max(1))),
+            tasks: Mutex::new(vec![watch]),
+            filler: Mutex::new(Some(filler)),
+            _owner: owner,
+        }))
+    }
+
+    /// Finishes what was proposed, refuses the rest, takes a checkpoint, and lets go of the disk. Idempotent.
+    pub async fn shutdown(&self) {
+        self.end().await;
+        if self.journal.failure().is_some() {
+            return;
+        }
+        let checkpoints = self.checkpoints.clone();
+        match tokio::task::spawn_blocking(move || checkpoints.take()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the last checkpoint failed; the next start replays the log"),
+            Err(error) => tracing::error!(%error, "the last checkpoint's task failed; the next start replays the log"),
+        }
+    }
+
+    /// What shutdown does short of the checkpoint.
+    async fn end(&self) {
+        self.proposer.close();
+        let filler = take(&self.filler);
+        if let Some(filler) = filler {
+            // It ends when the queue is empty; a panic in it was reported where it happened.
+            let _ = filler.await;
+        }
+        for task in std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner)) {
+            task.abort();
+            let _ = task.await;
+        }
+        self.group.shutdown().await;
+        let journal = self.journal.clone();
+        let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+    }
+
+    /// As after a kill: the folder holds whatever it holds.
+    #[cfg(test)]
+    async fn kill(&self) {
+        self.end().await;
+    }
+
+    fn answer_now(&self, query: &Query) -> Result<Answer, MetadataError> {
+        Ok(machine::answer(&self.table.read()?, query)?)
+    }
+}
+
+#[async_trait::async_trait]
+impl Metadata for MetadataNode {
+    async fn propose(&self, batch: Batch) -> Result<Vec<Reply>, MetadataError> {
+        self.room.admit(&batch)?;
+        self.proposer.propose(&batch).await
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, MetadataError> {
+        let begun = Instant::now();
+        let kind = kind(&query);
+        self.group.barrier().await?;
+        let answer = if is_quick(&query) {
+            self.answer_now(&query)
+        } else {
+            let ended = |e: &dyn std::error::Error| MetadataError::Unavailable { reason: e.to_string() };
+            let permit = self.scans.clone().acquire_owned().await.map_err(|e| ended(&e))?;
+            let table = self.table.clone();
+            let scan = tokio::task::spawn_blocking(move || {
+                let answer: Result<Answer, TableError> = table.read().and_then(|read| machine::answer(&read, &query));
+                drop(permit);
+                answer
+            });
+            scan.await.map_err(|e| ended(&e))?.map_err(MetadataError::from)
+        };
+        metric::QUERY_SECONDS.with_label_values(&[kind]).observe(begun.elapsed().as_secs_f64());
+        answer
+    }
+}
+
+type Files = (File, Checkpoints, Arc<Journal>);
+
+fn open_files(settings: &Settings) -> Result<Files, OpenError> {
+    let (log, table) = (settings.dir.join("log"), settings.dir.join("table"));
+    for dir in [&log, &table] {
+        fs::create_dir_all(dir).map_err(|source| OpenError::Folder { path: dir.clone(), source })?;
+    }
+    journal::file::sync_dir(&settings.dir).map_err(|source| OpenError::Folder { path: settings.dir.clone(), source })?;
+    let owner = own(&settings.dir)?;
+    let journal = Journal::open(&log, settings.journal.clone())?;
+    let checkpoints = Checkpoints::open(&table, settings.map_bytes)?;
+    Ok((owner, checkpoints, journal))
+}
+
+/// The lock goes with the file, however the process ends.
+fn own(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join("owner.lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+    // SAFETY: an open file.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        let source = io::Error::last_os_error();
+        return Err(match source.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse { path },
+            _ => OpenError::Folder { path, source },
+        });
+    }
+    Ok(file)
+}
+
+/// Takes checkpoints when they are due and measures the room.
+async fn watch(group: Arc<Group>, journal: Arc<Journal>, room: Arc<Room>, settings: Settings) {
+    let (mut written, mut applied, mut at) = (journal.written_bytes(), 0, Instant::now());
+    loop {
+        tokio::time::sleep(TICK).await;
+        let measured = room.clone();
+        if tokio::task::spawn_blocking(move || measured.measure()).await.is_err() {
+            return;
+        }
+        let (written_now, applied_now) = (journal.written_bytes(), group.applied_index());
+        let due = written_now - written >= settings.checkpoint_bytes || at.elapsed() >= settings.checkpoint_interval;
+        if !due || applied_now == applied {
+            continue;
+        }
+        if let Err(error) = group.begin_checkpoint().await {
+            tracing::error!(%error, "no more checkpoints: the group has ended");
+            return;
+        }
+        (written, applied, at) = (written_now, applied_now, Instant::now());
+    }
+}
+
+/// Answered on the caller's thread: a bounded handful of point reads.
+fn is_quick(query: &Query) -> bool {
+    match query {
+        Query::Root(RootQuery::Tenants | RootQuery::Keys(_) | RootQuery::Buckets(_)) => false,
+        Query::Root(_) => true,
+        Query::Namespace(NamespaceQuery::Head { .. } | NamespaceQuery::Open { .. } | NamespaceQuery::Upload { .. }) => true,
+        Query::Namespace(NamespaceQuery::Manifests(versions)) => versions.len() == 1,
+        Query::Namespace(_) => false,
+        Query::Chunk(ChunkQuery::Records(chunks)) => chunks.len() <= INLINE_RECORDS,
+        Query::Chunk(ChunkQuery::Totals) => true,
+        Query::Chunk(_) => false,
+    }
+}
+
+/// The metric's label.
+fn kind(query: &Query) -> &'static str {
+    match query {
+        Query::Root(_) => "root",
+        Query::Namespace(query) => match query {
+            NamespaceQuery::Head { .. } => "head",
+            NamespaceQuery::Open { .. } => "open",
+            NamespaceQuery::Manifests(_) => "manifests",
+            NamespaceQuery::List(_) => "list",
+            NamespaceQuery::Upload { .. } | NamespaceQuery::Parts { .. } | NamespaceQuery::Uploads(_) => "uploads",
+            NamespaceQuery::Outbox { .. } | NamespaceQuery::Intents { .. } => "collector",
+        },
+        Query::Chunk(ChunkQuery::Records(_)) => "records",
+        Query::Chunk(_) => "collector",
+    }
+}
+
+fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+#[cfg(test)]
+mod tests;
