@@ -6,6 +6,7 @@
 //! - [`content`] makes bodies out of numbers; [`ledger`] knows what each key may hold after operations that were never
 //!   answered; [`workload`] drives mixed writes and keeps such a ledger; [`oracle`] is S3 in memory and
 //!   [`subject`] the same operations on a server.
+//! - [`bad_input`]: requests that are wrong, with the answers they must get.
 //! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
 //! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
 //! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least.
@@ -15,6 +16,7 @@
 //! - Only loopback addresses are used, and only ports that the kernel gave.
 //! - Every random choice follows from a seed, and the seed is printed.
 
+pub mod bad_input;
 pub mod bench;
 pub mod client;
 pub mod content;
@@ -22,6 +24,7 @@ pub mod ledger;
 pub mod oracle;
 pub mod primitives;
 pub mod raw;
+pub mod restic;
 pub mod server;
 pub mod subject;
 pub mod tools;
