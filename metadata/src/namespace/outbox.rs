@@ -4,7 +4,8 @@
 //! Invariants: positions rise and are not given twice; each entry's version is remembered as ended, and its manifest, if it
 //! was committed, stays until the entry is done.
 
-use super::intent::ENDED;
+use super::intent;
+use super::intent::{ENDED, Standing};
 use crate::record::{broken, each, load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::VersionId;
@@ -22,7 +23,8 @@ pub fn push(table: &mut dyn TableWrite, version: VersionId) -> Result<(), TableE
     ENDED.hold(table, version)
 }
 
-/// Ends a version with this body: every piece goes to the outbox, an inline one is only remembered.
+/// Ends a version with this body: every piece goes to the outbox; a version that is not its own piece is only remembered,
+/// unless a late OpenIntent had opened it, which ends here too.
 pub fn end(table: &mut dyn TableWrite, version: VersionId, body: &Body) -> Result<(), TableError> {
     let mut own_piece = false;
     if let Body::Pieces(pieces) = body {
@@ -31,7 +33,13 @@ pub fn end(table: &mut dyn TableWrite, version: VersionId, body: &Body) -> Resul
             push(table, piece.version)?;
         }
     }
-    if own_piece { Ok(()) } else { ENDED.release(table, version) }
+    if own_piece {
+        Ok(())
+    } else if intent::standing(table, version)? == Standing::Open {
+        intent::abort(table, version).map(|_| ())
+    } else {
+        ENDED.release(table, version)
+    }
 }
 
 /// The references are dropped: forgets the entries and what only readers of their versions needed.
