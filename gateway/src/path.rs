@@ -1,13 +1,32 @@
-//! The data path: what the S3 operations call to store, read, reference and commit bodies.
+//! The data path: what the S3 operations call to store, read, reference and commit bodies, and its background work.
+//!
+//! - in the foreground: `write.rs`, `read.rs`, `copy.rs`
+//! - in the background: `intent.rs` aborts dropped writes, `collect.rs` frees what nobody refers to, `owe.rs` delivers owed shards
+//!
+//! Invariant: everything the background does is asked of the index first; nothing is remembered here that a crash may not forget.
+//! Not here: names, authentication, S3's errors (the front end and `s3/`).
 
-use crate::keys::Keys;
-use crate::write::{StoredBody, WriteError};
-use spine::id::WriterId;
-use spine::wire::namespace::{Body, Manifest, NamespaceCommand};
+use crate::budget::Budget;
+use crate::collect::{self, Readers};
+use crate::compute::Compute;
+use crate::dedup::Flights;
+use crate::intent::{self, Intents};
+use crate::keys::{EpochKeys, Keys, TenantKeys};
+use crate::lanes::Lanes;
+use crate::metric;
+use crate::nodes::Nodes;
+use crate::owe;
+use crate::write::WriteError;
+use spine::erasure::Coder;
+use spine::id::{TenantId, UnixMs, VersionId, WriterId};
+use spine::limit;
+use spine::wire::root::{RootAnswer, RootQuery};
 use spine::wire::shard::StorageNode;
-use spine::wire::{Metadata, Reply};
-use std::sync::Arc;
-use std::time::Duration;
+use spine::wire::{Answer, Metadata, MetadataError, Query};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Everything an operator may choose about the data path.
 #[derive(Clone, Debug)]
@@ -30,6 +49,12 @@ pub struct Settings {
     pub collect_grace: Duration,
     /// An intent not renewed for this long is aborted. Default 6 h.
     pub intent_ttl: Duration,
+    /// How long the collector waits for a node that does not answer before it leaves that node's shards to the sweep. Default 1 h.
+    pub node_patience: Duration,
+    /// How often owed shards are looked for. Default 15 s.
+    pub owe_interval: Duration,
+    /// How often nodes are swept for shards that nobody refers to. Default 24 h.
+    pub sweep_interval: Duration,
     /// Abort the intents of every other writer at start: right where this process is the only gateway. Default true.
     pub only_gateway: bool,
 }
@@ -46,47 +71,180 @@ impl Default for Settings {
             collect_interval: Duration::from_secs(60),
             collect_grace: Duration::from_secs(24 * 3600),
             intent_ttl: Duration::from_secs(6 * 3600),
+            node_patience: Duration::from_secs(3600),
+            owe_interval: Duration::from_secs(15),
+            sweep_interval: Duration::from_secs(24 * 3600),
             only_gateway: true,
         }
     }
 }
 
+/// Why the data path does not start.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the erasure code is not one. {0}")]
+    Code(#[from] spine::erasure::ErasureError),
+    #[error("the system gives no thread or no randomness. reason=`{reason}`")]
+    System { reason: String },
+}
+
+/// What every step works with.
+pub(crate) struct Core {
+    pub settings: Settings,
+    pub metadata: Arc<dyn Metadata>,
+    pub nodes: Nodes,
+    pub keys: Arc<Keys>,
+    pub lanes: Lanes,
+    pub compute: Arc<Compute>,
+    pub coder: Arc<Coder>,
+    pub write_memory: Arc<Budget>,
+    /// Memory that 100 plaintext bytes need from the connection to the nodes: themselves and their shards.
+    pub write_percent: usize,
+    pub read_memory: Arc<Budget>,
+    pub intents: Arc<Intents>,
+    pub flights: Arc<Flights>,
+    pub readers: Arc<Readers>,
+    pub damage: owe::Damage,
+}
+
 /// Stores and reads bodies.
 pub struct DataPath {
-    metadata: Arc<dyn Metadata>,
-    keys: Arc<Keys>,
-    writer: WriterId,
+    pub(crate) core: Arc<Core>,
+    stop: watch::Sender<bool>,
+    workers: Mutex<JoinSet<()>>,
 }
 
 impl DataPath {
     /// Starts the data path and its background workers. Must be called within a tokio runtime.
-    pub fn new(settings: Settings, metadata: Arc<dyn Metadata>, nodes: Vec<Arc<dyn StorageNode>>, keys: Arc<Keys>) -> Arc<DataPath> {
-        let _ = (settings, nodes);
-        Arc::new(DataPath { metadata, keys, writer: WriterId([0; 16]) })
+    ///
+    /// # Errors
+    /// [`StartError`]: a code that does not exist, or a system without threads.
+    pub fn new(
+        settings: Settings,
+        metadata: Arc<dyn Metadata>,
+        nodes: Vec<Arc<dyn StorageNode>>,
+        keys: Arc<Keys>,
+    ) -> Result<Arc<DataPath>, StartError> {
+        metric::declare();
+        let system = |reason: String| StartError::System { reason };
+        let mut writer = [0; WriterId::LEN];
+        getrandom::fill(&mut writer).map_err(|e| system(e.to_string()))?;
+        let (intents, abandoned) = Intents::new(WriterId(writer));
+        let (damage, reports) = owe::Damage::new();
+        let write_percent = 100 + 100 * (usize::from(settings.k) + usize::from(settings.m)) / usize::from(settings.k.max(1));
+        let largest = limit::CHUNK_MAX_BYTES as usize;
+        let core = Arc::new(Core {
+            nodes: Nodes::new(nodes),
+            keys,
+            lanes: Lanes::start().map_err(|e| system(e.to_string()))?,
+            compute: Arc::new(Compute::start(settings.threads).map_err(system)?),
+            coder: Arc::new(Coder::new(settings.k, settings.m)?),
+            write_memory: Arc::new(Budget::new(settings.write_memory.max(largest * write_percent / 100), &metric::WRITE_MEMORY_FREE)),
+            write_percent,
+            read_memory: Arc::new(Budget::new(settings.read_memory.max(3 * largest), &metric::READ_MEMORY_FREE)),
+            intents,
+            flights: Arc::default(),
+            readers: Arc::default(),
+            damage,
+            metadata: metadata.clone(),
+            settings,
+        });
+        let (stop, stopped) = watch::channel(false);
+        let mut workers = JoinSet::new();
+        // Ends by itself when the last intent and the list of them are gone, or when it is told to stop.
+        workers.spawn(until_stopped(stopped.clone(), intent::abort_abandoned(metadata, abandoned)));
+        workers.spawn(until_stopped(stopped.clone(), collect::run(core.clone())));
+        workers.spawn(until_stopped(stopped, owe::run(core.clone(), reports)));
+        Ok(Arc::new(DataPath { core, stop, workers: Mutex::new(workers) }))
     }
 
     /// The metadata service, for whoever resolves names.
     pub fn metadata(&self) -> &Arc<dyn Metadata> {
-        &self.metadata
+        &self.core.metadata
     }
 
     /// The keys, for whoever makes tenants and access keys.
     pub fn keys(&self) -> &Arc<Keys> {
-        &self.keys
+        &self.core.keys
     }
 
     /// This life of the gateway.
     pub fn writer(&self) -> WriterId {
-        self.writer
+        self.core.intents.writer()
     }
 
-    /// Runs what is still to be confirmed and `command` in one chained batch, and gives the reply to `command` (which may be `Refused`).
-    /// The closure gets the body and, for a body in pieces, its manifest, and makes Commit or PutPart of them.
-    pub async fn commit(&self, stored: StoredBody, command: impl FnOnce(Body, Option<Manifest>) -> NamespaceCommand + Send) -> Result<Reply, WriteError> {
-        let _ = (stored, command(Body::Pieces(Vec::new()), None));
-        Err(WriteError::Unavailable { reason: "the write path is being built".into() })
+    /// Ends the background workers. What they had still to do is found in the index at the next start.
+    pub async fn shutdown(&self) {
+        // Writes dropped in the last moment have their intents aborted here rather than at the next start.
+        tokio::time::timeout(Duration::from_secs(5), self.core.intents.settle()).await.unwrap_or_default();
+        let _ = self.stop.send(true);
+        let mut workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        while workers.join_next().await.is_some() {}
+    }
+}
+
+impl Drop for DataPath {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+    }
+}
+
+async fn until_stopped(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+}
+
+/// Why a tenant's keys are not to be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoKeys {
+    #[error("the tenant's keys cannot be opened. reason=`{0}`")]
+    Closed(String),
+    #[error("{0}")]
+    Metadata(#[from] MetadataError),
+}
+
+impl From<NoKeys> for WriteError {
+    fn from(error: NoKeys) -> Self {
+        match error {
+            NoKeys::Metadata(error) => WriteError::Metadata(error),
+            closed @ NoKeys::Closed(_) => WriteError::Unavailable { reason: closed.to_string() },
+        }
+    }
+}
+
+impl Core {
+    /// All keys of a tenant.
+    pub async fn tenant_keys(&self, tenant: TenantId) -> Result<Arc<TenantKeys>, NoKeys> {
+        if let Some(keys) = self.keys.known(tenant) {
+            return Ok(keys);
+        }
+        let answer = self.metadata.query(Query::Root(RootQuery::Tenant(tenant))).await?;
+        let Answer::Root(RootAnswer::Tenant(record)) = answer else {
+            return Err(MetadataError::Storage { reason: "Tenant was answered with something else".into() }.into());
+        };
+        let record = record.ok_or_else(|| NoKeys::Closed(format!("no tenant {tenant}")))?;
+        self.keys.open(&record).map_err(|e| NoKeys::Closed(e.to_string()))
     }
 
-    /// Ends the background workers, after they have handed on what must not be forgotten.
-    pub async fn shutdown(&self) {}
+    /// The keys that seal a tenant's new chunks.
+    pub async fn sealing_keys(&self, tenant: TenantId) -> Result<Arc<EpochKeys>, WriteError> {
+        let keys = self.tenant_keys(tenant).await?;
+        let current = keys.current().cloned();
+        current.ok_or_else(|| WriteError::Unavailable { reason: format!("tenant {tenant} has no secret") })
+    }
+
+    /// A version nobody has used.
+    pub fn new_version(&self) -> Result<VersionId, WriteError> {
+        let mut id = [0; VersionId::LEN];
+        getrandom::fill(&mut id).map_err(|e| WriteError::Unavailable { reason: e.to_string() })?;
+        Ok(VersionId(id))
+    }
+}
+
+/// The wall clock, for what is proposed: state machines read none.
+pub(crate) fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

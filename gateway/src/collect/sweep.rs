@@ -1,0 +1,195 @@
+//! The orphan sweep: shards on a node that the index, asked afterwards, does not name.
+//!
+//! Orphans come from writes that died between storing and confirming, from copies that repair gave up, and from nodes that
+//! were away while their shards were deleted. The order is the proof: first the node's list, then the index, linearizably.
+//! A shard's generation and tag are never used again, so what the index does not name after the listing it never will.
+//!
+//! Limits: an index that knows no chunk at all, or more than 1 % of a node's shards ([`FLOOR`] are always allowed), halts the
+//! sweep of that node and raises an alert. **Absence is never deletion**: an index that was lost or restored from an older
+//! point must not take the data with it. An operator who knows better says `force`. The node keeps its trash for days.
+
+use crate::dedup::unexpected;
+use crate::metric::{ORPHANS, SWEEP_HALTS};
+use crate::nodes::Node;
+use crate::path::Core;
+use crate::write::WriteError;
+use spine::id::{ChunkId, NodeId};
+use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ChunkState, ShardName};
+use spine::wire::{Answer, Query};
+use std::collections::HashMap;
+
+/// Shards in one page of a node's list.
+const PAGE: usize = 1_024;
+/// Orphans that are believed on a node of any size: the windows of the requests that a crash cuts off.
+pub const FLOOR: u64 = 256;
+
+/// What the sweep of one node came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swept {
+    pub node: NodeId,
+    /// Shards listed.
+    pub shards: u64,
+    /// Shards that the index does not name.
+    pub orphans: u64,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The orphans are in the trash.
+    Done,
+    /// More looked orphaned than can be believed, or the index is empty or older than the shards: nothing was touched.
+    Halted,
+    /// The node did not answer.
+    Unreachable,
+}
+
+/// What the index says about one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Placed, reserved, being uploaded, or the collector's.
+    Named,
+    /// Proven to be nobody's.
+    Orphan,
+    /// Younger than the index: the index was restored from an older point.
+    FromTheFuture,
+}
+
+/// Judges a shard that lies on `node` by its chunk's record, which was read after the shard was listed.
+pub fn judge(record: Option<&ChunkRecord>, shard: &ShardName, node: NodeId) -> Verdict {
+    let Some(record) = record else { return Verdict::Orphan };
+    match shard.generation.cmp(&record.generation) {
+        std::cmp::Ordering::Less => return Verdict::Orphan,
+        std::cmp::Ordering::Greater => return Verdict::FromTheFuture,
+        std::cmp::Ordering::Equal => {}
+    }
+    let target = record.targets.contains(&(shard.index, node, shard.tag));
+    let named = match &record.placement {
+        // Being uploaded, under a tag that only the writer and the log know.
+        None => true,
+        Some(placement) => {
+            let place = placement.shards.get(usize::from(shard.index.0)).copied().flatten();
+            place.is_some_and(|place| place.node == node && place.tag == shard.tag)
+        }
+    };
+    if named || target || record.state == ChunkState::Deleting { Verdict::Named } else { Verdict::Orphan }
+}
+
+/// Whether so many orphans among so many shards can be believed.
+pub fn is_believable(orphans: u64, shards: u64, chunks_in_index: u64) -> bool {
+    orphans == 0 || (chunks_in_index > 0 && orphans <= FLOOR.max(shards / 100))
+}
+
+/// Sweeps every node, one after the other.
+pub(crate) async fn all(core: &Core, force: bool) -> Result<Vec<Swept>, WriteError> {
+    let mut swept = Vec::new();
+    for node in core.nodes.all() {
+        swept.push(one(core, node, force).await?);
+    }
+    Ok(swept)
+}
+
+async fn one(core: &Core, node: &Node, force: bool) -> Result<Swept, WriteError> {
+    let mut swept = Swept { node: node.id, shards: 0, orphans: 0, outcome: Outcome::Done };
+    let Some((orphans, future)) = orphans(core, node, &mut swept.shards, &mut swept.orphans).await? else {
+        return Ok(Swept { outcome: Outcome::Unreachable, ..swept });
+    };
+    let Answer::Chunk(ChunkAnswer::Totals(totals)) = core.metadata.query(Query::Chunk(ChunkQuery::Totals)).await? else {
+        return Err(unexpected("Totals", &"something else"));
+    };
+    let believable = future == 0 && is_believable(swept.orphans, swept.shards, totals.chunks);
+    if !believable && !force {
+        SWEEP_HALTS.inc();
+        tracing::error!(node = %node.id, shards = swept.shards, orphans = swept.orphans, future, chunks = totals.chunks,
+            "more shards look orphaned than can be believed: nothing was touched. Is the metadata whole?");
+        return Ok(Swept { outcome: Outcome::Halted, ..swept });
+    }
+    for names in orphans.chunks(PAGE) {
+        if node.link.trash(names.to_vec()).await.is_err() {
+            return Ok(Swept { outcome: Outcome::Unreachable, ..swept });
+        }
+        ORPHANS.inc_by(names.len() as u64);
+    }
+    Ok(swept)
+}
+
+/// The node's orphans and the number of shards that the index is too old for; `None`: the node does not answer.
+async fn orphans(core: &Core, node: &Node, shards: &mut u64, count: &mut u64) -> Result<Option<(Vec<ShardName>, u64)>, WriteError> {
+    let (mut after, mut orphans, mut future) = (None, Vec::new(), 0);
+    loop {
+        let Ok(page) = node.link.list(after, PAGE).await else { return Ok(None) };
+        let Some((last, _)) = page.last() else { return Ok(Some((orphans, future))) };
+        after = Some(*last);
+        *shards += page.len() as u64;
+        let names: Vec<ShardName> = page.into_iter().map(|(name, _)| name).collect();
+        let records = records(core, &names).await?;
+        for name in names {
+            match judge(records.get(&name.chunk), &name, node.id) {
+                Verdict::Named => {}
+                Verdict::Orphan => {
+                    *count += 1;
+                    orphans.push(name);
+                }
+                Verdict::FromTheFuture => future += 1,
+            }
+        }
+    }
+}
+
+/// The records of these shards' chunks, read now.
+pub(crate) async fn records(core: &Core, names: &[ShardName]) -> Result<HashMap<ChunkId, ChunkRecord>, WriteError> {
+    let mut chunks: Vec<ChunkId> = names.iter().map(|name| name.chunk).collect();
+    chunks.sort_unstable();
+    chunks.dedup();
+    match core.metadata.query(Query::Chunk(ChunkQuery::Records(chunks.clone()))).await? {
+        Answer::Chunk(ChunkAnswer::Records(records)) => Ok(chunks.into_iter().zip(records).filter_map(|(chunk, record)| Some((chunk, record?))).collect()),
+        other => Err(unexpected("Records", &other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spine::id::{Gen, KeyEpoch, ShardIndex, ShardRoot, Tag, TenantId};
+    use spine::wire::chunk::{Place, Placement, Sealed};
+    use spine::wire::namespace::Codec;
+
+    const HERE: NodeId = NodeId([1; 32]);
+    const THERE: NodeId = NodeId([2; 32]);
+
+    fn shard(generation: u64, index: u8, tag: u64) -> ShardName {
+        ShardName { chunk: ChunkId([9; 32]), generation: Gen(generation), index: ShardIndex(index), tag: Tag(tag) }
+    }
+
+    fn record(state: ChunkState, placed: bool) -> ChunkRecord {
+        let sealed = Sealed { tenant: TenantId(1), epoch: KeyEpoch(0), codec: Codec::Plain, len: 1, sealed_len: 17, k: 1, m: 1 };
+        let place = Place { node: HERE, tag: Tag(5), root: ShardRoot([0; 32]) };
+        let placement = placed.then(|| Placement { sealed, shards: vec![Some(place), None] });
+        ChunkRecord { generation: Gen(5), state, placement, condemned: None, targets: vec![(ShardIndex(1), HERE, Tag(8))] }
+    }
+
+    #[test]
+    fn only_a_shard_that_the_index_names_nowhere_is_an_orphan() {
+        let live = record(ChunkState::Live, true);
+        assert_eq!(judge(Some(&live), &shard(5, 0, 5), HERE), Verdict::Named);
+        assert_eq!(judge(Some(&live), &shard(5, 0, 5), THERE), Verdict::Orphan, "the same name on another node");
+        assert_eq!(judge(Some(&live), &shard(5, 0, 6), HERE), Verdict::Orphan, "an old copy");
+        assert_eq!(judge(Some(&live), &shard(5, 1, 8), HERE), Verdict::Named, "repair is copying it");
+        assert_eq!(judge(Some(&live), &shard(5, 1, 7), HERE), Verdict::Orphan);
+        assert_eq!(judge(Some(&live), &shard(4, 0, 5), HERE), Verdict::Orphan, "an earlier life");
+        assert_eq!(judge(Some(&live), &shard(6, 0, 6), HERE), Verdict::FromTheFuture);
+        assert_eq!(judge(None, &shard(5, 0, 5), HERE), Verdict::Orphan);
+        assert_eq!(judge(Some(&record(ChunkState::Pending, false)), &shard(5, 3, 77), THERE), Verdict::Named, "being uploaded");
+        assert_eq!(judge(Some(&record(ChunkState::Deleting, true)), &shard(5, 0, 6), HERE), Verdict::Named, "the collector's");
+    }
+
+    #[test]
+    fn an_empty_index_or_too_many_orphans_are_not_believed() {
+        assert!(is_believable(0, 0, 0));
+        assert!(!is_believable(1, 100, 0));
+        assert!(is_believable(FLOOR, 300, 1));
+        assert!(!is_believable(FLOOR + 1, 300, 1));
+        assert!(is_believable(1_000, 100_000, 1));
+        assert!(!is_believable(1_001, 100_000, 1));
+    }
+}

@@ -1,0 +1,242 @@
+//! One chunk from shards to plaintext.
+//!
+//! Data shards first; a slow one is hedged with parity, a missing or wrong one replaced by it and reported. Roots, decoding,
+//! decryption and the ChunkId are checked in one hop on a computing thread; only if a root is wrong is there another round.
+//! Invariant: what comes out hashes to the ChunkId asked for; everything before that is only a way to say sooner what is wrong.
+//! Not here: which chunks (`read.rs`), repairing what was found (`owe.rs`).
+
+use crate::encode;
+use crate::keys::EpochKeys;
+use crate::metric::{DECODES, HEDGES, READ_DAMAGE, READ_FAILURES, Stage};
+use crate::nodes::Node;
+use crate::path::Core;
+use crate::read::ReadError;
+use crate::seal;
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt};
+use spine::id::{ChunkId, Gen, ShardIndex};
+use spine::wire::chunk::{Place, Placement, ShardName};
+use spine::wire::shard::NodeError;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A get that takes longer has failed, whatever the node is doing.
+const GET_MOST: Duration = Duration::from_secs(30);
+
+/// A chunk and where its shards are.
+#[derive(Clone, Debug)]
+pub struct Located {
+    pub chunk: ChunkId,
+    pub generation: Gen,
+    pub placement: Placement,
+}
+
+impl Located {
+    fn name(&self, index: usize, place: &Place) -> ShardName {
+        ShardName { chunk: self.chunk, generation: self.generation, index: ShardIndex(index as u8), tag: place.tag }
+    }
+}
+
+/// The plaintext of one chunk.
+pub(crate) async fn fetch(core: &Arc<Core>, keys: &Arc<EpochKeys>, located: Located) -> Result<Bytes, ReadError> {
+    let mut gathering = Gathering::new(core, located);
+    loop {
+        Stage::Fetch.time_async(gathering.fill()).await?;
+        let (core, keys, located) = (core.clone(), keys.clone(), gathering.located.clone());
+        let shards = std::mem::take(&mut gathering.got);
+        let outcome = core.clone().compute.run(move || open(&core, &keys, &located, shards)).await;
+        match outcome.map_err(|lost| ReadError::Unavailable { reason: lost.to_string() })? {
+            Opened::Plain(result) => return result,
+            Opened::WrongRoots(shards, wrong) => gathering.drop_wrong(shards, &wrong),
+        }
+    }
+}
+
+/// Any `k` good shards of a chunk, verified: what repair works from.
+pub(crate) async fn gather(core: &Arc<Core>, located: Located) -> Result<Vec<Option<Bytes>>, ReadError> {
+    let mut gathering = Gathering::new(core, located);
+    loop {
+        gathering.fill().await?;
+        let (shards, located) = (std::mem::take(&mut gathering.got), gathering.located.clone());
+        let checked = core.compute.run(move || {
+            let wrong = wrong_roots(&located.placement, &shards);
+            (shards, wrong)
+        });
+        let (shards, wrong) = checked.await.map_err(|lost| ReadError::Unavailable { reason: lost.to_string() })?;
+        if wrong.is_empty() {
+            return Ok(shards);
+        }
+        gathering.drop_wrong(shards, &wrong);
+    }
+}
+
+enum Opened {
+    Plain(Result<Bytes, ReadError>),
+    /// The shards, and which of them are not what was stored.
+    WrongRoots(Vec<Option<Bytes>>, Vec<usize>),
+}
+
+fn open(core: &Core, keys: &EpochKeys, located: &Located, shards: Vec<Option<Bytes>>) -> Opened {
+    let wrong = Stage::Verify.time(|| wrong_roots(&located.placement, &shards));
+    if !wrong.is_empty() {
+        return Opened::WrongRoots(shards, wrong);
+    }
+    let sealed = located.placement.sealed;
+    let damaged = |what| ReadError::Damaged { chunk: located.chunk, what };
+    // A chunk keeps the code it was stored with, whatever new chunks get.
+    let coder = match (core.coder.k(), core.coder.m()) == (usize::from(sealed.k), usize::from(sealed.m)) {
+        true => Ok(core.coder.as_ref().clone()),
+        false => spine::erasure::Coder::new(sealed.k, sealed.m),
+    };
+    let joined = Stage::Decode.time(|| coder.and_then(|coder| coder.join(&shards, sealed.sealed_len as usize)));
+    if shards[..usize::from(sealed.k)].iter().any(Option::is_none) {
+        DECODES.inc();
+    }
+    drop(shards);
+    let Ok(joined) = joined else { return Opened::Plain(Err(damaged("the shards are not a stripe"))) };
+    let plain = Stage::Open.time(|| seal::open(keys, located.chunk, sealed.codec, sealed.len, joined));
+    Opened::Plain(plain.map_err(|error| damaged(error.0)))
+}
+
+fn wrong_roots(placement: &Placement, shards: &[Option<Bytes>]) -> Vec<usize> {
+    let wrong = |(_, (shard, place)): &(usize, (&Option<Bytes>, &Option<Place>))| match (shard, place) {
+        (Some(shard), Some(place)) => encode::root(shard) != place.root,
+        (Some(_), None) => true,
+        (None, _) => false,
+    };
+    shards.iter().zip(&placement.shards).enumerate().filter(wrong).map(|(i, _)| i).collect()
+}
+
+/// The shards of one chunk as they arrive.
+struct Gathering<'a> {
+    core: &'a Core,
+    located: Located,
+    got: Vec<Option<Bytes>>,
+    /// Indices not asked for yet; the best is last.
+    untried: Vec<usize>,
+}
+
+/// One get that ended.
+struct Get {
+    index: usize,
+    node: Arc<Node>,
+    result: Result<Bytes, NodeError>,
+}
+
+impl<'a> Gathering<'a> {
+    fn new(core: &'a Core, located: Located) -> Self {
+        let k = usize::from(located.placement.sealed.k);
+        let node = |place: &Place| core.nodes.get(place.node);
+        let placed = located.placement.shards.iter().enumerate().filter_map(|(index, place)| Some((index, node(place.as_ref()?)?)));
+        // Data before parity; a node known to be gone only where nothing else is left.
+        let mut ranked: Vec<(bool, bool, usize)> = placed.map(|(index, node)| (!node.reachable(), index >= k, index)).collect();
+        ranked.sort_unstable_by(|a, b| b.cmp(a));
+        let got = vec![None; located.placement.shards.len()];
+        Gathering { core, located, got, untried: ranked.into_iter().map(|(_, _, index)| index).collect() }
+    }
+
+    fn have(&self) -> usize {
+        self.got.iter().flatten().count()
+    }
+
+    /// Asks until `k` shards are there.
+    async fn fill(&mut self) -> Result<(), ReadError> {
+        if self.got.is_empty() {
+            self.got = vec![None; self.located.placement.shards.len()];
+        }
+        let k = usize::from(self.located.placement.sealed.k);
+        let mut gets = FuturesUnordered::new();
+        let mut hedge_after = Duration::ZERO;
+        while self.have() + gets.len() < k {
+            let Some((get, slow)) = self.begin() else { break };
+            hedge_after = hedge_after.max(slow);
+            gets.push(get);
+        }
+        let hedge = tokio::time::sleep(hedge_after);
+        tokio::pin!(hedge);
+        let mut hedged = false;
+        while self.have() < k {
+            tokio::select! {
+                get = gets.next() => match get {
+                    Some(get) => if !self.take(get) && let Some((another, _)) = self.begin() {
+                        gets.push(another);
+                    },
+                    None => return Err(self.too_few(k)),
+                },
+                () = &mut hedge, if !hedged => {
+                    hedged = true;
+                    for _ in 0..k - self.have() {
+                        let Some((another, _)) = self.begin() else { break };
+                        HEDGES.inc();
+                        gets.push(another);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn too_few(&self, k: usize) -> ReadError {
+        READ_FAILURES.inc();
+        ReadError::Unreadable { chunk: self.located.chunk, found: self.have() as u8, needed: k as u8 }
+    }
+
+    /// Asks for the best shard not asked for yet, and says after how long it is slow.
+    fn begin(&mut self) -> Option<(impl Future<Output = Get> + use<>, Duration)> {
+        loop {
+            let index = self.untried.pop()?;
+            let Some(place) = self.located.placement.shards[index] else { continue };
+            let Some(node) = self.core.nodes.get(place.node).cloned() else { continue };
+            let slow = node.hedge_after();
+            let name = self.located.name(index, &place);
+            let get = async move {
+                let start = Instant::now();
+                let result = tokio::time::timeout(GET_MOST, node.link.get(name)).await;
+                let result = result.unwrap_or_else(|_| Err(NodeError::Unavailable { reason: "a get took too long".into() }));
+                if result.is_ok() {
+                    node.took(start.elapsed());
+                }
+                Get { index, node, result: result.map(|(_, shard)| shard) }
+            };
+            return Some((get, slow));
+        }
+    }
+
+    /// Keeps a shard that arrived; false if it did not.
+    fn take(&mut self, get: Get) -> bool {
+        let sealed = self.located.placement.sealed;
+        let shard_len = (sealed.sealed_len as usize).div_ceil(usize::from(sealed.k.max(1)));
+        let fault = match get.result {
+            Ok(shard) if shard.len() == shard_len => {
+                self.got[get.index] = Some(shard);
+                return true;
+            }
+            Ok(_) => "wrong_root",
+            Err(NodeError::NotFound) => "missing",
+            Err(NodeError::Damaged { .. }) => "damaged",
+            Err(_) => "unavailable",
+        };
+        READ_DAMAGE.with_label_values(&[fault]).inc();
+        if fault != "unavailable" {
+            self.report(get.index, fault);
+        }
+        tracing::debug!(node = %get.node.id, chunk = %self.located.chunk, index = get.index, fault, "a shard was not got");
+        false
+    }
+
+    /// Forgets shards that are not what was stored; the next round asks for others.
+    fn drop_wrong(&mut self, mut shards: Vec<Option<Bytes>>, wrong: &[usize]) {
+        for index in wrong {
+            shards[*index] = None;
+            READ_DAMAGE.with_label_values(&["wrong_root"]).inc();
+            self.report(*index, "wrong_root");
+        }
+        self.got = shards;
+    }
+
+    fn report(&self, index: usize, fault: &'static str) {
+        if let Some(place) = self.located.placement.shards[index] {
+            self.core.damage.report(self.located.name(index, &place), place.node, fault);
+        }
+    }
+}

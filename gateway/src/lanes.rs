@@ -1,0 +1,251 @@
+//! MD5 of concurrent bodies, advanced together: one stream's MD5 is serial, sixteen streams' fill a vector unit.
+//!
+//! One thread takes whatever waits (at most [`STREAMS`] streams, one job each) and advances all of it by the same number of
+//! bytes a pass; who is done leaves, who comes joins at the next pass. A lone stream is hashed at once with the scalar code.
+//! If others are known to be under way, a full-sized job waits up to [`LINGER`] for company: a shared pass costs a third.
+//! Invariants: a job carries its stream's state and gives it back, so that one stream is never advanced by two; the last
+//! job of a body never waits for company.
+//! Not here: the other checksums (`digest.rs`).
+
+use crate::metric::{LANES_SHARED, Stage};
+use bytes::Bytes;
+use md5_many::{Md5Many, Md5State};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Streams advanced in one pass.
+const STREAMS: usize = 16;
+/// Bytes that each stream advances in a pass: small enough that newcomers soon join.
+const STEP: usize = 128 << 10;
+/// How long a job waits for others.
+const LINGER: Duration = Duration::from_millis(2);
+/// Jobs below this are hashed where they are: handing them over would cost more.
+pub const HERE: usize = 16 << 10;
+
+struct Job {
+    state: Md5State,
+    data: Bytes,
+    at: usize,
+    /// The last of its body: someone waits for exactly this.
+    urgent: bool,
+    done: oneshot::Sender<Md5State>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Job>,
+    stopped: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    /// Bodies under way, whether or not they have a job here now.
+    streams: AtomicUsize,
+}
+
+/// The thread and its queue.
+pub struct Lanes {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// A body under way; counted until dropped.
+pub struct Stream {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.shared.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Stream {
+    /// `state` after `data`; `None` if the thread is gone.
+    pub async fn advance(&self, mut state: Md5State, data: Bytes, last: bool) -> Option<Md5State> {
+        if data.len() < HERE {
+            state.update(&data);
+            return Some(state);
+        }
+        let (done, result) = oneshot::channel();
+        {
+            let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if queue.stopped {
+                return None;
+            }
+            queue.waiting.push_back(Job { state, data, at: 0, urgent: last, done });
+        }
+        self.shared.arrived.notify_one();
+        result.await.ok()
+    }
+}
+
+impl Lanes {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// What the system says when it has no threads left.
+    pub fn start() -> std::io::Result<Lanes> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new(), streams: AtomicUsize::new(0) });
+        let thread = std::thread::Builder::new().name("md5-lanes".into()).spawn({
+            let shared = shared.clone();
+            move || run(&shared)
+        })?;
+        Ok(Lanes { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Announces a body of which more than one chunk may come.
+    pub fn stream(&self) -> Stream {
+        self.shared.streams.fetch_add(1, Ordering::Relaxed);
+        Stream { shared: self.shared.clone() }
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.shared.arrived.notify_all();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(shared: &Shared) {
+    let engine = Md5Many::new();
+    let mut jobs: Vec<Job> = Vec::with_capacity(STREAMS);
+    while gather(shared, &mut jobs) {
+        LANES_SHARED.observe(jobs.len() as f64);
+        Stage::Md5.time(|| pass(engine, &mut jobs));
+    }
+}
+
+/// Fills `jobs` up with what waits; blocks if there is nothing at all. False: stopped, and nothing is left.
+fn gather(shared: &Shared, jobs: &mut Vec<Job>) -> bool {
+    let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut until = None;
+    loop {
+        while let Some(job) = (jobs.len() < STREAMS).then(|| queue.waiting.pop_front()).flatten() {
+            if !job.done.is_closed() {
+                jobs.push(job);
+            }
+        }
+        if jobs.is_empty() {
+            if queue.stopped {
+                return false;
+            }
+            until = None;
+            queue = shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        }
+        let expected = shared.streams.load(Ordering::Relaxed).min(STREAMS);
+        let fresh = jobs.iter().all(|job| job.at == 0 && !job.urgent);
+        if jobs.len() >= expected || !fresh || queue.stopped {
+            return true;
+        }
+        let deadline = *until.get_or_insert_with(|| Instant::now() + LINGER);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        queue = shared.arrived.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// Advances every job by the same number of bytes and gives back those that are done.
+fn pass(engine: Md5Many, jobs: &mut Vec<Job>) {
+    if let [only] = jobs.as_mut_slice() {
+        let end = only.data.len().min(only.at + STEP);
+        only.state.update(&only.data[only.at..end]);
+        only.at = end;
+    } else {
+        let step = jobs.iter().map(|job| job.data.len() - job.at).min().unwrap_or(0).min(STEP);
+        let mut states: Vec<Md5State> = jobs.iter().map(|job| job.state).collect();
+        let inputs: Vec<&[u8]> = jobs.iter().map(|job| &job.data[job.at..job.at + step]).collect();
+        engine.update_many(&mut states, &inputs);
+        for (job, state) in jobs.iter_mut().zip(states) {
+            job.state = state;
+            job.at += step;
+        }
+    }
+    let mut i = 0;
+    while i < jobs.len() {
+        if jobs[i].at == jobs[i].data.len() {
+            let job = jobs.swap_remove(i);
+            drop(job.data);
+            let _ = job.done.send(job.state);
+        } else {
+            i += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use md5::{Digest, Md5};
+    use proptest::prelude::*;
+
+    async fn whole(lanes: &Lanes, pieces: Vec<Bytes>) -> [u8; 16] {
+        let stream = lanes.stream();
+        let mut state = Md5State::new();
+        let count = pieces.len();
+        for (i, piece) in pieces.into_iter().enumerate() {
+            state = stream.advance(state, piece, i + 1 == count).await.unwrap();
+        }
+        state.finalize()
+    }
+
+    fn bytes(len: usize, seed: u64) -> Bytes {
+        let mut out = vec![0; len];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+        out.into()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn streams_of_any_lengths_get_the_md5_of_the_plain_library(streams in proptest::collection::vec(proptest::collection::vec(0usize..400_000, 0..4), 1..24)) {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            let lanes = Arc::new(Lanes::start().unwrap());
+            let all: Vec<Vec<Bytes>> = streams.iter().enumerate().map(|(s, lens)| lens.iter().enumerate().map(|(i, len)| bytes(*len, (s * 10 + i) as u64)).collect()).collect();
+            let tasks: Vec<_> = all.iter().cloned().map(|pieces| { let lanes = lanes.clone(); runtime.spawn(async move { whole(&lanes, pieces).await }) }).collect();
+            for (task, pieces) in tasks.into_iter().zip(all) {
+                let expected: [u8; 16] = Md5::digest(pieces.concat()).into();
+                prop_assert_eq!(runtime.block_on(task).unwrap(), expected);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_body_does_not_hold_up_the_others() {
+        let lanes = Lanes::start().unwrap();
+        let stream = lanes.stream();
+        let gone = stream.advance(Md5State::new(), bytes(1 << 20, 1), false);
+        drop(tokio::time::timeout(Duration::ZERO, gone).await);
+        assert_eq!(whole(&lanes, vec![bytes(100_000, 2)]).await, <[u8; 16]>::from(Md5::digest(bytes(100_000, 2))));
+    }
+
+    /// Not a claim about speed, which `cargo bench-s3` makes: prints what shared lanes cost here.
+    #[test]
+    fn sharing_lanes_is_reported() {
+        let engine = Md5Many::new();
+        let data: Vec<Bytes> = (0..16).map(|i| bytes(1 << 20, i)).collect();
+        for n in [1usize, 2, 3, 4, 8, 16] {
+            let mut jobs: Vec<Job> = Vec::new();
+            let start = Instant::now();
+            for _ in 0..4 {
+                jobs.extend(data[..n].iter().map(|d| Job { state: Md5State::new(), data: d.clone(), at: 0, urgent: false, done: oneshot::channel().0 }));
+                while !jobs.is_empty() {
+                    pass(engine, &mut jobs);
+                }
+            }
+            let per_gib = start.elapsed().as_secs_f64() * 1_000.0 * 1_024.0 / (4 * n) as f64;
+            println!("md5 with {n} streams: {per_gib:.0} ms a GiB");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Metrics of the data path, declared once, in the default registry.
+//!
+//! Stable names. Labels have few fixed values: never a key, a bucket or a tenant.
+//! Not here: response time and errors per S3 operation (the front end), the log and the disks (their crates).
+
+use prometheus::{
+    Histogram, IntCounter, IntCounterVec, IntGauge, exponential_buckets, register_histogram, register_histogram_vec, register_int_counter,
+    register_int_counter_vec, register_int_gauge,
+};
+use std::sync::LazyLock;
+use std::time::Instant;
+
+/// A step of the pipeline, as the `stage` label names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Waiting for the client's bytes and cutting them.
+    Receive,
+    /// Waiting for memory that other bodies hold.
+    Admit,
+    Md5,
+    /// Checksums beside MD5.
+    Checksum,
+    /// ChunkId.
+    Hash,
+    Reserve,
+    Compress,
+    Seal,
+    Encode,
+    /// Shard roots.
+    Root,
+    Store,
+    Confirm,
+    Commit,
+    Fetch,
+    Verify,
+    Decode,
+    /// Decrypting, decompressing, rechecking the ChunkId.
+    Open,
+}
+
+impl Stage {
+    fn label(self) -> &'static str {
+        match self {
+            Stage::Receive => "receive",
+            Stage::Admit => "admit",
+            Stage::Md5 => "md5",
+            Stage::Checksum => "checksum",
+            Stage::Hash => "hash",
+            Stage::Reserve => "reserve",
+            Stage::Compress => "compress",
+            Stage::Seal => "seal",
+            Stage::Encode => "encode",
+            Stage::Root => "root",
+            Stage::Store => "store",
+            Stage::Confirm => "confirm",
+            Stage::Commit => "commit",
+            Stage::Fetch => "fetch",
+            Stage::Verify => "verify",
+            Stage::Decode => "decode",
+            Stage::Open => "open",
+        }
+    }
+
+    /// Runs `work` and books its wall-clock time under this stage.
+    pub fn time<T>(self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let out = work();
+        self.book(start);
+        out
+    }
+
+    /// As [`Stage::time`], for a future.
+    pub async fn time_async<T>(self, work: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let out = work.await;
+        self.book(start);
+        out
+    }
+
+    fn book(self, start: Instant) {
+        STAGES[self as usize].observe(start.elapsed().as_secs_f64());
+    }
+}
+
+const ALL: [Stage; 17] = [
+    Stage::Receive,
+    Stage::Admit,
+    Stage::Md5,
+    Stage::Checksum,
+    Stage::Hash,
+    Stage::Reserve,
+    Stage::Compress,
+    Stage::Seal,
+    Stage::Encode,
+    Stage::Root,
+    Stage::Store,
+    Stage::Confirm,
+    Stage::Commit,
+    Stage::Fetch,
+    Stage::Verify,
+    Stage::Decode,
+    Stage::Open,
+];
+
+/// One histogram a stage, found by its place and not by hashing a label.
+static STAGES: LazyLock<Vec<Histogram>> = LazyLock::new(|| {
+    let family = declared(register_histogram_vec!(
+        "breakwater_path_stage_seconds",
+        "Wall-clock time of one step of the data path for one chunk (or one batch, for metadata rounds)",
+        &["stage"],
+        declared(exponential_buckets(20e-6, 2.5, 14))
+    ));
+    ALL.iter().map(|stage| family.with_label_values(&[stage.label()])).collect()
+});
+
+/// A metric's declaration is wrong only if two of them share a name: a bug, seen by the first test that runs.
+fn declared<T>(result: prometheus::Result<T>) -> T {
+    result.unwrap_or_else(|error| panic!("a metric is declared twice or wrongly: {error}"))
+}
+
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident, $metric:literal, $help:literal) => {
+        $(#[$doc])*
+        pub static $name: LazyLock<IntCounter> = LazyLock::new(|| declared(register_int_counter!($metric, $help)));
+    };
+}
+
+macro_rules! gauge {
+    ($(#[$doc:meta])* $name:ident, $metric:literal, $help:literal) => {
+        $(#[$doc])*
+        pub static $name: LazyLock<IntGauge> = LazyLock::new(|| declared(register_int_gauge!($metric, $help)));
+    };
+}
+
+counter!(BYTES_IN, "breakwater_path_received_bytes_total", "Bytes of bodies received, before dedup and compression");
+counter!(BYTES_OUT, "breakwater_path_sent_bytes_total", "Bytes of bodies handed to clients, verified");
+counter!(CHUNKS_NEW, "breakwater_path_chunks_new_total", "Chunks that had to be sealed and stored");
+counter!(DEDUP_HITS, "breakwater_path_dedup_hits_total", "Chunks that were stored already");
+counter!(DEDUP_SAVED, "breakwater_path_dedup_saved_bytes_total", "Plaintext bytes of chunks that were stored already");
+counter!(PLAIN_BYTES, "breakwater_path_plain_bytes_total", "Plaintext bytes of new chunks");
+counter!(SEALED_BYTES, "breakwater_path_sealed_bytes_total", "Bytes of new chunks, compressed and encrypted");
+counter!(STORED_BYTES, "breakwater_path_stored_bytes_total", "Bytes of shards that nodes acknowledged as synced");
+counter!(INLINE_BODIES, "breakwater_path_inline_bodies_total", "Bodies stored inside their version's record");
+counter!(SHARDS_OWED, "breakwater_path_shards_left_owing_total", "Shards that a write left to be delivered later");
+counter!(QUORUM_FAILURES, "breakwater_path_quorum_failures_total", "Chunks refused because too few nodes synced a shard");
+counter!(HEDGES, "breakwater_path_hedged_reads_total", "Parity shards asked for because a data shard was slow");
+counter!(DECODES, "breakwater_path_decoded_chunks_total", "Chunks read with a data shard missing");
+counter!(READ_FAILURES, "breakwater_path_unreadable_chunks_total", "Chunk reads refused because too few good shards could be reached");
+counter!(COLLECTED, "breakwater_collector_chunks_deleted_total", "Chunks whose shards were trashed and whose record was forgotten");
+counter!(CONDEMNED, "breakwater_collector_chunks_condemned_total", "Chunks without references that began their grace");
+counter!(OUTBOX_DONE, "breakwater_collector_versions_released_total", "Terminal versions whose references were dropped");
+counter!(INTENTS_ABORTED, "breakwater_collector_intents_aborted_total", "Unfinished writes aborted, of this writer, of dead ones, or out of time");
+counter!(REPAIRED, "breakwater_repair_shards_total", "Owed shards delivered");
+counter!(REPAIR_FAILURES, "breakwater_repair_failures_total", "Owed shards that could not be delivered this time");
+counter!(ORPHANS, "breakwater_sweep_orphan_shards_total", "Shards trashed because the index proved that nobody refers to them");
+counter!(SWEEP_HALTS, "breakwater_sweep_halts_total", "Sweeps of a node halted because more looked orphaned than can be believed");
+
+gauge!(CHUNKS, "breakwater_chunks", "Chunks in the index");
+gauge!(CHUNK_REFERENCES, "breakwater_chunk_references", "References from versions to chunks");
+gauge!(CHUNKS_OWED, "breakwater_chunks_missing_shards", "Chunks that miss at least one shard");
+gauge!(DURABLE_PLAIN, "breakwater_chunk_plain_bytes", "Plaintext bytes of durable chunks, each counted once");
+gauge!(DURABLE_SEALED, "breakwater_chunk_sealed_bytes", "Sealed bytes of durable chunks, before erasure coding");
+gauge!(WRITE_MEMORY_FREE, "breakwater_path_write_memory_free_bytes", "Body memory that writes may still take");
+gauge!(READ_MEMORY_FREE, "breakwater_path_read_memory_free_bytes", "Body memory that reads may still take");
+gauge!(WRITES_OPEN, "breakwater_path_writes_open", "Bodies being stored, or stored and not committed");
+
+/// What a read found wrong with a shard.
+pub static READ_DAMAGE: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!(
+        "breakwater_path_shard_faults_total",
+        "Shards that a read could not use, by what was wrong",
+        &["fault"]
+    ))
+});
+
+/// Streams that one pass of the MD5 lanes advanced together.
+pub static LANES_SHARED: LazyLock<Histogram> = LazyLock::new(|| {
+    declared(register_histogram!(
+        "breakwater_md5_streams_per_pass",
+        "Streams advanced together in one pass of the shared MD5 lanes",
+        vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 48.0]
+    ))
+});
+
+/// Makes every family appear, at zero, before the first request.
+pub fn declare() {
+    let counters = [
+        &BYTES_IN, &BYTES_OUT, &CHUNKS_NEW, &DEDUP_HITS, &DEDUP_SAVED, &PLAIN_BYTES, &SEALED_BYTES, &STORED_BYTES, &INLINE_BODIES, &SHARDS_OWED,
+        &QUORUM_FAILURES, &HEDGES, &DECODES, &READ_FAILURES, &COLLECTED, &CONDEMNED, &OUTBOX_DONE, &INTENTS_ABORTED, &REPAIRED, &REPAIR_FAILURES,
+        &ORPHANS, &SWEEP_HALTS,
+    ];
+    counters.iter().for_each(|counter| counter.inc_by(0));
+    let gauges = [
+        &CHUNKS, &CHUNK_REFERENCES, &CHUNKS_OWED, &DURABLE_PLAIN, &DURABLE_SEALED, &WRITE_MEMORY_FREE, &READ_MEMORY_FREE, &WRITES_OPEN,
+    ];
+    gauges.iter().for_each(|gauge| gauge.add(0));
+    for fault in ["missing", "damaged", "wrong_root", "unavailable"] {
+        READ_DAMAGE.with_label_values(&[fault]).inc_by(0);
+    }
+    LazyLock::force(&STAGES);
+    LazyLock::force(&LANES_SHARED);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_declared_once_and_every_stage_has_its_own_place() {
+        declare();
+        for (place, stage) in ALL.iter().enumerate() {
+            assert_eq!(*stage as usize, place);
+        }
+        let names: Vec<String> = prometheus::gather().iter().map(|family| family.name().to_string()).collect();
+        assert!(names.iter().any(|name| name == "breakwater_path_stage_seconds"));
+        assert!(names.iter().any(|name| name == "breakwater_chunks_missing_shards"));
+    }
+}

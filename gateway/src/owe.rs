@@ -1,0 +1,233 @@
+//! Delivers shards that are owed: left over by a write, or found missing or wrong by a read.
+//!
+//! The queue is the index itself (`Owed`): a crash forgets nothing. For each owed index: read any `k` shards, make the missing
+//! one again, reserve a target in the log (node and new tag), put, sync, Move. A crash between leaves a target, which the next
+//! round takes up or replaces.
+//! Invariants: a shard made again has the root of its bytes recorded by the Move; the old copy is trashed only after it;
+//! foreground work goes first: one chunk at a time, and as long a pause as the work took.
+//! Not here: nodes that are away for long (whole-node repair), the index's rules.
+
+use crate::dedup::unexpected;
+use crate::encode;
+use crate::fetch::{self, Located};
+use crate::metric::{REPAIR_FAILURES, REPAIRED};
+use crate::path::{Core, DataPath};
+use crate::write::WriteError;
+use bytes::Bytes;
+use spine::erasure::Coder;
+use spine::id::{ChunkId, NodeId, ShardIndex, Tag};
+use spine::placement;
+use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, Place, ShardName};
+use spine::wire::shard::ShardHeader;
+use spine::wire::{Answer, Batch, Chain, Command, Query, Refusal, Reply};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Reports kept until the worker takes them; more are dropped, since the next read finds the same.
+const REPORTS: usize = 1_024;
+/// Owed chunks looked at in one query.
+const STEP: usize = 64;
+
+/// Where reads leave what they found wrong.
+pub(crate) struct Damage {
+    reports: mpsc::Sender<(ShardName, NodeId)>,
+}
+
+impl Damage {
+    pub fn new() -> (Damage, mpsc::Receiver<(ShardName, NodeId)>) {
+        let (reports, received) = mpsc::channel(REPORTS);
+        (Damage { reports }, received)
+    }
+
+    /// A placed shard is missing or not what was stored.
+    pub fn report(&self, shard: ShardName, node: NodeId, fault: &'static str) {
+        tracing::warn!(chunk = %shard.chunk, index = %shard.index, %node, fault, "a shard has to be made again");
+        let _ = self.reports.try_send((shard, node));
+    }
+}
+
+/// What one round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Shards made again and placed.
+    pub shards: u64,
+    /// Owed shards for which there is no node, or too few others to make them from.
+    pub waiting: u64,
+}
+
+impl DataPath {
+    /// Delivers all that is owed and can be delivered now.
+    pub async fn repair_now(&self) -> Result<Delivered, WriteError> {
+        round(&self.core, false).await
+    }
+}
+
+/// The background worker. Never returns.
+pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<(ShardName, NodeId)>) {
+    let mut batch = Vec::new();
+    loop {
+        // Damage is marked at once; owed shards are delivered at every interval.
+        let next = tokio::time::timeout(core.settings.owe_interval, reports.recv_many(&mut batch, STEP)).await;
+        if matches!(next, Ok(0)) {
+            std::future::pending::<()>().await;
+        }
+        let outcome = match next {
+            Ok(_) => mark_lost(&core, batch.drain(..).collect()).await,
+            Err(_) => round(&core, true).await.map(drop),
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "owed shards wait");
+        }
+    }
+}
+
+async fn mark_lost(core: &Core, found: HashSet<(ShardName, NodeId)>) -> Result<(), WriteError> {
+    let commands = found.into_iter().map(|(shard, node)| Command::Chunk(ChunkCommand::MarkLost { shard, node })).collect();
+    core.metadata.propose(Batch { chain: Chain::Independent, commands }).await?;
+    Ok(())
+}
+
+/// Goes through all that is owed, once.
+async fn round(core: &Arc<Core>, paced: bool) -> Result<Delivered, WriteError> {
+    let mut done = Delivered::default();
+    let mut after = None;
+    loop {
+        let Answer::Chunk(ChunkAnswer::Scan(owed)) = core.metadata.query(Query::Chunk(ChunkQuery::Owed { after, max: STEP })).await? else {
+            return Err(unexpected("Owed", &"something else"));
+        };
+        let Some((last, _)) = owed.last() else { return Ok(done) };
+        after = Some(*last);
+        for (chunk, record) in owed {
+            let start = Instant::now();
+            deliver(core, chunk, record, &mut done).await?;
+            if paced {
+                tokio::time::sleep(start.elapsed().min(Duration::from_secs(1))).await;
+            }
+        }
+    }
+}
+
+/// One owed shard and where it is to go.
+struct Errand {
+    index: usize,
+    node: NodeId,
+    /// Reserved before a crash.
+    tag: Option<Tag>,
+}
+
+/// What is owed of one chunk and has a node to go to, and how many have none.
+fn errands(core: &Core, chunk: ChunkId, record: &ChunkRecord) -> (Vec<Errand>, u64) {
+    let Some(placement) = &record.placement else { return (Vec::new(), 0) };
+    let sealed = placement.sealed;
+    let candidates = core.nodes.candidates();
+    let kept: Vec<Option<NodeId>> = placement.shards.iter().map(|place| place.map(|place| place.node)).collect();
+    let usable = |node: NodeId| candidates.iter().any(|c| c.node == node && c.usable);
+    let choice = placement::complete(chunk, sealed.k, sealed.m, &candidates, &kept);
+    let mut out = Vec::new();
+    let mut waiting = 0;
+    for index in 0..placement.shards.len() {
+        let target = record.targets.iter().find(|(at, node, _)| usize::from(at.0) == index && usable(*node) && !kept.contains(&Some(*node)));
+        match (kept[index], target, choice.shards.get(index).copied().flatten()) {
+            // A target of a placed index is a copy somebody began: finished, it is placed instead.
+            (_, Some((_, node, tag)), _) => out.push(Errand { index, node: *node, tag: Some(*tag) }),
+            (None, None, Some(node)) => out.push(Errand { index, node, tag: None }),
+            (None, None, None) => waiting += 1,
+            (Some(_), None, _) => {}
+        }
+    }
+    // Two errands to one node would put two shards of a chunk there.
+    let mut used = HashSet::new();
+    out.retain(|errand| used.insert(errand.node));
+    (out, waiting)
+}
+
+async fn deliver(core: &Arc<Core>, chunk: ChunkId, record: ChunkRecord, done: &mut Delivered) -> Result<(), WriteError> {
+    let (errands, waiting) = errands(core, chunk, &record);
+    done.waiting += waiting;
+    let Some(placement) = record.placement.clone().filter(|_| !errands.is_empty()) else { return Ok(()) };
+    let sealed = placement.sealed;
+    let _memory = core.read_memory.take(3 * sealed.sealed_len as usize).await;
+    let located = Located { chunk, generation: record.generation, placement };
+    let shards = match fetch::gather(core, located).await {
+        Ok(shards) => Arc::new(shards),
+        Err(error) => {
+            REPAIR_FAILURES.inc_by(errands.len() as u64);
+            done.waiting += errands.len() as u64;
+            tracing::warn!(%chunk, %error, "a shard cannot be made again now");
+            return Ok(());
+        }
+    };
+    for errand in errands {
+        let shards = shards.clone();
+        let index = errand.index;
+        let made = core.compute.run(move || {
+            let coder = Coder::new(sealed.k, sealed.m).ok()?;
+            let shard = coder.rebuild_one(&shards, index, sealed.sealed_len as usize).ok()?;
+            let root = encode::root(&shard);
+            Some((shard, root))
+        });
+        let Some((shard, root)) = made.await? else { return Ok(()) };
+        match place(core, chunk, &record, &errand, shard, root).await? {
+            true => {
+                REPAIRED.inc();
+                done.shards += 1;
+            }
+            false => {
+                REPAIR_FAILURES.inc();
+                done.waiting += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reserves a target, puts the shard there and makes it the placement; false if the chunk or the node is gone meanwhile.
+async fn place(
+    core: &Core,
+    chunk: ChunkId,
+    record: &ChunkRecord,
+    errand: &Errand,
+    shard: Bytes,
+    root: spine::id::ShardRoot,
+) -> Result<bool, WriteError> {
+    let (generation, index, node) = (record.generation, ShardIndex(errand.index as u8), errand.node);
+    let (Some(link), Some(placement)) = (core.nodes.get(node), &record.placement) else { return Ok(false) };
+    let tag = match errand.tag {
+        Some(tag) => tag,
+        None => match propose_one(core, ChunkCommand::ReserveTarget { chunk, generation, index, node }).await? {
+            Reply::Target(tag) => tag,
+            Reply::Refused(Refusal::ChunkGone | Refusal::TargetGone) => return Ok(false),
+            other => return Err(unexpected("ReserveTarget", &other)),
+        },
+    };
+    let name = ShardName { chunk, generation, index, tag };
+    let header = ShardHeader { name, sealed: placement.sealed, root, len: shard.len() as u32 };
+    if let Err(error) = link.link.put(header, shard).await {
+        tracing::debug!(%chunk, %node, %error, "an owed shard was not put");
+        return Ok(false);
+    }
+    match propose_one(core, ChunkCommand::Move { chunk, generation, index, place: Place { node, tag, root } }).await? {
+        Reply::Moved { old } => {
+            // The log says that the old copy is nobody's now; if its node is away, the sweep finds it.
+            if let Some(old) = old
+                && let Some(holder) = core.nodes.get(old.node)
+            {
+                let _ = holder.link.trash(vec![ShardName { chunk, generation, index, tag: old.tag }]).await;
+            }
+            Ok(true)
+        }
+        Reply::Refused(Refusal::ChunkGone | Refusal::TargetGone) => Ok(false),
+        other => Err(unexpected("Move", &other)),
+    }
+}
+
+async fn propose_one(core: &Core, command: ChunkCommand) -> Result<Reply, WriteError> {
+    let batch = Batch { chain: Chain::Independent, commands: vec![Command::Chunk(command)] };
+    let mut replies = core.metadata.propose(batch).await?;
+    replies.pop().ok_or_else(|| unexpected("a repair", &"nothing"))
+}
+
+#[cfg(test)]
+mod tests;
