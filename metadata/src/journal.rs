@@ -158,6 +158,11 @@ impl Journal {
         self.segments.close();
     }
 
+    #[cfg(test)]
+    pub fn fail_for_test(&self) {
+        self.stop("a test said so".into());
+    }
+
     fn stop(&self, reason: String) {
         tracing::error!(reason, "the log failed: nothing more is acknowledged");
         *lock(&self.why) = reason;

@@ -7,7 +7,7 @@
 use super::file::zero_range;
 use super::frame::{ALIGN, Frame, Kind, number_at, parse};
 use super::index::{Index, Place};
-use super::segment::{Segment, number_of};
+use super::segment::{Segment, is_spare, number_of};
 use super::{GroupId, JournalError, Settings};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -41,6 +41,10 @@ pub fn recover(dir: &Path, settings: &Settings) -> Result<Recovered, JournalErro
     let mut buffer = Vec::new();
     let mut last_path = dir.to_owned();
     for (number, path) in list(dir)? {
+        if is_spare(&path) {
+            out.spare.push(path);
+            continue;
+        }
         let mut file = File::options().read(true).write(true).open(&path).map_err(|e| JournalError::io(&path, e))?;
         buffer.clear();
         file.read_to_end(&mut buffer).map_err(|e| JournalError::io(&path, e))?;

@@ -1,6 +1,7 @@
 //! The log's files: made ready before they are needed, read back from, used again or removed when no group needs them.
 //!
-//! `<number, 16 hex digits>.log`, all of one size. Numbers only grow and are never used twice, whatever a file held before.
+//! `<number, 16 hex digits>.log`, all of one size; `.spare` while nobody needs it. Numbers only grow and are never used
+//! twice, whatever a file held before. Files go oldest first, each durably before the next, so that what is left has no gap.
 
 use super::file::{fill_with_zeros, sync_dir};
 use super::frame::{Kind, RECORD_HEAD, parse_record};
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 const SUFFIX: &str = ".log";
+const SPARE_SUFFIX: &str = ".spare";
 /// Old files kept for being used again: writing zeros over a new one costs as much as the log itself.
 const SPARE: usize = 1;
 
@@ -101,15 +103,21 @@ impl Segments {
                 break;
             }
             let segment = oldest.remove();
-            let mut spare = lock(&self.spare);
-            if spare.len() < SPARE {
-                spare.push(segment.path);
-            } else {
-                drop(spare);
-                fs::remove_file(&segment.path).map_err(|e| JournalError::io(&segment.path, e))?;
-            }
+            self.retire(&segment.path).map_err(|e| JournalError::io(&segment.path, e))?;
         }
         Ok(())
+    }
+
+    fn retire(&self, path: &Path) -> io::Result<()> {
+        let mut spare = lock(&self.spare);
+        if spare.len() < SPARE {
+            let aside = path.with_extension(&SPARE_SUFFIX[1..]);
+            fs::rename(path, &aside)?;
+            spare.push(aside);
+        } else {
+            fs::remove_file(path)?;
+        }
+        sync_dir(&self.dir)
     }
 
     /// The payload of the entry at `place`, checked.
@@ -191,6 +199,12 @@ pub fn path_of(dir: &Path, number: u64) -> PathBuf {
 
 /// `None`: not a file of the log.
 pub fn number_of(path: &Path) -> Option<u64> {
-    let digits = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
+    let name = path.file_name()?.to_str()?;
+    let digits = name.strip_suffix(SUFFIX).or(name.strip_suffix(SPARE_SUFFIX))?;
     (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+}
+
+/// Whether it was let go of: what it holds is no part of the log any more.
+pub fn is_spare(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == &SPARE_SUFFIX[1..])
 }

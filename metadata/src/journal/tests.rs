@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc;
 
@@ -39,6 +40,15 @@ fn check(log: &GroupLog, range: Range<u64>, len: usize) {
     for (index, (position, bytes)) in range.zip(read) {
         assert_eq!((position, bytes), (at(index), bytes_of(index, len)));
     }
+}
+
+/// Segments are let go of after the callbacks.
+fn eventually(holds: impl Fn() -> bool) {
+    let holds = (0..500).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        holds()
+    });
+    assert!(holds);
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
@@ -81,8 +91,7 @@ fn vote_commit_truncation_and_purge_survive_also_without_the_segments_they_were_
     log.committed(at(290));
     log.purge(at(280));
     append(&log, 300..301, 10);
-    let files = segments(dir.path());
-    assert!(files.len() <= 4, "{files:?}");
+    eventually(|| segments(dir.path()).len() <= 4);
     journal.close();
     drop((log, journal));
     let journal = Journal::open(dir.path(), small()).unwrap();
@@ -106,7 +115,7 @@ fn a_segment_stays_until_every_group_has_purged_it() {
     assert_eq!(journal.segments.count(), before);
     two.purge(at(0));
     append(&one, 301..302, 10);
-    assert!(journal.segments.count() <= 2);
+    eventually(|| journal.segments.count() <= 2);
     journal.close();
     drop((one, two, journal));
     let journal = Journal::open(dir.path(), small()).unwrap();
@@ -176,11 +185,9 @@ fn a_torn_end_at_any_offset_loses_only_the_frame_that_was_not_synced() {
         .unwrap();
 }
 
-use std::fs::File;
-
 fn holds_frames(path: &Path) -> bool {
     let number = segment::number_of(path).unwrap();
-    frame::number_at(&fs::read(path).unwrap(), number).is_some()
+    !segment::is_spare(path) && frame::number_at(&fs::read(path).unwrap(), number).is_some()
 }
 
 #[test]
