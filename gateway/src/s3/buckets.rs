@@ -1,0 +1,97 @@
+//! HeadBucket, DeleteBucket, GetBucketLocation, GetBucketVersioning, ListBuckets: what is told of buckets.
+
+use super::caller::{Asked, owner, wrong_answer};
+use super::error::{self, S3Result};
+use super::{Breakwater, moment, token};
+use s3s::dto::{
+    Bucket, BucketLocationConstraint, DeleteBucketInput, DeleteBucketOutput, GetBucketLocationInput, GetBucketLocationOutput,
+    GetBucketVersioningInput, GetBucketVersioningOutput, HeadBucketInput, HeadBucketOutput, ListBucketsInput, ListBucketsOutput,
+};
+use s3s::{S3Request, S3Response};
+use spine::limit;
+use spine::wire::root::{BucketRecord, RootAnswer, RootCommand, RootQuery};
+use spine::wire::{Answer, Command, Query, Reply};
+
+impl Breakwater {
+    pub(super) async fn head_bucket_op(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+        let (input, asked) = Asked::split(request)?;
+        let bucket = self.bucket(&asked, &input.bucket).await?;
+        Ok(S3Response::new(HeadBucketOutput { bucket_region: Some(self.region_of(&bucket)), ..Default::default() }))
+    }
+
+    pub(super) async fn delete_bucket_op(&self, request: S3Request<DeleteBucketInput>) -> S3Result<S3Response<DeleteBucketOutput>> {
+        let (input, asked) = Asked::split(request)?;
+        self.bucket(&asked, &input.bucket).await?;
+        let command = RootCommand::DeleteBucket { name: input.bucket, tenant: asked.caller.tenant };
+        match self.order_all(vec![Command::Root(command)]).await?.into_iter().next() {
+            Some(Reply::Done) => Ok(S3Response::new(DeleteBucketOutput {})),
+            Some(Reply::Refused(refusal)) => Err(error::refused(refusal)),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    pub(super) async fn get_bucket_location_op(
+        &self,
+        request: S3Request<GetBucketLocationInput>,
+    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
+        let (input, asked) = Asked::split(request)?;
+        let bucket = self.bucket(&asked, &input.bucket).await?;
+        let location_constraint = (!bucket.location.is_empty()).then(|| BucketLocationConstraint::from(bucket.location));
+        Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
+    }
+
+    /// No status: versioning was never enabled, because it cannot be yet.
+    pub(super) async fn get_bucket_versioning_op(
+        &self,
+        request: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+        let (input, asked) = Asked::split(request)?;
+        self.bucket(&asked, &input.bucket).await?;
+        Ok(S3Response::new(GetBucketVersioningOutput::default()))
+    }
+
+    pub(super) async fn list_buckets_op(&self, request: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
+        let (input, asked) = Asked::split(request)?;
+        let max = match input.max_buckets {
+            None => limit::BUCKETS_PER_TENANT,
+            Some(max) => usize::try_from(max)
+                .ok()
+                .filter(|max| (1..=limit::BUCKETS_PER_TENANT).contains(max))
+                .ok_or_else(|| error::invalid_argument("Argument max-buckets must be an integer between 1 and 10000"))?,
+        };
+        let after = match input.continuation_token.as_deref() {
+            None => None,
+            Some(text) => Some(token::decode(text).ok_or_else(|| error::invalid_argument("The continuation token provided is incorrect"))?),
+        };
+        let records = match self.ask(Query::Root(RootQuery::Buckets(asked.caller.tenant))).await? {
+            Answer::Root(RootAnswer::Buckets(records)) => records,
+            _ => return Err(wrong_answer()),
+        };
+        let prefix = input.prefix.clone().unwrap_or_default();
+        let mut wanted = records.into_iter().filter(|bucket| {
+            bucket.name.starts_with(&prefix)
+                && after.as_ref().is_none_or(|after| bucket.name > *after)
+                && input.bucket_region.as_ref().is_none_or(|region| *region == self.region_of(bucket))
+        });
+        let page: Vec<BucketRecord> = wanted.by_ref().take(max).collect();
+        let more = wanted.next().is_some();
+        let next = page.last().filter(|_| more).map(|last| token::encode(&last.name));
+        let buckets = page.into_iter().map(|bucket| Bucket {
+            bucket_region: input.max_buckets.map(|_| self.region_of(&bucket)),
+            creation_date: Some(moment::timestamp(bucket.created)),
+            name: Some(bucket.name),
+            ..Default::default()
+        });
+        Ok(S3Response::new(ListBucketsOutput {
+            buckets: Some(buckets.collect()),
+            continuation_token: next,
+            owner: Some(owner(asked.caller.tenant)),
+            prefix: input.prefix,
+        }))
+    }
+
+    /// Where the bucket's creator said it is; else this server's region.
+    fn region_of(&self, bucket: &BucketRecord) -> String {
+        if bucket.location.is_empty() { self.region.to_string() } else { bucket.location.clone() }
+    }
+}

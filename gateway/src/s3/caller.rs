@@ -1,0 +1,114 @@
+//! Who asks, and whether a bucket is theirs.
+
+use super::Breakwater;
+use super::error::{self, S3Result};
+use crate::front::auth::Caller;
+use http::{HeaderMap, Uri};
+use s3s::dto::Owner;
+use s3s::{S3Request, TrailingHeaders};
+use spine::id::TenantId;
+use spine::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery};
+use spine::wire::root::{BucketRecord, RootAnswer, RootQuery};
+use spine::wire::{Answer, Batch, Chain, Command, Query, Reply};
+
+/// A request without its typed input.
+pub struct Asked {
+    pub caller: Caller,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    /// Filled once the body has ended, where it is one with trailers.
+    pub trailers: Option<TrailingHeaders>,
+}
+
+impl Asked {
+    /// Splits a request. A request without a caller is refused: nothing here is for the anonymous.
+    pub fn split<T>(request: S3Request<T>) -> S3Result<(T, Asked)> {
+        let caller = request.extensions.get::<Caller>().cloned().ok_or_else(error::access_denied)?;
+        let S3Request { input, uri, headers, trailing_headers, .. } = request;
+        Ok((input, Asked { caller, uri, headers, trailers: trailing_headers }))
+    }
+
+    /// A header's text; `None` if it is absent, empty or not ASCII.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty())
+    }
+
+    /// Whether the query has this parameter, with or without a value.
+    pub fn has_query(&self, name: &str) -> bool {
+        self.uri.query().is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some(name)))
+    }
+}
+
+/// A tenant as S3 shows an owner.
+pub fn owner(tenant: TenantId) -> Owner {
+    let id = owner_id(tenant);
+    Owner { display_name: Some(id.clone()), id: Some(id) }
+}
+
+/// Hexadecimal, as AWS' canonical user ids are.
+pub fn owner_id(tenant: TenantId) -> String {
+    format!("{:016x}", tenant.0)
+}
+
+impl Breakwater {
+    /// The bucket, if it is there, the caller's, and whose the caller said it would be.
+    pub async fn bucket(&self, asked: &Asked, name: &str) -> S3Result<BucketRecord> {
+        let record = self.bucket_of(asked.caller.tenant, name).await?;
+        expected_owner(asked, "x-amz-expected-bucket-owner")?;
+        Ok(record)
+    }
+
+    /// The bucket that a copy reads from.
+    pub async fn source_bucket(&self, asked: &Asked, name: &str) -> S3Result<BucketRecord> {
+        let record = self.bucket_of(asked.caller.tenant, name).await?;
+        expected_owner(asked, "x-amz-source-expected-bucket-owner")?;
+        Ok(record)
+    }
+
+    async fn bucket_of(&self, tenant: TenantId, name: &str) -> S3Result<BucketRecord> {
+        match self.ask(Query::Root(RootQuery::Bucket(name.to_owned()))).await? {
+            Answer::Root(RootAnswer::Bucket(Some(record))) if record.tenant == tenant => Ok(record),
+            Answer::Root(RootAnswer::Bucket(Some(_))) => Err(error::access_denied()),
+            Answer::Root(RootAnswer::Bucket(None)) => Err(error::no_such_bucket()),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Asks metadata.
+    pub async fn ask(&self, query: Query) -> S3Result<Answer> {
+        self.path.metadata().query(query).await.map_err(error::metadata)
+    }
+
+    pub async fn ask_namespace(&self, query: NamespaceQuery) -> S3Result<NamespaceAnswer> {
+        match self.ask(Query::Namespace(query)).await? {
+            Answer::Namespace(answer) => Ok(answer),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Runs one command of the namespace; the reply may be `Refused`.
+    pub async fn order(&self, command: NamespaceCommand) -> S3Result<Reply> {
+        let mut replies = self.order_all(vec![Command::Namespace(command)]).await?;
+        replies.pop().ok_or_else(wrong_answer)
+    }
+
+    /// Runs commands that each stand alone, one reply each.
+    pub async fn order_all(&self, commands: Vec<Command>) -> S3Result<Vec<Reply>> {
+        let count = commands.len();
+        let batch = Batch { chain: Chain::Independent, commands };
+        let replies = self.path.metadata().propose(batch).await.map_err(error::metadata)?;
+        if replies.len() == count { Ok(replies) } else { Err(wrong_answer()) }
+    }
+}
+
+/// Metadata answered another question than ours: a bug, not the client's.
+pub fn wrong_answer() -> s3s::S3Error {
+    error::internal(&"metadata gave an answer of another kind")
+}
+
+fn expected_owner(asked: &Asked, header: &str) -> S3Result<()> {
+    match asked.header(header) {
+        Some(expected) if expected != owner_id(asked.caller.tenant) => Err(error::access_denied()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,127 @@
+//! CreateBucket.
+
+use super::caller::{Asked, wrong_answer};
+use super::error::{self, S3Result};
+use super::{Breakwater, moment, unsupported};
+use s3s::dto::{CreateBucketConfiguration, CreateBucketInput, CreateBucketOutput};
+use s3s::{S3Request, S3Response, S3Error, S3ErrorCode};
+use spine::id::BucketId;
+use spine::limit;
+use spine::wire::root::{BucketRecord, RootCommand, Versioning};
+use spine::wire::{Command, Refusal, Reply};
+
+/// Plaintext bytes per chunk of the new bucket's objects, a power of two from 256 KiB to 8 MiB. Ours alone.
+pub const CHUNK_BYTES_HEADER: &str = "x-breakwater-chunk-bytes";
+
+/// Prefixes and suffixes that AWS keeps for itself; a bucket so named could not be moved there.
+const RESERVED_PREFIXES: [&str; 3] = ["xn--", "sthree-", "amzn-s3-demo-"];
+const RESERVED_SUFFIXES: [&str; 5] = ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"];
+
+impl Breakwater {
+    /// Again on one's own bucket: 200 where the request is that of us-east-1 (no location, no other wish), else BucketAlreadyOwnedByYou.
+    pub(super) async fn create_bucket_op(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
+        let (input, asked) = Asked::split(request)?;
+        refuse_options(&input, &asked)?;
+        check_name(&input.bucket)?;
+        let location = location(input.create_bucket_configuration)?;
+        let chunk_bytes = chunk_bytes(asked.header(CHUNK_BYTES_HEADER))?;
+        let record = BucketRecord {
+            id: BucketId(0),
+            name: input.bucket.clone(),
+            tenant: asked.caller.tenant,
+            created: moment::now(),
+            chunk_bytes: chunk_bytes.unwrap_or(limit::CHUNK_DEFAULT_BYTES),
+            versioning: Versioning::Unversioned,
+            location: location.clone(),
+        };
+        let replies = self.order_all(vec![Command::Root(RootCommand::CreateBucket(record))]).await?;
+        match replies.into_iter().next() {
+            Some(Reply::Bucket(_)) => {}
+            Some(Reply::Refused(Refusal::BucketOwnedByYou)) if location.is_empty() && chunk_bytes.is_none() => {}
+            Some(Reply::Refused(refusal)) => return Err(error::refused(refusal)),
+            _ => return Err(wrong_answer()),
+        }
+        Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)), ..Default::default() }))
+    }
+}
+
+fn refuse_options(input: &CreateBucketInput, asked: &Asked) -> S3Result<()> {
+    unsupported::refuse(&asked.headers)?;
+    if input.object_lock_enabled_for_bucket == Some(true) {
+        return Err(error::not_implemented("Object Lock is not implemented"));
+    }
+    if input.object_ownership.as_ref().is_some_and(|ownership| ownership.as_str() != "BucketOwnerEnforced") {
+        return Err(error::not_implemented("Object ownership other than BucketOwnerEnforced is not implemented"));
+    }
+    if input.bucket_namespace.as_ref().is_some_and(|namespace| namespace.as_str() != "global") {
+        return Err(error::not_implemented("Bucket namespaces are not implemented"));
+    }
+    let configuration = input.create_bucket_configuration.as_ref();
+    if configuration.is_some_and(|c| c.bucket.is_some() || c.location.is_some()) {
+        return Err(error::not_implemented("Directory buckets are not implemented"));
+    }
+    if configuration.is_some_and(|c| c.tags.as_ref().is_some_and(|tags| !tags.is_empty())) {
+        return Err(error::not_implemented("Bucket tags are not implemented"));
+    }
+    Ok(())
+}
+
+/// What s3s has not refused already.
+fn check_name(name: &str) -> S3Result<()> {
+    let reserved = RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || RESERVED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+    if reserved || !s3s::path::check_bucket_name(name) {
+        return Err(S3Error::with_message(S3ErrorCode::InvalidBucketName, "The specified bucket is not valid."));
+    }
+    Ok(())
+}
+
+/// Any well-formed region name is taken and given back; empty for us-east-1.
+fn location(configuration: Option<CreateBucketConfiguration>) -> S3Result<String> {
+    let Some(constraint) = configuration.and_then(|configuration| configuration.location_constraint) else { return Ok(String::new()) };
+    let constraint = constraint.as_str();
+    if constraint == "us-east-1" {
+        return Ok(String::new());
+    }
+    let well_formed = constraint.len() <= 63 && constraint.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if !well_formed {
+        return Err(S3Error::with_message(
+            S3ErrorCode::InvalidLocationConstraint,
+            "The specified location-constraint is not valid",
+        ));
+    }
+    Ok(constraint.to_owned())
+}
+
+fn chunk_bytes(header: Option<&str>) -> S3Result<Option<u32>> {
+    let Some(text) = header else { return Ok(None) };
+    let allowed = limit::CHUNK_MIN_BYTES..=limit::CHUNK_MAX_BYTES;
+    match text.parse::<u32>() {
+        Ok(bytes) if bytes.is_power_of_two() && allowed.contains(&bytes) => Ok(Some(bytes)),
+        _ => Err(error::invalid_argument(format!("{CHUNK_BYTES_HEADER} must be a power of two from 262144 to 8388608"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_size_is_a_power_of_two_within_bounds() {
+        assert_eq!(chunk_bytes(None).ok(), Some(None));
+        assert_eq!(chunk_bytes(Some("262144")).ok(), Some(Some(262_144)));
+        assert_eq!(chunk_bytes(Some("8388608")).ok(), Some(Some(8_388_608)));
+        for text in ["131072", "16777216", "300000", "1MiB", "-1", ""] {
+            assert!(chunk_bytes(Some(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_that_aws_keeps_are_refused() {
+        for name in ["xn--a", "sthree-a", "abc-s3alias", "abc--ol-s3", "A_", "a", "192.168.0.1", "a..b", "abc-"] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+        for name in ["abc", "a.b-c", "0ab"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+    }
+}

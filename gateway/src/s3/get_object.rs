@@ -1,0 +1,129 @@
+//! GetObject.
+
+use super::caller::Asked;
+use super::condition::Conditions;
+use super::error::{self, S3Result};
+use super::view::{self, Slice};
+use super::{Breakwater, attributes, checksum, moment, unsupported};
+use crate::read::ReadError;
+use crate::write::BodyStream;
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use s3s::dto::{ETag, GetObjectInput, GetObjectOutput, ServerSideEncryption, StorageClass, StreamingBlob};
+use s3s::stream::{ByteStream, RemainingLength};
+use s3s::{S3Request, S3Response, StdError};
+use spine::id::TenantId;
+use spine::wire::namespace::{Body, VersionHead};
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// Answers up to this are read before the first byte goes out: head and body leave in one write, and any fault is a status.
+const GATHERED_BYTES: u64 = 64 << 10;
+
+impl Breakwater {
+    pub(super) async fn get_object_op(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        let (input, asked) = Asked::split(request)?;
+        unsupported::refuse(&asked.headers)?;
+        view::check_version(input.version_id.as_deref())?;
+        let bucket = self.bucket(&asked, &input.bucket).await?;
+        let conditions = Conditions::of_read(&asked.headers);
+        let mut resolved_again = false;
+        loop {
+            let (head, version) = self.open(bucket.id, &input.key).await?;
+            conditions.check_read(&head)?;
+            let slice = view::slice(&head, &version.parts, &asked.headers, input.part_number)?;
+            match self.stream(asked.caller.tenant, &version.body, slice.range.clone()).await {
+                Ok(body) => return Ok(S3Response::new(output(head, slice, body, checksums_wanted(&asked)))),
+                // The version was replaced and collected since it was resolved: what is there now is the answer.
+                Err(ReadError::Gone { .. }) if !resolved_again => resolved_again = true,
+                Err(fault) => return Err(error::read(fault)),
+            }
+        }
+    }
+
+    async fn stream(&self, tenant: TenantId, body: &Body, range: Range<u64>) -> Result<StreamingBlob, ReadError> {
+        let len = range.end - range.start;
+        if len == 0 {
+            return Ok(StreamingBlob::from_bytes(Bytes::new()));
+        }
+        let stream = self.path.read(tenant, body, range).await?;
+        if len > GATHERED_BYTES {
+            return Ok(StreamingBlob::new(Outgoing { stream, left: len }));
+        }
+        gather(stream, len).await.map(StreamingBlob::from_bytes)
+    }
+}
+
+async fn gather(mut stream: BodyStream, len: u64) -> Result<Bytes, ReadError> {
+    let mut all = BytesMut::with_capacity(usize::try_from(len).unwrap_or(0));
+    while let Some(piece) = stream.next().await {
+        match piece {
+            Ok(piece) if all.is_empty() && piece.len() as u64 == len => return Ok(piece),
+            Ok(piece) => all.extend_from_slice(&piece),
+            Err(fault) => return Err(ReadError::Unavailable { reason: fault.to_string() }),
+        }
+    }
+    if all.len() as u64 == len { Ok(all.freeze()) } else { Err(ReadError::Unavailable { reason: "the body ended early".into() }) }
+}
+
+/// A body on its way out whose length is known, so that one that ends early breaks the connection.
+struct Outgoing {
+    stream: BodyStream,
+    left: u64,
+}
+
+impl Stream for Outgoing {
+    type Item = Result<Bytes, StdError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = self.stream.as_mut().poll_next(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(piece))) => self.left = self.left.saturating_sub(piece.len() as u64),
+            Poll::Ready(None) if self.left > 0 => return Poll::Ready(Some(Err("the body ended early".into()))),
+            _ => {}
+        }
+        polled
+    }
+}
+
+impl ByteStream for Outgoing {
+    fn remaining_length(&self) -> RemainingLength {
+        RemainingLength::new_exact(usize::try_from(self.left).unwrap_or(usize::MAX))
+    }
+}
+
+/// `x-amz-checksum-mode: ENABLED`.
+pub fn checksums_wanted(asked: &Asked) -> bool {
+    asked.header("x-amz-checksum-mode").is_some_and(|mode| mode.eq_ignore_ascii_case("ENABLED"))
+}
+
+fn output(head: VersionHead, slice: Slice, body: StreamingBlob, checksums: bool) -> GetObjectOutput {
+    let mut output = GetObjectOutput {
+        accept_ranges: Some("bytes".to_owned()),
+        body: Some(body),
+        content_length: i64::try_from(slice.range.end - slice.range.start).ok(),
+        content_range: slice.content_range,
+        content_type: Some(view::content_type(&head)),
+        e_tag: Some(ETag::Strong(head.etag.text())),
+        last_modified: Some(moment::timestamp(head.modified)),
+        metadata: attributes::user_out(&head.attributes),
+        parts_count: slice.parts_count,
+        server_side_encryption: Some(ServerSideEncryption::from_static(attributes::ENCRYPTION)),
+        storage_class: view::storage_class(&head).map(|class| StorageClass::from(class.to_owned())),
+        tag_count: view::tag_count(&head),
+        ..Default::default()
+    };
+    if checksums {
+        checksum::show!(output, slice.checksum.as_ref(), head.etag.parts);
+        output.checksum_type = checksum::kind_out(slice.checksum.as_ref());
+    }
+    let attributes = head.attributes;
+    output.cache_control = attributes.cache_control;
+    output.content_disposition = attributes.content_disposition;
+    output.content_encoding = attributes.content_encoding;
+    output.content_language = attributes.content_language;
+    output.expires = attributes.expires;
+    output.website_redirect_location = attributes.website_redirect;
+    output
+}

@@ -1,0 +1,93 @@
+//! ListObjects and ListObjectsV2.
+//!
+//! Invariant: a page is complete or an error; what is cut is said to be cut, with where to go on.
+
+use super::caller::{Asked, wrong_answer};
+use super::error::{self, S3Result};
+use super::listing::{self, Names};
+use super::{Breakwater, Rendered, token};
+use s3s::dto::{ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object};
+use s3s::{S3Request, S3Response};
+use spine::id::BucketId;
+use spine::wire::namespace::{ListPage, ListQuery, NamespaceAnswer, NamespaceQuery};
+
+impl Breakwater {
+    pub(super) async fn list_objects_op(&self, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
+        let (input, asked) = Asked::split(request)?;
+        let names = Names::of(input.encoding_type.as_ref())?;
+        let max = listing::page_size(input.max_keys, "maxKeys")?;
+        let bucket = self.bucket(&asked, &input.bucket).await?;
+        let marker = input.marker.unwrap_or_default();
+        let delimiter = input.delimiter.filter(|delimiter| !delimiter.is_empty());
+        let prefix = input.prefix.unwrap_or_default();
+        let page = self.page(bucket.id, &prefix, delimiter.as_deref(), Some(marker.clone()), max).await?;
+
+        let output = ListObjectsOutput {
+            name: Some(input.bucket),
+            prefix: Some(names.show(prefix)),
+            marker: Some(names.show(marker)),
+            max_keys: i32::try_from(max).ok(),
+            is_truncated: Some(page.next.is_some()),
+            // AWS names it only where there is a delimiter; elsewhere the last key says the same.
+            next_marker: page.next.filter(|_| delimiter.is_some()).map(|next| names.show(next)),
+            contents: Some(page.objects.into_iter().map(|(key, head)| names.object(key, head, Some(bucket.tenant))).collect()),
+            common_prefixes: Some(names.prefixes(page.prefixes)),
+            delimiter: delimiter.map(|delimiter| names.show(delimiter)),
+            encoding_type: names.echo(),
+            request_charged: None,
+        };
+        let rendered = listing::with_references(&output);
+        Ok(Rendered::answer(output, rendered))
+    }
+
+    pub(super) async fn list_objects_v2_op(&self, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let (input, asked) = Asked::split(request)?;
+        let names = Names::of(input.encoding_type.as_ref())?;
+        let max = listing::page_size(input.max_keys, "maxKeys")?;
+        let after = match input.continuation_token.as_deref() {
+            Some(text) => Some(token::decode(text).ok_or_else(|| error::invalid_argument("The continuation token provided is incorrect"))?),
+            None => input.start_after.clone(),
+        };
+        let bucket = self.bucket(&asked, &input.bucket).await?;
+        let delimiter = input.delimiter.filter(|delimiter| !delimiter.is_empty());
+        let prefix = input.prefix.unwrap_or_default();
+        let page = self.page(bucket.id, &prefix, delimiter.as_deref(), after, max).await?;
+
+        let shown_owner = (input.fetch_owner == Some(true)).then_some(bucket.tenant);
+        let contents: Vec<Object> = page.objects.into_iter().map(|(key, head)| names.object(key, head, shown_owner)).collect();
+        let output = ListObjectsV2Output {
+            name: Some(input.bucket),
+            prefix: Some(names.show(prefix)),
+            max_keys: i32::try_from(max).ok(),
+            key_count: i32::try_from(contents.len() + page.prefixes.len()).ok(),
+            continuation_token: input.continuation_token,
+            is_truncated: Some(page.next.is_some()),
+            next_continuation_token: page.next.as_deref().map(token::encode),
+            contents: Some(contents),
+            common_prefixes: Some(names.prefixes(page.prefixes)),
+            delimiter: delimiter.map(|delimiter| names.show(delimiter)),
+            encoding_type: names.echo(),
+            start_after: input.start_after.map(|start| names.show(start)),
+            request_charged: None,
+        };
+        let rendered = listing::with_references(&output);
+        Ok(Rendered::answer(output, rendered))
+    }
+
+    async fn page(&self, bucket: BucketId, prefix: &str, delimiter: Option<&str>, after: Option<String>, max: usize) -> S3Result<ListPage> {
+        if max == 0 {
+            return Ok(ListPage { objects: Vec::new(), prefixes: Vec::new(), next: None });
+        }
+        let query = ListQuery {
+            bucket,
+            prefix: prefix.to_owned(),
+            delimiter: delimiter.unwrap_or_default().to_owned(),
+            after: after.filter(|after| !after.is_empty()),
+            max,
+        };
+        match self.ask_namespace(NamespaceQuery::List(query)).await? {
+            NamespaceAnswer::List(page) => Ok(page),
+            _ => Err(wrong_answer()),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! PutObject: refuse what cannot be, store the body, check every promise about it, commit.
+
+use super::caller::{Asked, wrong_answer};
+use super::error::{self, S3Result};
+use super::integrity::Promise;
+use super::{Breakwater, attributes, checksum, condition, moment, tags, unsupported};
+use crate::write::{BodyRequest, BodyStream, StoredBody};
+use bytes::Bytes;
+use s3s::dto::{ETag, PutObjectInput, PutObjectOutput, ServerSideEncryption, StreamingBlob};
+use s3s::stream::ByteStream as _;
+use s3s::{S3Request, S3Response};
+use spine::id::{Seq, UnixMs};
+use spine::limit;
+use spine::wire::Reply;
+use spine::wire::namespace::{Checksum, ChecksumAlgorithm, ChecksumKind, Etag, NamespaceCommand, NewVersion, VersionBody, VersionHead};
+
+impl Breakwater {
+    pub(super) async fn put_object_op(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let (mut input, asked) = Asked::split(request)?;
+        unsupported::refuse(&asked.headers)?;
+        if asked.has_query("uploadId") || asked.has_query("partNumber") {
+            return Err(error::invalid_argument("This operation needs both uploadId and partNumber"));
+        }
+        check_key(&input.key)?;
+        let attributes = attributes::from_headers(&asked.headers, input.metadata.take())?;
+        let tags = tags::from_header(asked.header("x-amz-tagging"))?;
+        let promise = Promise::read(&asked.headers)?;
+        let algorithm = promise.algorithm().unwrap_or(checksum::DEFAULT);
+        let body = Incoming::new(input.body.take(), input.content_length)?;
+        let bucket = self.bucket(&asked, &input.bucket).await?;
+
+        let request = BodyRequest {
+            tenant: asked.caller.tenant,
+            chunk_bytes: bucket.chunk_bytes,
+            declared_len: Some(body.len),
+            max_len: limit::PUT_BYTES,
+            checksums: vec![algorithm],
+            inline_allowed: true,
+        };
+        let stored = self.path.store(request, body.stream).await.map_err(error::write)?;
+        promise.check(&stored.md5, &stored.checksums, asked.trailers.as_ref())?;
+
+        let head = VersionHead {
+            id: stored.version,
+            seq: Seq(0),
+            modified: moment::now(),
+            size: stored.size,
+            etag: Etag { md5: stored.md5, parts: None },
+            checksum: full_object(&stored, algorithm),
+            attributes,
+            tags,
+            upload: None,
+        };
+        let mut output = PutObjectOutput {
+            e_tag: Some(ETag::Strong(head.etag.text())),
+            server_side_encryption: Some(ServerSideEncryption::from_static(attributes::ENCRYPTION)),
+            ..Default::default()
+        };
+        checksum::show!(output, head.checksum.as_ref(), None);
+        output.checksum_type = checksum::kind_out(head.checksum.as_ref());
+
+        let condition = condition::of_write(&asked.headers);
+        let (id, key) = (bucket.id, input.key);
+        let reply = self.path.commit(stored, move |body, manifest| {
+            let new = NewVersion { head, body: VersionBody { body, parts: Vec::new() }, manifest };
+            NamespaceCommand::Commit { bucket: id, key, new: Box::new(new), condition }
+        });
+        committed(reply.await.map_err(error::write)?)?;
+        Ok(S3Response::new(output))
+    }
+}
+
+/// A request body whose length is known.
+pub struct Incoming {
+    pub len: u64,
+    pub stream: BodyStream,
+}
+
+impl Incoming {
+    /// # Errors
+    /// MissingContentLength if neither a header nor the framing tells the length, EntityTooLarge over 5 GiB.
+    pub fn new(body: Option<StreamingBlob>, content_length: Option<i64>) -> S3Result<Incoming> {
+        let body = body.unwrap_or_else(|| StreamingBlob::from_bytes(Bytes::new()));
+        let exact = body.remaining_length().exact().and_then(|len| u64::try_from(len).ok());
+        let len = match content_length {
+            Some(len) => Some(u64::try_from(len).map_err(|_| error::invalid_argument("Content-Length must not be negative"))?),
+            None => exact,
+        };
+        let len = len.ok_or_else(|| {
+            error::fault(s3s::S3ErrorCode::MissingContentLength, "You must provide the Content-Length HTTP header.")
+        })?;
+        if len > limit::PUT_BYTES {
+            return Err(error::too_large(limit::PUT_BYTES));
+        }
+        Ok(Incoming { len, stream: Box::pin(body) })
+    }
+}
+
+/// The path of a POST form or of a copy has not been through s3s' own check.
+pub fn check_key(key: &str) -> S3Result<()> {
+    if key.len() > limit::KEY_BYTES {
+        return Err(error::fault(s3s::S3ErrorCode::KeyTooLongError, "Your key is too long"));
+    }
+    if key.is_empty() {
+        return Err(error::fault(s3s::S3ErrorCode::UserKeyMustBeSpecified, "The object key must be specified."));
+    }
+    Ok(())
+}
+
+/// The checksum of the kind that `store` was asked for.
+pub fn full_object(stored: &StoredBody, algorithm: ChecksumAlgorithm) -> Option<Checksum> {
+    let (_, value) = stored.checksums.iter().find(|(other, _)| *other == algorithm)?;
+    Some(Checksum { algorithm, kind: ChecksumKind::FullObject, value: value.clone() })
+}
+
+/// When the log says the new version was written.
+pub fn committed(reply: Reply) -> S3Result<UnixMs> {
+    match reply {
+        Reply::Committed { modified, .. } => Ok(modified),
+        Reply::Refused(refusal) => Err(error::refused(refusal)),
+        _ => Err(wrong_answer()),
+    }
+}
