@@ -22,7 +22,7 @@ use bytes::Bytes;
 use reed_solomon_erasure::galois_8;
 
 /// Bytes of every operand that are worked on at a time: `k + 1` of them stay in the first two caches.
-const BLOCK: usize = 8 << 10;
+const BLOCK: usize = 16 << 10;
 
 /// What cannot be coded, or not be rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -98,7 +98,7 @@ fn sum(parts: &[Part]) -> f64 {
 pub fn measure(place: &Path, bytes: usize) -> io::Result<Primitives> {
     let arena = compute::arena(ARENA.min(bytes.max(CHUNK)));
     let third = (bytes / 3).max(CHUNK);
-    // Twice, and the lesser: the first time a RAM disk's pages may have to be fetched from the host below.
+    // Twice, and the lesser: a disk may be busy with something else.
     let (append, read) = disk::measure(place, &arena, bytes)?;
     let (append_again, read_again) = disk::measure(place, &arena, bytes)?;
     let shards = f64::from(K + M) / f64::from(K);

@@ -10,6 +10,10 @@ use conformance::primitives;
 use conformance::server::{Server, Settings};
 use std::path::{Path, PathBuf};
 
+/// As the server has it: the primitives should pay no more for memory than it does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Sizes of the small objects, and how many of each at full size.
 const SMALL: [(usize, usize); 3] = [(4 << 10, 4_000), (64 << 10, 2_000), (1 << 20, 400)];
 const AT_ONCE: usize = 16;
@@ -133,10 +137,17 @@ async fn measure(arguments: &Arguments, target: &Target, runs: &mut Runs, tree: 
         let repository = format!("{bucket}-restic");
         target.bucket(&repository).await?;
         let cache = tempfile::tempdir_in(place)?;
-        runs.backups.push(tokio::task::block_in_place(|| backup::measure(target, &repository, tree, cache.path()))?);
+        runs.backups.push(run_restic(target, repository, tree, cache.path()).await?);
     }
     runs.peak_rss.push(target.peak_rss() as f64);
     Ok(())
+}
+
+/// restic is a process of its own: waiting for it must not hold up the runtime.
+async fn run_restic(target: &Target, repository: String, tree: &Path, cache: &Path) -> Result<[backup::Backup; 2], BenchError> {
+    let (target, tree, cache) = (target.clone(), tree.to_path_buf(), cache.to_path_buf());
+    let waiting = tokio::task::spawn_blocking(move || backup::measure(&target, &repository, &tree, &cache));
+    waiting.await.map_err(std::io::Error::other)?
 }
 
 async fn measure_large(arguments: &Arguments, target: &Target, runs: &mut Runs, bucket: &str) -> Result<(), BenchError> {
