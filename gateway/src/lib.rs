@@ -6,9 +6,34 @@
 //! Invariants: nothing reaches an operation without a caller whose signature holds; a 200 to a write means committed and synced;
 //! a wrong byte is never sent.
 
+pub mod s3;
+pub mod front;
+pub mod budget;
+pub mod collect;
+pub mod compress;
+pub mod compute;
 pub mod copy;
+pub mod cut;
+pub mod dedup;
+pub mod digest;
+pub mod durable;
+pub mod encode;
+pub mod fetch;
+pub mod intent;
 pub mod keys;
+pub mod lanes;
+pub mod metric;
+pub mod nodes;
+pub mod owe;
 pub mod path;
 pub mod read;
+pub mod seal;
+pub mod store;
 pub mod write;
-pub mod front;
+pub mod admin;
+pub mod boot;
+pub mod cli;
+pub mod config;
+pub mod fsck;
+pub mod ops;
+pub mod serve;

@@ -81,7 +81,7 @@ impl S3Route for DocumentRoute {
         *plain.headers_mut() = headers;
         *plain.extensions_mut() = request.extensions;
         plain.extensions_mut().remove::<FramedDocument>();
-        let response = self.plain.call(plain).await.map_err(|error| s3_error!(error, InternalError))?;
+        let response = crate::s3::finish(self.plain.call(plain).await.map_err(|error| s3_error!(error, InternalError))?);
         let (parts, body) = response.into_parts();
         Ok(S3Response { output: body, status: Some(parts.status), headers: parts.headers, extensions: parts.extensions })
     }

@@ -38,8 +38,8 @@ pub struct Front {
 }
 
 impl Front {
-    /// - `s3`: the operations. They find an [`crate::front::auth::Caller`] in every request's extensions.
-    pub fn new(s3: impl s3s::S3 + Clone, ring: Arc<KeyRing>, rules: Rules, limits: BodyLimits) -> Result<Arc<Front>, s3s::region::InvalidRegion> {
+    /// - `operations`: makes the S3 operations. They find a [`crate::front::auth::Caller`] in every request's extensions.
+    pub fn new<S: s3s::S3>(operations: impl Fn() -> S, ring: Arc<KeyRing>, rules: Rules, limits: BodyLimits) -> Result<Arc<Front>, s3s::region::InvalidRegion> {
         let mut config = S3Config::default();
         config.xml_max_body_size = usize::try_from(XML_BYTES).unwrap_or(usize::MAX);
         config.put_object_max_size = Some(spine::limit::PUT_BYTES);
@@ -51,11 +51,11 @@ impl Front {
         // The operation follows from what is asked, not from what the client calls it: x-id is ignored.
         config.operation_id_routing = false;
         let config = Arc::new(StaticConfigProvider::new(Arc::new(config)));
-        let mut builder = S3ServiceBuilder::new(s3.clone());
+        let mut builder = S3ServiceBuilder::new(operations());
         builder.set_config(config.clone());
         builder.set_auth(Authenticator(ring.clone()));
         builder.set_access(Gate(ring.clone()));
-        builder.set_route(DocumentRoute::new(s3, config, rules.domain.clone(), ring));
+        builder.set_route(DocumentRoute::new(operations(), config, rules.domain.clone(), ring));
         if let Some(domain) = &rules.domain {
             builder.set_host(BelowDomain(domain.clone()));
         }
@@ -99,7 +99,7 @@ impl Front {
         }
         let internal = || Fault::new(Kind::Internal, "We encountered an internal error. Please try again.");
         match AssertUnwindSafe(self.s3.call(request)).catch_unwind().await {
-            Ok(Ok(response)) => response,
+            Ok(Ok(response)) => crate::s3::finish(response),
             Ok(Err(error)) => {
                 tracing::error!(request = notes.id.text(), %error, "a request could not be answered");
                 answer::refusal(&internal(), &method)

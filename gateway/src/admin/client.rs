@@ -1,0 +1,139 @@
+//! `breakwater admin`: asks the running server, prints what it says.
+
+use crate::boot::{admin_token_file, ops_address_file};
+use crate::cli::{AdminArgs, AdminCommand, DiskCommand, KeyCommand, TenantCommand};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The collector and fsck may take long; nothing else does.
+const ANSWER_TIME: Duration = Duration::from_secs(24 * 3600);
+
+/// Why the server could not be asked, or what it refused.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error("no server's files are in the data folder. path=`{path}`, reason=`{reason}`. Name the running server's folder with --data.")]
+    NoServer { path: PathBuf, reason: String },
+    #[error("the server does not answer. address=`{address}`, reason=`{reason}`. Is it running?")]
+    Silent { address: String, reason: String },
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Runs one admin command. 0: done; 1: not, or what was checked is not clean.
+pub fn run(arguments: AdminArgs) -> ExitCode {
+    let data = arguments.data.clone().unwrap_or_else(|| PathBuf::from("./breakwater-data"));
+    let (method, path, body) = match request(&arguments.command) {
+        Ok(request) => request,
+        Err(error) => return failed(&error),
+    };
+    let answer = match ask(&data, method, &path, body.as_ref()) {
+        Ok(answer) => answer,
+        Err(error) => return failed(&error),
+    };
+    let text = if arguments.json { answer.to_string() } else { show(&arguments.command, &answer) };
+    println!("{}", text.trim_end());
+    match (&arguments.command, answer.get("clean").and_then(Value::as_bool)) {
+        (AdminCommand::Fsck { .. }, Some(false)) => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn failed(error: &AskError) -> ExitCode {
+    eprintln!("breakwater: {error}");
+    ExitCode::FAILURE
+}
+
+type Request = (&'static str, String, Option<Value>);
+
+fn request(command: &AdminCommand) -> Result<Request, AskError> {
+    let post = |path: &str, body: Value| ("POST", path.to_string(), Some(body));
+    let get = |path: &str| ("GET", path.to_string(), None);
+    Ok(match command {
+        AdminCommand::Tenant { command: TenantCommand::Create { name } } => post("tenants", json!({ "name": name })),
+        AdminCommand::Tenant { command: TenantCommand::List } => get("tenants"),
+        AdminCommand::Tenant { command: TenantCommand::Revoke { name } } => post("tenants/revoke", json!({ "name": name })),
+        AdminCommand::Key { command: KeyCommand::Create { tenant } } => post("keys", json!({ "tenant": tenant })),
+        AdminCommand::Key { command: KeyCommand::List { tenant: None } } => get("keys"),
+        AdminCommand::Key { command: KeyCommand::List { tenant: Some(tenant) } } => get(&format!("keys?tenant={}", percent(tenant))),
+        AdminCommand::Key { command: KeyCommand::Revoke { access_key } } => post("keys/revoke", json!({ "access_key": access_key })),
+        AdminCommand::Disk { command: DiskCommand::Adopt { dir } } => {
+            let dir = std::path::absolute(dir).map_err(|error| AskError::Refused(error.to_string()))?;
+            post("disks/adopt", json!({ "dir": dir }))
+        }
+        AdminCommand::Collect { sweep } => post("collect", json!({ "sweep": sweep })),
+        AdminCommand::Repair => post("repair", json!({})),
+        AdminCommand::Status => get("status"),
+        AdminCommand::Fsck { deep } => post("fsck", json!({ "deep": deep })),
+    })
+}
+
+fn percent(text: &str) -> String {
+    text.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+fn ask(data: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<Value, AskError> {
+    let token = read(admin_token_file(data))?;
+    let address = read(ops_address_file(data))?;
+    let silent = |reason: String| AskError::Silent { address: address.clone(), reason };
+    let socket: SocketAddr = reachable(address.parse().map_err(|error| silent(format!("{error}")))?);
+    let mut stream = TcpStream::connect_timeout(&socket, Duration::from_secs(5)).map_err(|error| silent(error.to_string()))?;
+    stream.set_read_timeout(Some(ANSWER_TIME)).map_err(|error| silent(error.to_string()))?;
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let head = format!(
+        "{method} /admin/{path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut answer = Vec::new();
+    stream.write_all(format!("{head}{body}").as_bytes()).map_err(|error| silent(error.to_string()))?;
+    stream.read_to_end(&mut answer).map_err(|error| silent(error.to_string()))?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| silent("it closed the connection".into()))?;
+    let value: Value = serde_json::from_str(body).map_err(|error| silent(format!("its answer is not JSON: {error}")))?;
+    match (head.split_whitespace().nth(1), value.get("error").and_then(Value::as_str)) {
+        (Some("200"), _) => Ok(value),
+        (_, Some(error)) => Err(AskError::Refused(error.to_string())),
+        _ => Err(AskError::Refused(body.to_string())),
+    }
+}
+
+/// An address that listens everywhere is reached at home.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
+        other => other,
+    }
+}
+
+fn read(path: PathBuf) -> Result<String, AskError> {
+    std::fs::read_to_string(&path).map(|text| text.trim().to_string()).map_err(|error| AskError::NoServer { path, reason: error.to_string() })
+}
+
+fn show(command: &AdminCommand, answer: &Value) -> String {
+    let text = |value: &Value, field: &str| match &value[field] {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    let revoked = |value: &Value| if value["revoked"] == true { "revoked" } else { "" };
+    match command {
+        AdminCommand::Tenant { command: TenantCommand::Create { .. } } => format!("tenant {} (id {})", text(answer, "name"), text(answer, "id")),
+        AdminCommand::Tenant { command: TenantCommand::List } => lines(answer, |tenant| format!("{:<32} {:>20} {}", text(tenant, "name"), text(tenant, "id"), revoked(tenant))),
+        AdminCommand::Tenant { command: TenantCommand::Revoke { .. } } => format!("tenant {} is revoked", text(answer, "name")),
+        AdminCommand::Key { command: KeyCommand::Create { .. } } => {
+            format!("access key  {}\nsecret key  {}   (shown this once)", text(answer, "access_key"), text(answer, "secret_key"))
+        }
+        AdminCommand::Key { command: KeyCommand::List { .. } } => lines(answer, |key| format!("{:<32} {:<32} {}", text(key, "access_key"), text(key, "tenant"), revoked(key))),
+        AdminCommand::Key { command: KeyCommand::Revoke { .. } } => format!("access key {} is revoked", text(answer, "access_key")),
+        AdminCommand::Disk { .. } => text(answer, "adopted"),
+        AdminCommand::Collect { .. } | AdminCommand::Repair | AdminCommand::Status | AdminCommand::Fsck { .. } => serde_json::to_string_pretty(answer).unwrap_or_default(),
+    }
+}
+
+fn lines(answer: &Value, line: impl Fn(&Value) -> String) -> String {
+    answer.as_array().map_or_else(String::new, |all| all.iter().map(|one| line(one).trim_end().to_string()).collect::<Vec<_>>().join("\n"))
+}

@@ -1,0 +1,7 @@
+//! What an operator asks of a running server: tenants, keys, disks, collector, fsck.
+//!
+//! `server.rs` answers on the operations listener under `/admin/`, `client.rs` is `breakwater admin`. JSON both ways; the token in
+//! the data folder (0600) is what tells an operator from anybody else on the machine.
+
+pub mod client;
+pub mod server;

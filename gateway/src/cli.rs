@@ -1,0 +1,238 @@
+//! The command line.
+
+use crate::config::{Config, ConfigError, DEFAULT, Overrides};
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// An S3 endpoint for backups: deduplicated, encrypted, erasure-coded over disks that nobody has to trust.
+#[derive(Debug, Parser)]
+#[command(name = "breakwater", version, max_term_width = 110)]
+#[command(after_help = "Without a command, breakwater serves: S3 on 127.0.0.1:9000, operations on 127.0.0.1:9001, data in ./breakwater-data.\nRoot credentials come from BREAKWATER_ROOT_ACCESS_KEY and BREAKWATER_ROOT_SECRET_KEY, or are made on the first start.\nWhat is logged: RUST_LOG, for example RUST_LOG=warn,breakwater::access=info for a line per request.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where things are. The same options for serving and for checking what was served.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Place {
+    /// Folder of keys, metadata and disks [default: ./breakwater-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Folder of one disk; repeat for each, in a fixed order [default: disk-0 to disk-5 in the data folder]
+    #[arg(long = "disk", value_name = "DIR")]
+    disks: Vec<PathBuf>,
+    /// Address of the S3 service [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Address of /metrics, /health and /admin [default: 127.0.0.1:9001]
+    #[arg(long, value_name = "ADDRESS")]
+    ops_listen: Option<SocketAddr>,
+    /// Configuration file; options on the command line win over it. See `breakwater config print-default`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Certificate chain for HTTPS, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+impl Place {
+    fn load(self) -> Result<Config, ConfigError> {
+        let over = Overrides {
+            listen: self.listen,
+            ops_listen: self.ops_listen,
+            data: self.data,
+            disks: self.disks,
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
+        };
+        Config::load(self.config.as_deref(), over)
+    }
+
+    /// What was given on the second level wins over the first: `breakwater --data A serve --data B` serves B.
+    fn or(self, outer: Place) -> Place {
+        Place {
+            data: self.data.or(outer.data),
+            disks: if self.disks.is_empty() { outer.disks } else { self.disks },
+            listen: self.listen.or(outer.listen),
+            ops_listen: self.ops_listen.or(outer.ops_listen),
+            config: self.config.or(outer.config),
+            tls_cert: self.tls_cert.or(outer.tls_cert),
+            tls_key: self.tls_key.or(outer.tls_key),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve S3 and operations from this process (the default)
+    Serve(Place),
+    /// Manage a running server: tenants, access keys, disks, collector
+    Admin(AdminArgs),
+    /// Check the data folder of a stopped server; exit code 0 means clean, 1 damage
+    Fsck(FsckArgs),
+    /// About the configuration file
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print a configuration file with every field, its documentation and its default
+    PrintDefault,
+}
+
+#[derive(Debug, Args)]
+struct FsckArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Read every shard and compare it with its checksum, not only its presence
+    #[arg(long)]
+    deep: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    /// Data folder of the running server; its address and the admin token are found there [default: ./breakwater-data]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub data: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Owners of buckets and keys; they share nothing, not even dedup
+    Tenant {
+        #[command(subcommand)]
+        command: TenantCommand,
+    },
+    /// Access keys
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+    /// Disks
+    Disk {
+        #[command(subcommand)]
+        command: DiskCommand,
+    },
+    /// Run the collector now: condemn chunks without references, delete what was condemned long enough ago
+    Collect {
+        /// Also look for shards on the disks that the index does not name
+        #[arg(long)]
+        sweep: bool,
+    },
+    /// Deliver shards that are owed to disks, now
+    Repair,
+    /// Show disks and totals
+    Status,
+    /// Check that what is committed can be read; exit code 1 if not
+    Fsck {
+        /// Read every shard and compare it with its checksum, not only its presence
+        #[arg(long)]
+        deep: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// Make a tenant
+    Create { name: String },
+    /// Show all tenants
+    List,
+    /// Refuse all requests of a tenant's keys; its data stays
+    Revoke { name: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make an access key for a tenant; its secret is shown once, here
+    Create { tenant: String },
+    /// Show access keys, of one tenant or of all
+    List { tenant: Option<String> },
+    /// Refuse an access key from now on
+    Revoke { access_key: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DiskCommand {
+    /// Give up the disk that was in a folder: the next start takes what it finds there, also an empty one
+    Adopt { dir: PathBuf },
+}
+
+/// Runs the program. 0: done; 1: it failed; 2: asked wrongly.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => serve(cli.place),
+        Some(Command::Serve(place)) => serve(place.or(cli.place)),
+        Some(Command::Admin(mut arguments)) => {
+            arguments.data = arguments.data.or(cli.place.data);
+            crate::admin::client::run(arguments)
+        }
+        Some(Command::Fsck(arguments)) => match arguments.place.or(cli.place).load() {
+            Ok(config) => crate::serve::fsck(config, arguments.deep, arguments.json),
+            Err(error) => wrong(&error),
+        },
+        Some(Command::Config { command: ConfigCommand::PrintDefault }) => {
+            print!("{DEFAULT}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn serve(place: Place) -> ExitCode {
+    match place.load() {
+        Ok(config) => crate::serve::run(config),
+        Err(error) => wrong(&error),
+    }
+}
+
+fn wrong(error: &ConfigError) -> ExitCode {
+    eprintln!("breakwater: {error}\nSee `breakwater config print-default` for every field and its range.");
+    ExitCode::from(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serving_options_work_with_and_without_the_command() {
+        for line in [vec!["breakwater", "--data", "/d"], vec!["breakwater", "serve", "--data", "/d"], vec!["breakwater", "--data", "/x", "serve", "--data", "/d"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            let place = match cli.command {
+                Some(Command::Serve(place)) => place.or(cli.place),
+                _ => cli.place,
+            };
+            assert_eq!(place.data, Some(PathBuf::from("/d")));
+        }
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key() {
+        assert!(Cli::try_parse_from(["breakwater", "--tls-cert", "/c"]).is_err());
+    }
+}

@@ -1,0 +1,182 @@
+//! Everything in one process: opens the parts in order, serves, and closes them in the other order.
+//!
+//! ```text
+//! data folder -> listeners bound -> root key -> metadata -> disks -> data path -> credentials -> serving
+//! SIGTERM: accept nothing -> finish requests -> data path -> metadata -> disks -> exit 0
+//! ```
+//! Invariants: nothing is accepted before everything is open; a disk that does not open is a lost disk as long as enough others do;
+//! the two address lines are printed once everything is open. This and `main.rs` alone name all of gateway, metadata and storage node.
+
+mod compose;
+mod process;
+
+use crate::admin::server::Operator;
+use crate::boot::credentials::RootCredentials;
+use crate::boot::{BootError, Home, welcome};
+use crate::config::Config;
+use crate::front::auth::KeyRing;
+use crate::front::guard::Rules;
+use crate::front::listen::{Bounds, Listener};
+use crate::front::service::{BodyLimits, Front};
+use crate::front::tls::{self, TlsError};
+use crate::keys::Keys;
+use crate::ops;
+use crate::s3::Breakwater;
+use compose::{Parts, Store};
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// How long operations may take to finish once S3 has.
+const OPS_SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// Why a start failed. Every one says what to do next. Exit code 1.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("the address is in use. address=`{address}`. Stop what uses it, or choose another with {option}.")]
+    AddressInUse { address: SocketAddr, option: &'static str },
+    #[error("the address cannot be listened on. address=`{address}`, reason=`{reason}`. Choose another with {option}.")]
+    Address { address: SocketAddr, option: &'static str, reason: String },
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    #[error("TLS cannot be served. {0}")]
+    Tls(#[from] TlsError),
+    #[error("metadata does not open. {0}")]
+    Metadata(#[from] metadata::service::OpenError),
+    #[error("too few disks open. opened=`{opened}`, needed=`{needed}`, places=`{places}`. {reasons}")]
+    Disks { opened: usize, needed: usize, places: usize, reasons: String },
+    #[error("the data path does not start. {0}")]
+    Path(#[from] crate::path::StartError),
+    #[error("the region is not one. {0}")]
+    Region(#[from] s3s::region::InvalidRegion),
+    #[error("the system refused what a server needs. what=`{what}`, reason=`{reason}`")]
+    System { what: &'static str, reason: String },
+}
+
+/// `breakwater serve`.
+pub fn run(config: Config) -> ExitCode {
+    finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config))))
+}
+
+/// `breakwater fsck`: opens what a stopped server left, checks it, closes it. 0: clean; 1: not, or it could not be checked.
+pub fn fsck(config: Config, deep: bool, as_json: bool) -> ExitCode {
+    let checked = process::runtime().and_then(|runtime| runtime.block_on(check(config, deep)));
+    match checked {
+        Err(error) => finish(Err(error)),
+        Ok(report) => {
+            let text = if as_json { serde_json::to_string(&report) } else { serde_json::to_string_pretty(&report) };
+            println!("{}", text.unwrap_or_default());
+            println!("{}", if report.clean { "clean" } else { "NOT CLEAN" });
+            if report.clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn finish(result: Result<(), ServeError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("breakwater: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn check(config: Config, deep: bool) -> Result<crate::fsck::Report, ServeError> {
+    if !config.data.is_dir() {
+        let source = std::io::Error::from(ErrorKind::NotFound);
+        return Err(BootError::Folder { path: config.data, source }.into());
+    }
+    let home = Home::open(&config.data)?;
+    let store = Store::open(&config, &home).await?;
+    let scope = crate::fsck::Scope { deep, at_rest: true };
+    let report = crate::fsck::run(&store.metadata(), &store.nodes(), scope).await;
+    store.shutdown().await;
+    report.map_err(|error| ServeError::System { what: "fsck", reason: error.to_string() })
+}
+
+async fn serve(config: Config) -> Result<(), ServeError> {
+    let mut signals = process::Signals::listen()?;
+    process::raise_open_files();
+    let home = Home::open(&config.data)?;
+    let tls = config.tls_files().map(|(cert, key)| tls::acceptor(cert, key)).transpose()?;
+    let s3_socket = bind(config.listen, "--listen").await?;
+    let ops_socket = bind(config.ops_listen, "--ops-listen").await?;
+    let (s3_address, ops_address) = (local(&s3_socket)?, local(&ops_socket)?);
+    let keys = Arc::new(Keys::new(home.root_key()?));
+    let credentials = RootCredentials::find(&home, |name| std::env::var(name).ok())?;
+    let store = Store::open(&config, &home).await?;
+    let parts = Parts::start(&config, &home, store, keys, &credentials).await?;
+    home.note_ops_address(ops_address)?;
+
+    let (stop_s3, stopped_s3) = watch::channel(false);
+    let (stop_ops, stopped_ops) = watch::channel(false);
+    let ring = KeyRing::new(parts.path.metadata().clone(), parts.path.keys().clone());
+    let front = front(&config, &parts, ring.clone())?;
+    let bounds = Bounds {
+        connections: config.limits.connections,
+        head: Duration::from_secs(config.limits.header_seconds),
+        stall: Duration::from_secs(config.limits.body_idle_seconds),
+    };
+    let secure = tls.is_some();
+    let s3 = Listener { socket: s3_socket, name: "s3", tls, bounds };
+    let s3 = tokio::spawn(s3.serve(move |request| { let front = front.clone(); async move { front.handle(request).await } }, stopped_s3, config.shutdown()));
+    let operator = parts.operator(&config, &home, ring)?;
+    let operations = serve_operations(ops_socket, operator, stopped_ops);
+
+    let text = welcome::text(s3_address, ops_address, secure, &config.region, &credentials);
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+
+    signals.wait().await;
+    tracing::info!(target: "breakwater", "stopping: finishing requests");
+    let _ = stop_s3.send(true);
+    let ended = tokio::select! {
+        ended = s3 => ended.unwrap_or(0),
+        () = signals.wait() => {
+            tracing::warn!(target: "breakwater", "told twice: stopping without waiting for requests");
+            0
+        }
+    };
+    if ended > 0 {
+        tracing::warn!(target: "breakwater", connections = ended, "requests were cut off at the deadline");
+    }
+    let _ = stop_ops.send(true);
+    let _ = operations.await;
+    parts.shutdown().await;
+    tracing::info!(target: "breakwater", "stopped");
+    Ok(())
+}
+
+fn front(config: &Config, parts: &Parts, ring: Arc<KeyRing>) -> Result<Arc<Front>, ServeError> {
+    let rules = Rules {
+        region: config.region.clone(),
+        domain: Some(config.domain.clone()).filter(|domain| !domain.is_empty()),
+        allow_signature_v2: config.allow_signature_v2,
+        signed_chunk_bytes: config.limits.signed_chunk_bytes,
+    };
+    let limits = BodyLimits { idle: Duration::from_secs(config.limits.body_idle_seconds), drain_bytes: config.limits.drain_bytes };
+    let operations = || Breakwater::new(parts.path.clone()).with_region(&config.region);
+    Ok(Front::new(operations, ring, rules, limits)?)
+}
+
+fn serve_operations(socket: TcpListener, operator: Arc<Operator>, stopped: watch::Receiver<bool>) -> tokio::task::JoinHandle<usize> {
+    let bounds = Bounds { connections: 256, head: Duration::from_secs(60), stall: Duration::from_secs(60) };
+    let listener = Listener { socket, name: "operations", tls: None, bounds };
+    tokio::spawn(listener.serve(move |request| ops::handle(operator.clone(), request), stopped, OPS_SHUTDOWN))
+}
+
+async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => ServeError::AddressInUse { address, option },
+        _ => ServeError::Address { address, option, reason: error.to_string() },
+    })
+}
+
+fn local(socket: &TcpListener) -> Result<SocketAddr, ServeError> {
+    socket.local_addr().map_err(|error| ServeError::System { what: "a socket's own address", reason: error.to_string() })
+}

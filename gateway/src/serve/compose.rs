@@ -1,0 +1,201 @@
+//! The parts of one process: metadata, disks, data path; opened together and closed in the other order.
+
+use super::ServeError;
+use crate::admin::server::Operator;
+use crate::boot::credentials::{RootCredentials, root_command};
+use crate::boot::disks::Slots;
+use crate::boot::{BootError, Home};
+use crate::config::Config;
+use crate::front::auth::KeyRing;
+use crate::keys::Keys;
+use crate::ops::process::Process;
+use crate::path::{self, DataPath};
+use metadata::service::MetadataNode;
+use spine::wire::Metadata;
+use spine::wire::root::{NodeRecord, RootCommand};
+use spine::wire::shard::StorageNode;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use storage_node::Disk;
+
+/// Metadata and disks: what is stored, without what serves it.
+pub struct Store {
+    metadata: Arc<MetadataNode>,
+    disks: Vec<Arc<Disk>>,
+    /// Folders of `disks`, in the same order.
+    folders: Vec<PathBuf>,
+}
+
+impl Store {
+    /// Opens both. A disk that does not open is lost, as long as `data_shards` others are there.
+    pub async fn open(config: &Config, home: &Home) -> Result<Store, ServeError> {
+        let folders = disk_folders(config, home)?;
+        let mut slots = Slots::load(home)?;
+        let trash = Duration::from_secs(config.collector.trash_seconds);
+        let opening = folders.iter().enumerate().map(|(number, dir)| {
+            let settings = disk_settings(number, dir, &slots, folders.len(), trash);
+            tokio::task::spawn_blocking(move || Disk::open(settings))
+        });
+        let opening: Vec<_> = opening.collect();
+        let metadata = MetadataNode::open(metadata::service::Settings::new(home.metadata_dir())).await?;
+        let (mut disks, mut opened, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
+        for (dir, opening) in folders.iter().zip(opening) {
+            match opening.await {
+                Ok(Ok(disk)) => {
+                    slots.note(dir, disk.id());
+                    disks.push(disk);
+                    opened.push(dir.clone());
+                }
+                Ok(Err(error)) => reasons.push(error.to_string()),
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        let store = Store { metadata, disks, folders: opened };
+        let needed = usize::from(config.coding.data_shards);
+        if store.disks.len() < needed {
+            let error = ServeError::Disks { opened: store.disks.len(), needed, places: folders.len(), reasons: reasons.join("; ") };
+            store.shutdown().await;
+            return Err(error);
+        }
+        for reason in reasons {
+            tracing::error!(target: "breakwater", reason, "a disk did not open and counts as lost");
+        }
+        slots.save(home)?;
+        Ok(store)
+    }
+
+    pub fn metadata(&self) -> Arc<dyn Metadata> {
+        self.metadata.clone()
+    }
+
+    pub fn nodes(&self) -> Vec<Arc<dyn StorageNode>> {
+        self.disks.iter().map(|disk| disk.clone() as Arc<dyn StorageNode>).collect()
+    }
+
+    /// Metadata first: it takes a last checkpoint; then the disks, one after another.
+    pub async fn shutdown(&self) {
+        self.metadata.shutdown().await;
+        for disk in &self.disks {
+            disk.shutdown().await;
+        }
+    }
+}
+
+fn disk_settings(number: usize, dir: &Path, slots: &Slots, places: usize, trash: Duration) -> storage_node::Settings {
+    let mut settings = storage_node::Settings::new(dir);
+    settings.machine = format!("disk-{number}");
+    settings.label = number.to_string();
+    settings.trash_age = trash;
+    settings.expected = slots.node(dir);
+    settings.adopt_empty = slots.may_begin(dir, places);
+    settings
+}
+
+/// The disks' folders, absolute, so that a place is the same from wherever the process is started.
+fn disk_folders(config: &Config, home: &Home) -> Result<Vec<PathBuf>, BootError> {
+    let inside = Config { data: home.dir().to_path_buf(), ..config.clone() };
+    let absolute = |dir: PathBuf| std::path::absolute(&dir).map_err(|source| BootError::Folder { path: dir, source });
+    inside.disk_folders().into_iter().map(absolute).collect()
+}
+
+/// Everything that runs behind the listeners.
+pub struct Parts {
+    store: Arc<Store>,
+    pub path: Arc<DataPath>,
+}
+
+impl Parts {
+    /// Starts the data path over the store, and makes metadata know the disks and the root credentials.
+    pub async fn start(config: &Config, home: &Home, store: Store, keys: Arc<Keys>, credentials: &RootCredentials) -> Result<Parts, ServeError> {
+        Process::register(tokio::runtime::Handle::current());
+        let metadata = store.metadata();
+        let path = DataPath::new(path_settings(config), metadata.clone(), store.nodes(), keys)?;
+        let parts = Parts { store: Arc::new(store), path };
+        match parts.introduce(home, credentials).await {
+            Ok(()) => Ok(parts),
+            Err(error) => {
+                parts.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn introduce(&self, home: &Home, credentials: &RootCredentials) -> Result<(), ServeError> {
+        let now = crate::path::now();
+        for disk in &self.store.disks {
+            let record = NodeRecord { id: disk.id(), machine: disk.machine(), zone: String::new(), first_seen: now };
+            root_command(self.path.metadata(), RootCommand::NoteNode(record)).await?;
+        }
+        credentials.settle(home, self.path.metadata(), self.path.keys(), now).await?;
+        Ok(())
+    }
+
+    /// What the operations listener works with.
+    pub fn operator(&self, config: &Config, home: &Home, ring: Arc<KeyRing>) -> Result<Arc<Operator>, ServeError> {
+        Ok(Arc::new(Operator {
+            path: self.path.clone(),
+            ring,
+            nodes: self.store.nodes(),
+            folders: self.store.folders.clone(),
+            k: config.coding.data_shards,
+            m: config.coding.parity_shards,
+            grace: Duration::from_secs(config.collector.grace_seconds),
+            compact: self.compact(),
+            adopt: adopt(home, disk_folders(config, home)?)?,
+            token: home.admin_token()?,
+        }))
+    }
+
+    fn compact(&self) -> crate::admin::server::Compact {
+        let store = self.store.clone();
+        Box::new(move || {
+            let store = store.clone();
+            Box::pin(async move {
+                for disk in &store.disks {
+                    let disk = disk.clone();
+                    let done = tokio::task::spawn_blocking(move || disk.compact().map(|_| ())).await;
+                    if let Ok(Err(error)) = done {
+                        tracing::warn!(%error, "a disk was not compacted");
+                    }
+                }
+            })
+        })
+    }
+
+    pub async fn shutdown(&self) {
+        self.path.shutdown().await;
+        self.store.shutdown().await;
+    }
+}
+
+/// Gives up the disk that was in a place. The running process keeps the identities it started with, so the new one serves after a restart.
+fn adopt(home: &Home, places: Vec<PathBuf>) -> Result<crate::admin::server::Adopt, BootError> {
+    // The folder's lock stays with the server; this only writes the one file.
+    let slots = Arc::new(Mutex::new(Slots::load(home)?));
+    let file = home.slots_file();
+    Ok(Box::new(move |dir| {
+        if !places.contains(&dir) {
+            let known = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ");
+            return Err(format!("{} is no place of a disk here; there are {known}", dir.display()));
+        }
+        let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.give_up(&dir);
+        slots.write(&file).map_err(|error| error.to_string())?;
+        Ok(format!("{} will be taken as it is found at the next start; restart breakwater to use it", dir.display()))
+    }))
+}
+
+fn path_settings(config: &Config) -> path::Settings {
+    path::Settings {
+        k: config.coding.data_shards,
+        m: config.coding.parity_shards,
+        threads: config.compute_threads(),
+        write_memory: config.limits.write_memory_bytes,
+        read_memory: config.limits.read_memory_bytes,
+        window: config.limits.window,
+        collect_interval: Duration::from_secs(config.collector.interval_seconds),
+        collect_grace: Duration::from_secs(config.collector.grace_seconds),
+        ..path::Settings::default()
+    }
+}
