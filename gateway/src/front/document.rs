@@ -1,4 +1,5 @@
-//! Documents in aws-chunked form: taken out of their framing before s3s parses them.
+//! Documents in aws-chunked form: taken out of their framing before s3s parses them. And whatever else must be set right between
+//! s3s' check of the signature and its parsing (`s3/detour.rs` says what).
 //!
 //! Why: SDKs may send DeleteObjects with a checksum in a trailer, and s3s 0.17 verifies such a body and then finds its length wrong.
 //! The route below gets the verified body, and hands the plain document to a second service that verifies nothing.
@@ -8,11 +9,11 @@ use crate::front::auth::{Caller, KeyRing};
 use crate::front::observe::Notes;
 use crate::front::host::BelowDomain;
 use crate::front::xml::{XML_BYTES, XmlScan};
+use crate::s3::{detour, error};
 use http::{Extensions, HeaderMap, Method, Request, Uri, header};
 use s3s::config::StaticConfigProvider;
 use s3s::route::S3Route;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::stream::aws_chunked_stream::AwsChunkedStreamError;
 use s3s::{Body, S3Request, S3Response, S3Result, s3_error};
 use std::sync::Arc;
 
@@ -42,8 +43,8 @@ impl DocumentRoute {
 
 #[async_trait::async_trait]
 impl S3Route for DocumentRoute {
-    fn is_match(&self, _method: &Method, _uri: &Uri, _headers: &HeaderMap, extensions: &mut Extensions) -> bool {
-        extensions.get::<FramedDocument>().is_some()
+    fn is_match(&self, method: &Method, uri: &Uri, headers: &HeaderMap, extensions: &mut Extensions) -> bool {
+        extensions.get::<FramedDocument>().is_some() || detour::wanted(method, uri, headers)
     }
 
     async fn check_access(&self, request: &mut S3Request<Body>) -> S3Result<()> {
@@ -57,7 +58,7 @@ impl S3Route for DocumentRoute {
 
     async fn call(&self, mut request: S3Request<Body>) -> S3Result<S3Response<Body>> {
         let limit = usize::try_from(XML_BYTES).unwrap_or(usize::MAX);
-        let document = request.input.store_all_limited(limit).await.map_err(broken)?;
+        let document = request.input.store_all_limited(limit).await.map_err(|fault| error::body(&fault))?;
         if XmlScan::default().feed(&document).is_err() {
             return Err(s3_error!(MalformedXML));
         }
@@ -65,7 +66,7 @@ impl S3Route for DocumentRoute {
             return Err(s3_error!(AccessDenied, "Access Denied"));
         }
         if let Some(notes) = request.extensions.get::<Arc<Notes>>() {
-            notes.resolved("FramedDocument".to_string(), None);
+            notes.resolved(detour::operation(&request.method, &request.uri).to_string(), None);
         }
         let mut headers = request.headers;
         OF_THE_FRAMING.iter().for_each(|name| {
@@ -75,6 +76,7 @@ impl S3Route for DocumentRoute {
         if let Some(trailers) = request.trailing_headers.and_then(|trailers| trailers.take()) {
             headers.extend(trailers);
         }
+        detour::set_right(&request.method, &request.uri, &mut headers, &document)?;
         let mut plain = Request::new(Body::from(document));
         *plain.method_mut() = request.method;
         *plain.uri_mut() = request.uri;
@@ -84,13 +86,5 @@ impl S3Route for DocumentRoute {
         let response = crate::s3::finish(self.plain.call(plain).await.map_err(|error| s3_error!(error, InternalError))?);
         let (parts, body) = response.into_parts();
         Ok(S3Response { output: body, status: Some(parts.status), headers: parts.headers, extensions: parts.extensions })
-    }
-}
-
-/// What s3s found wrong with the framing or a signature in it; the front's own fault, if that was it, is answered whatever this says.
-fn broken(error: Box<dyn std::error::Error + Send + Sync>) -> s3s::S3Error {
-    match error.downcast_ref::<AwsChunkedStreamError>() {
-        Some(framing) => s3s::S3Error::new(framing.to_s3_error_code()),
-        None => s3_error!(IncompleteBody),
     }
 }

@@ -43,6 +43,18 @@ pub fn set_right(method: &Method, uri: &Uri, headers: &mut HeaderMap, body: &[u8
     promise.check(&md5::Md5::digest(body).into(), &computed, None)
 }
 
+/// What to call the operation in the figures, which the service behind the detour does not report.
+pub fn operation(method: &Method, uri: &Uri) -> &'static str {
+    match (method.as_str(), document(method, uri)) {
+        (_, Some(Document::Keys)) => "DeleteObjects",
+        (_, Some(Document::Parts)) => "CompleteMultipartUpload",
+        (_, Some(Document::Other)) => "PutObjectTagging",
+        ("GET", None) => "GetObject",
+        ("HEAD", None) => "HeadObject",
+        _ => "Document",
+    }
+}
+
 /// Documents whose promises are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Document {
