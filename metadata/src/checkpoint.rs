@@ -96,7 +96,10 @@ impl Checkpoints {
 /// Puts the checkpoint's meta page into both slots. `false`: there is none, and the table is empty now.
 fn restore(dir: &Path) -> Result<bool, CheckpointError> {
     let at = |name: &str| dir.join(name);
-    let io = |name: &str| { let path = dir.join(name); move |source| CheckpointError::Io { path, source } };
+    let io = |name: &str| {
+        let path = dir.join(name);
+        move |source| CheckpointError::Io { path, source }
+    };
     // A reader table of a process that is gone; a new one is made on open.
     remove(&at(LOCK_FILE)).map_err(io(LOCK_FILE))?;
     let file = match fs::read(at(FILE)) {

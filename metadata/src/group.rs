@@ -102,9 +102,14 @@ impl Group {
             raft.initialize(members).await.map_err(|e| GroupError::Start(e.to_string()))?;
         }
         let ready = |metrics: &openraft::RaftMetrics<u64, BasicNode>| {
-            metrics.state == ServerState::Leader && metrics.last_log_index.is_some() && metrics.last_applied.map(|id| id.index) == metrics.last_log_index
+            metrics.state == ServerState::Leader
+                && metrics.last_log_index.is_some()
+                && metrics.last_applied.map(|id| id.index) == metrics.last_log_index
         };
-        raft.wait(Some(START_DEADLINE)).metrics(ready, "this node leads and has applied its log").await.map_err(|e| GroupError::Start(e.to_string()))?;
+        raft.wait(Some(START_DEADLINE))
+            .metrics(ready, "this node leads and has applied its log")
+            .await
+            .map_err(|e| GroupError::Start(e.to_string()))?;
         Ok(Self { raft, log, applier, flushed })
     }
 
@@ -170,7 +175,9 @@ impl Submitted {
     pub async fn outcome(self) -> Result<Outcome, MetadataError> {
         match self.0.await {
             Ok(Ok(response)) => Ok(response.data),
-            Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(MetadataError::Unavailable { reason: "this node does not lead the group".into() }),
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => {
+                Err(MetadataError::Unavailable { reason: "this node does not lead the group".into() })
+            }
             Ok(Err(ClientWriteError::ChangeMembershipError(e))) => Err(MetadataError::Unavailable { reason: e.to_string() }),
             Err(_) => Err(MetadataError::Unavailable { reason: "the group ended".into() }),
         }

@@ -43,10 +43,14 @@ pub struct Position {
     pub index: u64,
 }
 
+const SEGMENT_MIN_BYTES: u64 = 64 << 10;
+/// Recovery reads a segment whole.
+const SEGMENT_MAX_BYTES: u64 = 1 << 30;
+
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Bytes of one segment file. At least twice the largest frame; default 64 MiB.
-    /// Below 4 GiB. Larger: fewer file creations. Smaller: less disk, sooner free.
+    /// Bytes of one segment file, 64 KiB to 1 GiB; default 64 MiB. An entry has at most half of it.
+    /// Larger: fewer file creations, longer recovery. Smaller: less disk, sooner free.
     pub segment_bytes: u64,
     /// Newest entries kept in memory per group, in bytes; default 32 MiB. Smaller: followers and replays read from the file.
     pub cache_bytes: usize,
@@ -103,6 +107,7 @@ impl Journal {
     /// # Errors
     /// The disk, and [`JournalError::Damaged`] where the log is wrong elsewhere than at its torn end.
     pub fn open(dir: &Path, mut settings: Settings) -> Result<Arc<Self>, JournalError> {
+        settings.segment_bytes = settings.segment_bytes.clamp(SEGMENT_MIN_BYTES, SEGMENT_MAX_BYTES);
         // A frame and the entry that fills it up have to fit into one segment.
         settings.frame_bytes = settings.frame_bytes.min(usize::try_from(settings.segment_bytes / 4).unwrap_or(usize::MAX));
         fs::create_dir_all(dir).map_err(|e| JournalError::io(dir, e))?;
@@ -122,7 +127,8 @@ impl Journal {
             written: AtomicU64::new(0),
             writer: Mutex::new(None),
         });
-        let writer = writer::Writer::new(Arc::downgrade(&journal), journal.segments.clone(), journal.settings.clone(), recovered.tail, purged);
+        let writer =
+            writer::Writer::new(Arc::downgrade(&journal), journal.segments.clone(), journal.settings.clone(), recovered.tail, purged);
         let thread = std::thread::Builder::new()
             .name("metadata-log".into())
             .spawn(move || writer.run(&orders))

@@ -117,7 +117,15 @@ impl Table {
         // From here on, dropping the table closes the environment.
         let data = File::open(dir.join(DATA_FILE)).map_err(|e| TableError::Storage(format!("open of {DATA_FILE}: {e}")));
         let data = data.inspect_err(|_| unsafe { ffi::mdb_env_close(env) })?;
-        let mut table = Self { env, databases: [0; Space::ALL.len()], page_bytes: 0, map_bytes, data, idle: Mutex::default(), writing: Mutex::default() };
+        let mut table = Self {
+            env,
+            databases: [0; Space::ALL.len()],
+            page_bytes: 0,
+            map_bytes,
+            data,
+            idle: Mutex::default(),
+            writing: Mutex::default(),
+        };
         // SAFETY: the environment is open.
         let longest = unsafe { ffi::mdb_env_get_maxkeysize(env) };
         if usize::try_from(longest).unwrap_or(0) < KEY_BYTES {

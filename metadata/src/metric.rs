@@ -1,19 +1,20 @@
 //! Every metric of the metadata service: name, unit, labels, buckets.
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntGauge, histogram_opts, register_histogram, register_histogram_vec, register_int_counter, register_int_gauge};
+use prometheus::{
+    Histogram, HistogramVec, IntCounter, IntGauge, histogram_opts, register_histogram, register_histogram_vec, register_int_counter,
+    register_int_gauge,
+};
 use std::sync::LazyLock;
 
 /// From what a call costs in memory to what a bad disk takes.
-const SECONDS: &[f64] = &[
-    0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
-];
+const SECONDS: &[f64] =
+    &[0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0];
 const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
 macro_rules! metric {
     ($name:ident: Histogram, $text:literal, $help:literal, $buckets:expr) => {
-        pub static $name: LazyLock<Histogram> = LazyLock::new(|| {
-            register_histogram!(histogram_opts!($text, $help, $buckets.to_vec())).expect("a metric is registered once")
-        });
+        pub static $name: LazyLock<Histogram> =
+            LazyLock::new(|| register_histogram!(histogram_opts!($text, $help, $buckets.to_vec())).expect("a metric is registered once"));
     };
     ($name:ident: HistogramVec, $text:literal, $help:literal, $buckets:expr, $label:literal) => {
         pub static $name: LazyLock<HistogramVec> = LazyLock::new(|| {
@@ -25,8 +26,7 @@ macro_rules! metric {
             LazyLock::new(|| register_int_counter!($text, $help).expect("a metric is registered once"));
     };
     ($name:ident: Gauge, $text:literal, $help:literal) => {
-        pub static $name: LazyLock<IntGauge> =
-            LazyLock::new(|| register_int_gauge!($text, $help).expect("a metric is registered once"));
+        pub static $name: LazyLock<IntGauge> = LazyLock::new(|| register_int_gauge!($text, $help).expect("a metric is registered once"));
     };
 }
 

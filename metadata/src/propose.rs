@@ -27,13 +27,14 @@ pub struct Settings {
     pub door_deadline: Duration,
     /// Entries submitted and not synced yet; default 1. More: less batching, the log is never idle.
     pub unsynced: u64,
-    /// Entries submitted and not answered yet; default 8.
+    /// Entries submitted and not answered yet; default 2: one is synced while the one before it is applied. More made
+    /// smaller entries and cost more CPU for each proposal (16 writers: 41 us at 2, 61 at 8), fewer left the disk idle.
     pub in_flight: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { queue_count: 8_192, queue_bytes: 64 << 20, door_deadline: Duration::from_secs(10), unsynced: 1, in_flight: 8 }
+        Self { queue_count: 8_192, queue_bytes: 64 << 20, door_deadline: Duration::from_secs(10), unsynced: 1, in_flight: 2 }
     }
 }
 
@@ -90,9 +91,12 @@ impl Proposer {
         if commands > limit::BATCH_COMMANDS {
             return Err(MetadataError::TooLarge { what: format!("batch of {commands} commands, {} are allowed", limit::BATCH_COMMANDS) });
         }
-        let encoded = postcard::to_allocvec(batch).map_err(|e| MetadataError::TooLarge { what: format!("batch that does not encode: {e}") })?;
+        let encoded =
+            postcard::to_allocvec(batch).map_err(|e| MetadataError::TooLarge { what: format!("batch that does not encode: {e}") })?;
         if encoded.len() + ENTRY_HEAD > limit::LOG_ENTRY_BYTES {
-            return Err(MetadataError::TooLarge { what: format!("batch of {} bytes, {} are allowed", encoded.len(), limit::LOG_ENTRY_BYTES - ENTRY_HEAD) });
+            return Err(MetadataError::TooLarge {
+                what: format!("batch of {} bytes, {} are allowed", encoded.len(), limit::LOG_ENTRY_BYTES - ENTRY_HEAD),
+            });
         }
         let (count, bytes) = self.enter(encoded.len()).await?;
         let (answer, answered) = oneshot::channel();
@@ -123,7 +127,8 @@ impl Proposer {
             let bytes = self.bytes.clone().acquire_many_owned(units).await.map_err(|_| closed())?;
             Ok((count, bytes))
         };
-        let busy = || MetadataError::Unavailable { reason: format!("the proposal queue stayed full for {:?}", self.settings.door_deadline) };
+        let busy =
+            || MetadataError::Unavailable { reason: format!("the proposal queue stayed full for {:?}", self.settings.door_deadline) };
         tokio::time::timeout(self.settings.door_deadline, both).await.map_err(|_| busy())?
     }
 

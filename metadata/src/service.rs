@@ -88,7 +88,7 @@ pub struct MetadataNode {
     proposer: Arc<Proposer>,
     room: Arc<Room>,
     scans: Arc<Semaphore>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    watch: Mutex<Option<JoinHandle<()>>>,
     /// Proposals' task; ends by itself once closed and empty.
     filler: Mutex<Option<JoinHandle<()>>>,
     _owner: File,
@@ -121,7 +121,7 @@ impl MetadataNode {
             proposer,
             room,
             scans: Arc::new(Semaphore::new(settings.scans.max(1))),
-            tasks: Mutex::new(vec![watch]),
+            watch: Mutex::new(Some(watch)),
             filler: Mutex::new(Some(filler)),
             _owner: owner,
         }))
@@ -149,9 +149,10 @@ impl MetadataNode {
             // It ends when the queue is empty; a panic in it was reported where it happened.
             let _ = filler.await;
         }
-        for task in std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner)) {
-            task.abort();
-            let _ = task.await;
+        let watch = take(&self.watch);
+        if let Some(watch) = watch {
+            watch.abort();
+            let _ = watch.await;
         }
         self.group.shutdown().await;
         let journal = self.journal.clone();
@@ -215,7 +216,12 @@ fn open_files(settings: &Settings) -> Result<Files, OpenError> {
 /// The lock goes with the file, however the process ends.
 fn own(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("owner.lock");
-    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|source| OpenError::Folder { path: path.clone(), source })?;
     // SAFETY: an open file.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
         let source = io::Error::last_os_error();

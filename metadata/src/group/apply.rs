@@ -3,19 +3,24 @@
 //! The last applied log id and the membership are written in that same transaction, so that a table state always says
 //! exactly which entries it has.
 
+#![allow(clippy::result_large_err, reason = "openraft's own error")]
+
 use super::{LogId, Payload, Types};
 use crate::checkpoint::{Checkpoints, Pinned};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use crate::{machine, metric, propose};
 use crossbeam_channel::{Receiver, Sender};
 use openraft::storage::{RaftStateMachine, Snapshot};
-use openraft::{AnyError, BasicNode, Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageError, StorageIOError, StoredMembership};
+use openraft::{
+    AnyError, BasicNode, Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageError, StorageIOError,
+    StoredMembership,
+};
 use serde::{Deserialize, Serialize};
 use spine::id::Seq;
 use spine::wire::Reply;
 use std::io;
-use std::sync::{Arc, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -94,9 +99,8 @@ fn apply_payload(table: &mut dyn TableWrite, payload: &Payload, index: u64) -> R
 fn applied_in(table: &dyn TableRead) -> Result<(Option<LogId>, Membership), TableError> {
     match table.get(Space::Meta, APPLIED)? {
         None => Ok((None, Membership::default())),
-        Some(bytes) => {
-            postcard::from_bytes(bytes).map_err(|_| TableError::Decode { space: Space::Meta, key: String::from_utf8_lossy(APPLIED).into_owned() })
-        }
+        Some(bytes) => postcard::from_bytes(bytes)
+            .map_err(|_| TableError::Decode { space: Space::Meta, key: String::from_utf8_lossy(APPLIED).into_owned() }),
     }
 }
 

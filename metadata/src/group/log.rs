@@ -3,6 +3,8 @@
 //! An entry's bytes in the journal: a tag, then nothing (blank), the payload (normal; the tag is its first byte), or the
 //! membership by postcard.
 
+#![allow(clippy::result_large_err, reason = "openraft's own error")]
+
 use super::{LogId, NORMAL, Payload, Types};
 use crate::journal::{Done, GroupLog, JournalError, Position};
 use bytes::Bytes;
@@ -60,7 +62,10 @@ impl Log {
 }
 
 impl RaftLogReader<Types> for Log {
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(&mut self, range: RB) -> Result<Vec<Entry<Types>>, StorageError<u64>> {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry<Types>>, StorageError<u64>> {
         let start = match range.start_bound() {
             Bound::Included(n) => *n,
             Bound::Excluded(n) => n.saturating_add(1),
@@ -173,7 +178,9 @@ pub fn entry_of(position: Position, bytes: &Bytes) -> Result<Entry<Types>, Strin
     let payload = match bytes.split_first() {
         Some((&BLANK, [])) => EntryPayload::Blank,
         Some((&NORMAL, _)) => EntryPayload::Normal(Payload(bytes.clone())),
-        Some((&MEMBERSHIP, rest)) => EntryPayload::Membership(postcard::from_bytes(rest).map_err(|e| format!("membership of entry {}: {e}", position.index))?),
+        Some((&MEMBERSHIP, rest)) => {
+            EntryPayload::Membership(postcard::from_bytes(rest).map_err(|e| format!("membership of entry {}: {e}", position.index))?)
+        }
         _ => return Err(format!("entry {} is of no known kind", position.index)),
     };
     Ok(Entry { log_id: log_id(position), payload })

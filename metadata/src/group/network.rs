@@ -30,7 +30,11 @@ impl RaftNetwork<Types> for NoPeers {
         Err(RPCError::Unreachable(unreachable()))
     }
 
-    async fn vote(&mut self, _request: VoteRequest<u64>, _option: RPCOption) -> Result<VoteResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
+    async fn vote(
+        &mut self,
+        _request: VoteRequest<u64>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
         Err(RPCError::Unreachable(unreachable()))
     }
 

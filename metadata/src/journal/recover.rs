@@ -137,7 +137,9 @@ fn take_in(
             Kind::Vote => index.vote = Some(Bytes::copy_from_slice(payload)),
             Kind::Truncate => index.truncate(record.position.index),
             Kind::Purge => index.purge(record.position),
-            Kind::Committed if index.committed.is_none_or(|known| known.index < record.position.index) => index.committed = Some(record.position),
+            Kind::Committed if index.committed.is_none_or(|known| known.index < record.position.index) => {
+                index.committed = Some(record.position)
+            }
             Kind::Committed => {}
         }
     }

@@ -59,7 +59,13 @@ pub struct Writer {
 
 impl Writer {
     /// `purged`: as recovered.
-    pub fn new(journal: Weak<Journal>, segments: Arc<Segments>, settings: Settings, tail: Option<Tail>, purged: HashMap<GroupId, u64>) -> Self {
+    pub fn new(
+        journal: Weak<Journal>,
+        segments: Arc<Segments>,
+        settings: Settings,
+        tail: Option<Tail>,
+        purged: HashMap<GroupId, u64>,
+    ) -> Self {
         let next_frame = tail.as_ref().map_or(1, |tail| tail.frame);
         Self { journal, segments, settings, tail, next_frame, purged, buffer: Vec::new() }
     }
@@ -123,7 +129,8 @@ impl Writer {
         if tail.offset + frame.len() as u64 > self.segments.bytes() {
             return Err(JournalError::TooLarge { bytes: frame.len() });
         }
-        write_and_sync(&tail.file, &frame, tail.offset).map_err(|e| JournalError::io(&super::segment::path_of(self.segments.dir(), tail.segment), e))?;
+        write_and_sync(&tail.file, &frame, tail.offset)
+            .map_err(|e| JournalError::io(&super::segment::path_of(self.segments.dir(), tail.segment), e))?;
         metric::LOG_SYNC_SECONDS.observe(begun.elapsed().as_secs_f64());
         journal.wrote(placed.len() as u64, frame.len() as u64);
         tail.offset += frame.len() as u64;

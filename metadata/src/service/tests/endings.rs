@@ -77,7 +77,7 @@ async fn check(dir: &Path, acked: &BTreeSet<u64>) -> Duration {
         assert!(has(&node, *id).await, "acknowledged {id} is gone");
     }
     // Half of the time the next life begins with a replay.
-    if acked.len() % 2 == 0 {
+    if acked.len().is_multiple_of(2) {
         node.shutdown().await;
     } else {
         node.kill().await;
@@ -101,7 +101,12 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed_again_and_again
 }
 
 fn sh(line: &str) -> bool {
-    std::process::Command::new("sh").args(["-c", line]).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    std::process::Command::new("sh")
+        .args(["-c", line])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// ext4 on a loop device, unmounted and forgotten when dropped.

@@ -2,7 +2,9 @@
 
 use super::*;
 use spine::id::{BucketId, ChunkId, KeyEpoch, Seq, VersionId};
-use spine::wire::namespace::{Attributes, Body, Codec, Condition, Etag, NamespaceAnswer, NamespaceCommand, NewVersion, VersionBody, VersionHead};
+use spine::wire::namespace::{
+    Attributes, Body, Codec, Condition, Etag, NamespaceAnswer, NamespaceCommand, NewVersion, VersionBody, VersionHead,
+};
 use spine::wire::root::{BucketRecord, Versioning};
 
 /// CPU time of this process so far, in seconds.
@@ -35,7 +37,13 @@ fn put(bucket: BucketId, n: u64, body: usize) -> Batch {
         tags: Vec::new(),
         upload: None,
     };
-    let body = Body::Inline { epoch: KeyEpoch(0), codec: Codec::Plain, id: ChunkId([n as u8; 32]), len: body as u32, sealed: vec![n as u8; body + 16].into() };
+    let body = Body::Inline {
+        epoch: KeyEpoch(0),
+        codec: Codec::Plain,
+        id: ChunkId([n as u8; 32]),
+        len: body as u32,
+        sealed: vec![n as u8; body + 16].into(),
+    };
     let new = Box::new(NewVersion { head, body: VersionBody { body, parts: Vec::new() }, manifest: None });
     let commit = NamespaceCommand::Commit { bucket, key: key(n), new, condition: Condition::default() };
     Batch { chain: Chain::Stop, commands: vec![Command::Namespace(commit)] }
@@ -59,7 +67,7 @@ async fn bucket(node: &MetadataNode) -> BucketId {
     }
 }
 
-/// Proposals a second.
+/// Proposals a sync.
 async fn measure(node: &Arc<MetadataNode>, bucket: BucketId, clients: u64, count: u64, first: u64, body: usize) -> f64 {
     let (begun, cpu_before) = (Instant::now(), cpu());
     let mut tasks = tokio::task::JoinSet::new();
@@ -93,7 +101,7 @@ async fn measure(node: &Arc<MetadataNode>, bucket: BucketId, clients: u64, count
         used / done * 1e6,
         done / syncs as f64
     );
-    done / seconds
+    done / syncs as f64
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,12 +111,14 @@ async fn concurrent_small_writes_share_syncs_and_a_long_log_replays_quickly() {
     let node = MetadataNode::open(never.clone()).await.unwrap();
     let bucket = bucket(&node).await;
     let mut first = 0;
-    let mut rates = Vec::new();
-    for (clients, count, body) in [(1, 1_000, 4_096), (16, 8_000, 4_096), (64, 8_000, 4_096), (1, 1_000, 100), (16, 16_000, 100), (64, 32_000, 100)] {
-        rates.push(measure(&node, bucket, clients, count, first, body).await);
+    let mut sharing = Vec::new();
+    for (clients, count, body) in
+        [(1, 1_000, 4_096), (16, 8_000, 4_096), (64, 8_000, 4_096), (1, 1_000, 100), (16, 16_000, 100), (64, 32_000, 100)]
+    {
+        sharing.push(measure(&node, bucket, clients, count, first, body).await);
         first += count;
     }
-    assert!(rates[1] > rates[0] * 1.5, "sixteen writers share syncs: {rates:?}");
+    assert!(sharing[0] <= 1.0 && sharing[1] > 1.5 && sharing[2] > 4.0, "concurrent writers share syncs: {sharing:?}");
     let begun = Instant::now();
     let reads = 20_000;
     for n in 0..reads {
@@ -122,7 +132,11 @@ async fn concurrent_small_writes_share_syncs_and_a_long_log_replays_quickly() {
     let begun = Instant::now();
     let node = MetadataNode::open(never).await.unwrap();
     let took = begun.elapsed();
-    println!("replay: {entries} entries, {first} proposals, {} MiB of log in {took:?}, {:.0} proposals/s", bytes >> 20, first as f64 / took.as_secs_f64());
+    println!(
+        "replay: {entries} entries, {first} proposals, {} MiB of log in {took:?}, {:.0} proposals/s",
+        bytes >> 20,
+        first as f64 / took.as_secs_f64()
+    );
     assert!(has(&node, 1).await);
     let begun = Instant::now();
     node.shutdown().await;
