@@ -1,0 +1,401 @@
+//! One disk as one storage node, through all the lives of its directory.
+//!
+//! ```text
+//! open -> serving -> (directory gone, write or sync failed, index wrong) -> lost -> (same identity is back) -> serving
+//!                                                                            \-> adopt(): a new identity
+//! ```
+//! Invariants: a lost disk answers `Unavailable` and costs nothing but a look every `seek_every`; a directory that is empty
+//! or another's is never taken over by itself; a life ends wholly (threads, files, lock) before the next one begins.
+//! Not here: what a life consists of (`mount.rs`, `core.rs`).
+
+use crate::compact::Compacted;
+use crate::core::{Core, Found, Loss, Signal};
+use crate::entry::Standing;
+use crate::metric::DiskMetrics;
+use crate::mount::{Mount, queue_permits};
+use crate::op::Op;
+use crate::record::HEADER;
+use crate::recover;
+use crate::settings::{OpenError, Settings};
+use bytes::Bytes;
+use spine::id::NodeId;
+use spine::limit::SEALED_MAX_BYTES;
+use spine::wire::chunk::ShardName;
+use spine::wire::shard::{NodeError, NodeState, NodeStatus, ShardHeader, StorageNode};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Below this a disk calls itself full, though a small shard might still fit.
+const FULL_BELOW: u64 = 1 << 20;
+/// Most names of one `list` or `has`, whatever is asked.
+const NAMES: usize = 100_000;
+/// Entries looked at in one step of a listing.
+const PAGE: usize = 4_096;
+
+/// One disk, one node.
+pub struct Disk {
+    shared: Arc<Shared>,
+    watcher: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    settings: Settings,
+    metrics: Arc<DiskMetrics>,
+    signal: Arc<Signal>,
+    stopping: AtomicBool,
+    slot: RwLock<Slot>,
+    /// One opening at a time.
+    opening: Mutex<Before>,
+}
+
+struct Slot {
+    node: NodeId,
+    mount: Option<Arc<Mount>>,
+    /// Why there is no mount.
+    reason: String,
+    capacity: u64,
+}
+
+/// What the life before has to have left behind.
+#[derive(Default)]
+struct Before {
+    core: Weak<Core>,
+    loss: Option<Loss>,
+    told: String,
+}
+
+impl Disk {
+    /// Opens the disk and starts serving it. Blocks while what a crash left is read; needs no runtime.
+    ///
+    /// # Errors
+    /// With [`Settings::expected`], a disk that is not there is no error: it opens as lost.
+    pub fn open(settings: Settings) -> Result<Arc<Disk>, OpenError> {
+        let metrics = Arc::new(DiskMetrics::new(&settings.label));
+        let signal = Arc::new(Signal::default());
+        let opened = recover::open(&settings, settings.adopt_empty && settings.expected.is_none(), None, false);
+        let slot = match (opened, settings.expected) {
+            (Ok(opened), _) => {
+                let node = opened.parts.identity.node;
+                let capacity = opened.parts.space.capacity();
+                let mount = Mount::start(opened, metrics.clone(), signal.clone())?;
+                Slot { node, mount: Some(Arc::new(mount)), reason: String::new(), capacity }
+            }
+            (Err(e @ (OpenError::Missing { .. } | OpenError::OtherDisk { .. } | OpenError::NoIdentity { .. })), Some(node)) => {
+                tracing::warn!(disk = %settings.label, reason = %e, "the disk is not there");
+                Slot { node, mount: None, reason: e.to_string(), capacity: 0 }
+            }
+            (Err(e), _) => return Err(e),
+        };
+        metrics.serving.set(i64::from(slot.mount.is_some()));
+        let shared = Arc::new(Shared {
+            settings,
+            metrics,
+            signal: signal.clone(),
+            stopping: AtomicBool::new(false),
+            slot: RwLock::new(slot),
+            opening: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&shared);
+        let name = format!("disk{}-watch", shared.settings.label);
+        let (watch_every, seek_every) = (shared.settings.watch_every, shared.settings.seek_every);
+        let watch = move || {
+            let mut pause = watch_every;
+            loop {
+                signal.wait(pause);
+                let Some(shared) = weak.upgrade() else { return };
+                if shared.stopping.load(Relaxed) {
+                    return;
+                }
+                pause = if shared.watch() { watch_every } else { seek_every };
+            }
+        };
+        let watcher = std::thread::Builder::new().name(name).spawn(watch).map_err(OpenError::io("start a thread"))?;
+        Ok(Arc::new(Disk { shared, watcher: Mutex::new(Some(watcher)) }))
+    }
+
+    /// Finishes what was accepted, makes it durable and closes the disk. Every later call answers `Unavailable`.
+    pub async fn shutdown(&self) {
+        let shared = self.shared.clone();
+        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ended = tokio::task::spawn_blocking(move || {
+            shared.end();
+            if let Some(watcher) = watcher {
+                // It panics only with the process.
+                let _ = watcher.join();
+            }
+        });
+        if let Err(e) = ended.await {
+            tracing::error!(reason = %e, "closing a disk failed");
+        }
+    }
+
+    /// Serves the directory of a lost disk under whatever identity it has, or under a new one if it is empty: what the
+    /// old one held is given up. Blocks.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] while the disk is being served.
+    pub fn adopt(&self) -> Result<NodeId, OpenError> {
+        self.shared.reopen(true)
+    }
+
+    /// Compacts now instead of at the next round.
+    pub async fn compact(&self) -> Result<Compacted, NodeError> {
+        let mount = self.shared.mount()?;
+        blocking(move || mount.compact()).await
+    }
+
+    /// Reads every shard and checks it against its root, at most `bytes_per_second`. Returns the damaged ones, which are
+    /// set aside: `get` answers `Damaged` and `has` false.
+    pub async fn scrub(&self, bytes_per_second: Option<u64>) -> Result<Vec<ShardName>, NodeError> {
+        let mount = self.shared.mount()?;
+        blocking(move || scrub(&mount, bytes_per_second)).await
+    }
+
+    /// Bytes of the disk's files: segments and index.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.mount().map_or(0, |mount| mount.core.used() + mount.core.catalog.index().bytes())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.shared.end();
+        if let Some(watcher) = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && watcher.thread().id() != std::thread::current().id()
+        {
+            // It panics only with the process.
+            let _ = watcher.join();
+        }
+    }
+}
+
+impl Shared {
+    fn slot(&self) -> RwLockReadGuard<'_, Slot> {
+        self.slot.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot_mut(&self) -> RwLockWriteGuard<'_, Slot> {
+        self.slot.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mount(&self) -> Result<Arc<Mount>, NodeError> {
+        let slot = self.slot();
+        let mount = slot.mount.clone().ok_or_else(|| NodeError::Unavailable { reason: slot.reason.clone() })?;
+        mount.core.serving()?;
+        Ok(mount)
+    }
+
+    /// One look at the disk. Returns whether it serves.
+    fn watch(&self) -> bool {
+        let mount = self.slot().mount.clone();
+        let Some(mount) = mount else { return self.reopen(false).is_ok() };
+        if mount.core.check_present().is_ok() {
+            return true;
+        }
+        let Some(loss) = mount.core.loss().cloned() else { return true };
+        tracing::error!(disk = %self.settings.label, reason = %loss.reason, "the disk is lost");
+        {
+            let mut before = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            *before = Before { core: Arc::downgrade(&mount.core), loss: Some(loss.clone()), told: String::new() };
+            let mut slot = self.slot_mut();
+            slot.reason = loss.reason;
+            slot.mount = None;
+        }
+        self.metrics.serving.set(0);
+        self.metrics.free_bytes.set(0);
+        mount.end();
+        false
+    }
+
+    /// Opens the directory again if it has this node's identity; with `adopt`, whatever is there.
+    fn reopen(&self, adopt: bool) -> Result<NodeId, OpenError> {
+        let mut before = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_use = || OpenError::InUse { dir: self.settings.dir.clone() };
+        if self.slot().mount.is_some() || before.core.strong_count() > 0 || self.stopping.load(Relaxed) {
+            return Err(in_use());
+        }
+        let expected = if adopt { None } else { Some(self.slot().node) };
+        let settings = Settings { expected, ..self.settings.clone() };
+        let abandoned = before.loss.as_ref().and_then(|loss| loss.abandoned).filter(|_| !adopt);
+        let reindex = before.loss.as_ref().is_some_and(|loss| loss.reindex);
+        let opened = recover::open(&settings, adopt, abandoned, reindex)
+            .and_then(|opened| Ok((opened.parts.identity.node, opened.parts.space.capacity(), Mount::start(opened, self.metrics.clone(), self.signal.clone())?)));
+        match opened {
+            Ok((node, capacity, mount)) => {
+                tracing::info!(disk = %self.settings.label, %node, "the disk serves again");
+                *before = Before::default();
+                *self.slot_mut() = Slot { node, mount: Some(Arc::new(mount)), reason: String::new(), capacity };
+                self.metrics.serving.set(1);
+                Ok(node)
+            }
+            Err(e) => {
+                let text = e.to_string();
+                if before.told != text {
+                    tracing::warn!(disk = %self.settings.label, reason = %text, "the disk is still lost");
+                    before.told = text;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn end(&self) {
+        self.stopping.store(true, Relaxed);
+        self.signal.raise();
+        let mount = {
+            let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut slot = self.slot_mut();
+            slot.reason = "shut down".to_string();
+            slot.mount.take()
+        };
+        if let Some(mount) = mount {
+            mount.end();
+        }
+    }
+}
+
+/// Runs what blocks on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, NodeError> + Send + 'static) -> Result<T, NodeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => Err(NodeError::Unavailable { reason: format!("a read ended early: {e}") }),
+    }
+}
+
+fn closed() -> NodeError {
+    NodeError::Unavailable { reason: "the disk was lost or shut down while this waited".to_string() }
+}
+
+fn read(mount: &Mount, name: &ShardName) -> Result<(ShardHeader, Bytes), NodeError> {
+    match mount.core.read(name)? {
+        Found::Shard(header, data) => Ok((header, data)),
+        Found::Wrong { at, what } => {
+            // Without a writer the disk is being closed, and the next life will find the damage again.
+            let _ = mount.queue.send(Op::SetAside { name: *name, at });
+            Err(NodeError::Damaged { what })
+        }
+    }
+}
+
+fn list(core: &Core, mut after: Option<ShardName>, max: usize) -> Result<Vec<(ShardName, u32)>, NodeError> {
+    let mut out = Vec::new();
+    while out.len() < max {
+        core.serving()?;
+        let page = core.catalog.page(after.as_ref(), PAGE.min(max.max(64))).map_err(|e| core.index_failed(e))?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        for (name, entry) in page {
+            if let Standing::Live(put) = entry.standing()
+                && out.len() < max
+            {
+                out.push((name, put.at.len));
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn scrub(mount: &Mount, bytes_per_second: Option<u64>) -> Result<Vec<ShardName>, NodeError> {
+    let (started, mut read_bytes) = (Instant::now(), 0u64);
+    let (mut damaged, mut after) = (Vec::new(), None);
+    loop {
+        let page = list(&mount.core, after, PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(damaged) };
+        after = Some(*last);
+        for (name, len) in page {
+            match read(mount, &name) {
+                Ok((header, data)) if blake3::hash(&data).as_bytes() == &header.root.0 => (),
+                Ok(_) => {
+                    if let Standing::Live(put) = mount.core.standing(&name)? {
+                        // As in `read`.
+                        let _ = mount.queue.send(Op::SetAside { name, at: put.at });
+                    }
+                    damaged.push(name);
+                }
+                Err(NodeError::Damaged { .. }) => damaged.push(name),
+                Err(NodeError::NotFound) => (),
+                Err(e) => return Err(e),
+            }
+            read_bytes += u64::from(len);
+            if let Some(rate) = bytes_per_second {
+                let due = std::time::Duration::from_secs_f64(read_bytes as f64 / rate.max(1) as f64);
+                std::thread::sleep(due.saturating_sub(started.elapsed()));
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl StorageNode for Disk {
+    fn id(&self) -> NodeId {
+        self.shared.slot().node
+    }
+
+    fn machine(&self) -> String {
+        self.shared.settings.machine.clone()
+    }
+
+    fn status(&self) -> NodeStatus {
+        let slot = self.shared.slot();
+        let Some(core) = slot.mount.as_ref().map(|mount| &mount.core).filter(|core| core.serving().is_ok()) else {
+            return NodeStatus { state: NodeState::Lost, capacity: slot.capacity, free: 0, shards: 0, shard_bytes: 0, trash_bytes: 0 };
+        };
+        let (shards, shard_bytes, trash_bytes) = core.catalog.sums();
+        let free = core.free();
+        let state = if free < FULL_BELOW { NodeState::Full } else { NodeState::Serving };
+        NodeStatus { state, capacity: core.space.capacity(), free, shards, shard_bytes, trash_bytes }
+    }
+
+    async fn put(&self, header: ShardHeader, data: Bytes) -> Result<(), NodeError> {
+        let started = Instant::now();
+        if data.len() != header.len as usize || data.len() > SEALED_MAX_BYTES {
+            return Err(NodeError::Invalid { what: format!("{} bytes for a header that says {}", data.len(), header.len) });
+        }
+        let mount = self.shared.mount()?;
+        let all = queue_permits(self.shared.settings.queue_bytes);
+        let permits = ((data.len() + HEADER).div_ceil(1_024) as u32).min(all);
+        let permit = mount.puts.clone().acquire_many_owned(permits).await.map_err(|_| closed())?;
+        let (done, answer) = oneshot::channel();
+        mount.queue.send(Op::Put { header, data, permit, done }).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())??;
+        self.shared.metrics.put_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    async fn get(&self, name: ShardName) -> Result<(ShardHeader, Bytes), NodeError> {
+        let started = Instant::now();
+        let mount = self.shared.mount()?;
+        let permit = mount.reads.clone().acquire_owned().await.map_err(|_| closed())?;
+        let found = blocking(move || {
+            let _permit = permit;
+            read(&mount, &name)
+        })
+        .await?;
+        self.shared.metrics.get_seconds.observe(started.elapsed().as_secs_f64());
+        self.shared.metrics.read_bytes.inc_by(found.1.len() as u64);
+        Ok(found)
+    }
+
+    async fn has(&self, names: Vec<ShardName>) -> Result<Vec<bool>, NodeError> {
+        if names.len() > NAMES {
+            return Err(NodeError::Invalid { what: format!("{} names, more than {NAMES}", names.len()) });
+        }
+        let mount = self.shared.mount()?;
+        blocking(move || names.iter().map(|name| mount.core.standing(name).map(|s| matches!(s, Standing::Live(_)))).collect()).await
+    }
+
+    async fn trash(&self, names: Vec<ShardName>) -> Result<(), NodeError> {
+        let mount = self.shared.mount()?;
+        let (done, answer) = oneshot::channel();
+        mount.queue.send(Op::Trash { names, done }).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    async fn list(&self, after: Option<ShardName>, max: usize) -> Result<Vec<(ShardName, u32)>, NodeError> {
+        let mount = self.shared.mount()?;
+        blocking(move || list(&mount.core, after, max.min(NAMES))).await
+    }
+}

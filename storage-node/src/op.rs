@@ -1,0 +1,40 @@
+//! What the writer thread is asked to do.
+
+use crate::entry::{Put, Trash};
+use crate::record::{Location, SegmentId, Stamp};
+use bytes::Bytes;
+use spine::wire::chunk::ShardName;
+use spine::wire::shard::{NodeError, ShardHeader};
+use spine::id::UnixMs;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+pub type Done = oneshot::Sender<Result<(), NodeError>>;
+
+/// A put record that compaction walked over, in a segment that is to go.
+#[derive(Clone, Copy, Debug)]
+pub struct Walked {
+    pub name: ShardName,
+    pub stamp: Stamp,
+    pub at: Location,
+}
+
+pub enum Op {
+    /// Stores a shard. `permit` bounds what waits in the queue and goes when the shard is staged.
+    Put { header: ShardHeader, data: Bytes, permit: OwnedSemaphorePermit, done: Done },
+    /// Moves shards to the trash.
+    Trash { names: Vec<ShardName>, done: Done },
+    /// Copies a verified shard out of a segment that is to go, if `from` is still what counts.
+    Move { header: ShardHeader, at: UnixMs, from: Put, data: Bytes, done: Done },
+    /// Copies a trash record out of a segment that is to go, if `from` is still what counts.
+    MoveTrash { name: ShardName, from: Trash, done: Done },
+    /// Forgets all that is in a segment. Refused if something in it still counts.
+    Drop { segment: SegmentId, puts: Vec<Walked>, expired_before: UnixMs, done: Done },
+    /// The shard at `at` was found wrong.
+    SetAside { name: ShardName, at: Location },
+    /// Gives the preallocated rest of the open segment back; the segment may be continued.
+    Rest { done: Done },
+    /// The segment gets no more records.
+    Retire { segment: SegmentId, done: Done },
+    /// Writes what came before, seals, ends the thread.
+    Stop,
+}
