@@ -153,9 +153,7 @@ impl Parts {
             let store = store.clone();
             Box::pin(async move {
                 for disk in &store.disks {
-                    let disk = disk.clone();
-                    let done = tokio::task::spawn_blocking(move || disk.compact().map(|_| ())).await;
-                    if let Ok(Err(error)) = done {
+                    if let Err(error) = disk.compact().await {
                         tracing::warn!(%error, "a disk was not compacted");
                     }
                 }
