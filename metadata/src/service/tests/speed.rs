@@ -142,3 +142,29 @@ async fn concurrent_small_writes_share_syncs_and_a_long_log_replays_quickly() {
     node.shutdown().await;
     println!("checkpoint at shutdown: {:?}", begun.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_a_long_load_the_log_stays_short_and_the_table_is_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { checkpoint_bytes: 8 << 20, ..small(dir.path()) };
+    let node = MetadataNode::open(settings).await.unwrap();
+    let bucket = bucket(&node).await;
+    // The same 2,000 objects, overwritten again and again.
+    for _ in 0..10 {
+        measure(&node, bucket, 16, 2_000, 0, 4_096).await;
+    }
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let files = fs::read_dir(dir.path().join("log")).unwrap().count();
+    let high = node.table.usage().high_bytes;
+    println!("{files} log files of 4 MiB after {} MiB; table {} MiB", node.journal.written_bytes() >> 20, high >> 20);
+    assert!(node.journal.written_bytes() > 80 << 20 && files < 16, "{files}");
+    assert!(high < 200 << 20, "{high}");
+    node.kill().await;
+    drop(node);
+    let begun = Instant::now();
+    let node = MetadataNode::open(small(dir.path())).await.unwrap();
+    println!("restart in {:?}", begun.elapsed());
+    let head = node.query(Query::Namespace(NamespaceQuery::Head { bucket, key: key(1_999) })).await.unwrap();
+    assert!(matches!(head, Answer::Namespace(NamespaceAnswer::Head(Some(_)))));
+    node.shutdown().await;
+}
