@@ -68,6 +68,11 @@ impl Budget {
         self.free.clone().try_acquire_many_owned(units).ok().map(|permit| self.share(units, permit))
     }
 
+    /// Bytes that nobody holds.
+    pub fn free_bytes(&self) -> usize {
+        self.free.available_permits() * UNIT
+    }
+
     fn share(&self, units: u32, permit: OwnedSemaphorePermit) -> Share {
         let bytes = i64::from(units) * UNIT as i64;
         self.gauge.sub(bytes);

@@ -186,7 +186,7 @@ impl<'a> Gathering<'a> {
         loop {
             let index = self.untried.pop()?;
             let Some(place) = self.located.placement.shards[index] else { continue };
-            let Some(node) = self.core.nodes.get(place.node).cloned() else { continue };
+            let Some(node) = self.core.nodes.get(place.node) else { continue };
             let slow = node.hedge_after();
             let name = self.located.name(index, &place);
             let get = async move {

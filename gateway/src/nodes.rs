@@ -5,7 +5,6 @@
 use spine::id::NodeId;
 use spine::placement::Candidate;
 use spine::wire::shard::{NodeState, NodeStatus, StorageNode};
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,40 +69,67 @@ impl Node {
 
 /// All nodes of this gateway.
 pub struct Nodes {
-    all: Vec<Arc<Node>>,
-    by_id: HashMap<NodeId, Arc<Node>>,
-    candidates: Mutex<Option<(Instant, Arc<Vec<Candidate>>)>>,
+    links: Vec<Arc<dyn StorageNode>>,
+    view: Mutex<View>,
+}
+
+/// What was last seen.
+struct View {
+    at: Option<Instant>,
+    all: Arc<Vec<Arc<Node>>>,
+    candidates: Arc<Vec<Candidate>>,
+    /// Identities whose disk was given to another one, not reported yet.
+    replaced: Vec<NodeId>,
 }
 
 impl Nodes {
     pub fn new(links: Vec<Arc<dyn StorageNode>>) -> Nodes {
-        let all: Vec<Arc<Node>> = links
-            .into_iter()
-            .map(|link| Arc::new(Node { id: link.id(), machine: link.machine().into(), link, pace: Mutex::default() }))
-            .collect();
-        let by_id = all.iter().map(|node| (node.id, node.clone())).collect();
-        Nodes { all, by_id, candidates: Mutex::new(None) }
+        let all = links.iter().map(node).collect();
+        Nodes { links, view: Mutex::new(View { at: None, all: Arc::new(all), candidates: Arc::default(), replaced: Vec::new() }) }
     }
 
-    pub fn all(&self) -> &[Arc<Node>] {
-        &self.all
+    pub fn all(&self) -> Arc<Vec<Arc<Node>>> {
+        self.view().all.clone()
     }
 
-    pub fn get(&self, id: NodeId) -> Option<&Arc<Node>> {
-        self.by_id.get(&id)
+    /// The node of this identity. A handful of disks: looking through them is faster than hashing.
+    pub fn get(&self, id: NodeId) -> Option<Arc<Node>> {
+        self.view().all.iter().find(|node| node.id == id).cloned()
     }
 
     /// States and free bytes, at most [`FRESH`] old.
     pub fn candidates(&self) -> Arc<Vec<Candidate>> {
-        let mut cached = self.candidates.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, candidates)) = cached.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            return candidates.clone();
+        self.view().candidates.clone()
+    }
+
+    /// Identities that a disk gave up for another one, once: what they held has to be made again.
+    pub fn take_replaced(&self) -> Vec<NodeId> {
+        std::mem::take(&mut self.view().replaced)
+    }
+
+    fn view(&self) -> std::sync::MutexGuard<'_, View> {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        if view.at.is_none_or(|at| at.elapsed() >= FRESH) {
+            self.look_again(&mut view);
+        }
+        view
+    }
+
+    fn look_again(&self, view: &mut View) {
+        if self.links.iter().zip(view.all.iter()).any(|(link, node)| link.id() != node.id) {
+            let all: Vec<Arc<Node>> = self.links.iter().zip(view.all.iter()).map(|(link, was)| if link.id() == was.id { was.clone() } else { node(link) }).collect();
+            let gone: Vec<NodeId> = view.all.iter().map(|was| was.id).filter(|id| all.iter().all(|node| node.id != *id)).collect();
+            view.replaced.extend(gone);
+            view.all = Arc::new(all);
         }
         let zone: Arc<str> = "".into();
-        let candidates: Arc<Vec<Candidate>> = Arc::new(self.all.iter().map(|node| candidate(node, &zone, node.link.status())).collect());
-        *cached = Some((Instant::now(), candidates.clone()));
-        candidates
+        view.candidates = Arc::new(view.all.iter().map(|node| candidate(node, &zone, node.link.status())).collect());
+        view.at = Some(Instant::now());
     }
+}
+
+fn node(link: &Arc<dyn StorageNode>) -> Arc<Node> {
+    Arc::new(Node { id: link.id(), machine: link.machine().into(), link: link.clone(), pace: Mutex::default() })
 }
 
 fn candidate(node: &Node, zone: &Arc<str>, status: NodeStatus) -> Candidate {

@@ -5,7 +5,8 @@
 //! round takes up or replaces.
 //! Invariants: a shard made again has the root of its bytes recorded by the Move; the old copy is trashed only after it;
 //! foreground work goes first: one chunk at a time, and as long a pause as the work took.
-//! Not here: nodes that are away for long (whole-node repair), the index's rules.
+//! A node that was replaced, or is away for hours, is given up as a whole: what it held becomes owed.
+//! Not here: the index's rules, rates that follow the foreground's latency (the fleet's repair).
 
 use crate::dedup::unexpected;
 use crate::encode;
@@ -18,9 +19,10 @@ use spine::erasure::Coder;
 use spine::id::{ChunkId, NodeId, ShardIndex, Tag};
 use spine::placement;
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, Place, ShardName};
+use spine::wire::root::{RootAnswer, RootQuery};
 use spine::wire::shard::ShardHeader;
 use spine::wire::{Answer, Batch, Chain, Command, Query, Refusal, Reply};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -29,6 +31,8 @@ use tokio::sync::mpsc;
 const REPORTS: usize = 1_024;
 /// Owed chunks looked at in one query.
 const STEP: usize = 64;
+/// Chunks looked at in one query for those that a node held.
+const SCAN: usize = 512;
 
 /// Where reads leave what they found wrong.
 pub(crate) struct Damage {
@@ -60,6 +64,7 @@ pub struct Delivered {
 impl DataPath {
     /// Delivers all that is owed and can be delivered now.
     pub async fn repair_now(&self) -> Result<Delivered, WriteError> {
+        Absent::default().give_up(&self.core).await?;
         round(&self.core, false).await
     }
 }
@@ -67,6 +72,7 @@ impl DataPath {
 /// The background worker. Never returns.
 pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<(ShardName, NodeId)>) {
     let mut batch = Vec::new();
+    let mut absent = Absent::default();
     loop {
         // Damage is marked at once; owed shards are delivered at every interval.
         let next = tokio::time::timeout(core.settings.owe_interval, reports.recv_many(&mut batch, STEP)).await;
@@ -75,10 +81,88 @@ pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<(ShardName,
         }
         let outcome = match next {
             Ok(_) => mark_lost(&core, batch.drain(..).collect()).await,
-            Err(_) => round(&core, true).await.map(drop),
+            Err(_) => match absent.give_up(&core).await {
+                Ok(()) => round(&core, true).await.map(drop),
+                Err(error) => Err(error),
+            },
         };
         if let Err(error) = outcome {
             tracing::warn!(%error, "owed shards wait");
+        }
+    }
+}
+
+/// Nodes whose disk is away, and since when.
+#[derive(Default)]
+struct Absent {
+    since: HashMap<NodeId, Instant>,
+    given_up: HashSet<NodeId>,
+    /// Whether the nodes that this process was not given have been looked for.
+    looked: bool,
+}
+
+impl Absent {
+    /// Owes what lies on nodes that were replaced, and on those that have been away for too long. That deletes nothing: a node
+    /// that comes back after all has shards that the sweep finds.
+    async fn give_up(&mut self, core: &Core) -> Result<(), WriteError> {
+        let mut over: HashSet<NodeId> = core.nodes.take_replaced().into_iter().collect();
+        if !self.looked {
+            over.extend(not_given(core).await?);
+            self.looked = true;
+        }
+        for node in core.nodes.all().iter() {
+            if node.reachable() {
+                self.since.remove(&node.id);
+                self.given_up.remove(&node.id);
+            } else if self.since.entry(node.id).or_insert_with(Instant::now).elapsed() > core.settings.node_repair_after {
+                over.insert(node.id);
+            }
+        }
+        over.retain(|node| self.given_up.insert(*node));
+        if over.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(nodes = ?over, "what these nodes held is made again elsewhere");
+        let marked = owe_all_of(core, &over).await;
+        if marked.is_err() {
+            self.given_up.retain(|node| !over.contains(node));
+        }
+        marked
+    }
+}
+
+/// Nodes of earlier starts that this process was not given: an operator put another disk in their place. Nobody if there are too
+/// few nodes to hold a chunk, since then somebody forgot a disk.
+async fn not_given(core: &Core) -> Result<Vec<NodeId>, WriteError> {
+    if core.nodes.all().len() < core.coder.n() {
+        return Ok(Vec::new());
+    }
+    match core.metadata.query(Query::Root(RootQuery::Nodes)).await? {
+        Answer::Root(RootAnswer::Nodes(nodes)) => Ok(nodes.into_iter().map(|node| node.id).filter(|id| core.nodes.get(*id).is_none()).collect()),
+        other => Err(unexpected("Nodes", &other)),
+    }
+}
+
+/// Marks every shard placed on one of these nodes as lost, as far as enough others are left.
+async fn owe_all_of(core: &Core, nodes: &HashSet<NodeId>) -> Result<(), WriteError> {
+    let mut after = None;
+    loop {
+        let Answer::Chunk(ChunkAnswer::Scan(page)) = core.metadata.query(Query::Chunk(ChunkQuery::Scan { after, max: SCAN })).await? else {
+            return Err(unexpected("Scan", &"something else"));
+        };
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(*last);
+        let mut found = HashSet::new();
+        for (chunk, record) in &page {
+            let places = record.placement.iter().flat_map(|placement| placement.shards.iter().enumerate());
+            for (index, place) in places {
+                if let Some(place) = place.filter(|place| nodes.contains(&place.node)) {
+                    found.insert((ShardName { chunk: *chunk, generation: record.generation, index: ShardIndex(index as u8), tag: place.tag }, place.node));
+                }
+            }
+        }
+        if !found.is_empty() {
+            mark_lost(core, found).await?;
         }
     }
 }

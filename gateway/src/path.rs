@@ -53,6 +53,8 @@ pub struct Settings {
     pub node_patience: Duration,
     /// How often owed shards are looked for. Default 15 s.
     pub owe_interval: Duration,
+    /// A node that is away for this long has what it held made again elsewhere. Default 4 h.
+    pub node_repair_after: Duration,
     /// How often nodes are swept for shards that nobody refers to. Default 24 h.
     pub sweep_interval: Duration,
     /// Abort the intents of every other writer at start: right where this process is the only gateway. Default true.
@@ -73,6 +75,7 @@ impl Default for Settings {
             intent_ttl: Duration::from_secs(6 * 3600),
             node_patience: Duration::from_secs(3600),
             owe_interval: Duration::from_secs(15),
+            node_repair_after: Duration::from_secs(4 * 3600),
             sweep_interval: Duration::from_secs(24 * 3600),
             only_gateway: true,
         }
@@ -248,3 +251,8 @@ pub(crate) fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;

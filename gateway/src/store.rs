@@ -46,7 +46,7 @@ pub async fn store(nodes: &Nodes, target: Target, encoded: Encoded) -> Result<Qu
     let mut spares = choice.spares.iter();
     let mut places: Vec<Option<Place>> = vec![None; encoded.shards.len()];
     let mut puts = FuturesUnordered::new();
-    let begin = |index: usize, id: NodeId| nodes.get(id).map(|node| put(node.clone(), target, &encoded, index));
+    let begin = |index: usize, id: NodeId| nodes.get(id).map(|node| put(node, target, &encoded, index));
     for (index, id) in choice.shards.iter().enumerate() {
         puts.extend(id.and_then(|id| begin(index, id)));
     }

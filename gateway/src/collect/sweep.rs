@@ -83,7 +83,7 @@ pub fn is_believable(orphans: u64, shards: u64, chunks_in_index: u64) -> bool {
 /// Sweeps every node, one after the other.
 pub(crate) async fn all(core: &Core, force: bool) -> Result<Vec<Swept>, WriteError> {
     let mut swept = Vec::new();
-    for node in core.nodes.all() {
+    for node in core.nodes.all().iter() {
         swept.push(one(core, node, force).await?);
     }
     Ok(swept)

@@ -1,1 +1,110 @@
+use super::*;
+use crate::path::fake::{CHUNK, Mood, noise, quiet, rig, rig_with};
+use crate::path::Settings;
 
+#[tokio::test]
+async fn an_owed_shard_is_delivered_when_its_node_is_back() {
+    let rig = rig().await;
+    let data = noise(3 * CHUNK as usize, 1);
+    rig.nodes[1].set(Mood::Lost);
+    rig.put("k", &data).await.unwrap();
+    assert_eq!(rig.path.repair_now().await.unwrap(), Delivered { shards: 0, waiting: 3 });
+    rig.nodes[1].set(Mood::Well);
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert_eq!(rig.path.repair_now().await.unwrap(), Delivered { shards: 3, waiting: 0 });
+    assert_eq!((rig.shards(), rig.totals().await.owed), (18, 0));
+    // The delivered shards are as good as any: the two others may go.
+    rig.nodes[0].clear();
+    rig.nodes[2].clear();
+    assert_eq!(rig.get("k", 0..data.len() as u64).await.unwrap(), data);
+}
+
+#[tokio::test]
+async fn damage_found_by_a_read_is_made_good() {
+    let rig = rig_with(Settings { owe_interval: Duration::from_millis(30), ..quiet() }, 6).await;
+    let data = noise(2 * CHUNK as usize, 2);
+    rig.put("k", &data).await.unwrap();
+    rig.nodes[0].rot();
+    rig.nodes[5].clear();
+    assert_eq!(rig.get("k", 0..data.len() as u64).await.unwrap(), data);
+    for _ in 0..300 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        // A read asks for data shards first: what is wrong with parity it need not notice.
+        let _ = rig.get("k", 0..data.len() as u64).await.unwrap();
+        rig.nodes[1].set(Mood::Well);
+        let whole = rig.records().await.iter().all(|(_, record)| record.placement.as_ref().is_some_and(|p| p.shards.iter().all(Option::is_some)));
+        if whole && rig.nodes[0].count() >= 2 && rig.totals().await.owed == 0 {
+            break;
+        }
+    }
+    assert_eq!(rig.totals().await.owed, 0);
+}
+
+#[tokio::test]
+async fn a_seventh_node_takes_what_a_lost_one_should_have_had() {
+    let rig = rig_with(quiet(), 7).await;
+    let data = noise(4 * CHUNK as usize, 3);
+    rig.nodes[0].set(Mood::Failing);
+    rig.put("k", &data).await.unwrap();
+    assert_eq!((rig.shards(), rig.totals().await.owed), (24, 0), "the spare node was asked at once");
+    rig.nodes[1].set(Mood::Lost);
+    rig.nodes[2].set(Mood::Lost);
+    assert_eq!(rig.get("k", 0..data.len() as u64).await.unwrap(), data);
+}
+
+#[tokio::test]
+async fn a_node_that_is_away_for_too_long_is_given_up_and_rebuilt_elsewhere() {
+    let rig = rig_with(Settings { node_repair_after: Duration::ZERO, ..quiet() }, 7).await;
+    let data = noise(6 * CHUNK as usize, 4);
+    rig.put("k", &data).await.unwrap();
+    rig.nodes[2].set(Mood::Lost);
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let mut absent = Absent::default();
+    absent.give_up(&rig.path.core).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    absent.give_up(&rig.path.core).await.unwrap();
+    let done = round(&rig.path.core, false).await.unwrap();
+    assert!(done.shards > 0 && done.waiting == 0, "{done:?}");
+    let elsewhere = rig.records().await.iter().all(|(_, record)| {
+        let shards = &record.placement.as_ref().unwrap().shards;
+        shards.iter().all(|place| place.is_some_and(|place| place.node != rig.nodes[2].id))
+    });
+    assert!(elsewhere);
+    assert_eq!(rig.get("k", 0..data.len() as u64).await.unwrap(), data);
+}
+
+#[tokio::test]
+async fn a_target_left_by_a_crash_is_taken_up() {
+    let rig = rig().await;
+    let data = noise(CHUNK as usize, 5);
+    rig.nodes[4].set(Mood::Lost);
+    rig.put("k", &data).await.unwrap();
+    rig.nodes[4].set(Mood::Well);
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let (chunk, record) = rig.records().await.remove(0);
+    let index = record.placement.as_ref().unwrap().shards.iter().position(Option::is_none).unwrap();
+    let command = ChunkCommand::ReserveTarget { chunk, generation: record.generation, index: ShardIndex(index as u8), node: rig.nodes[4].id };
+    assert!(matches!(propose_one(&rig.path.core, command).await.unwrap(), Reply::Target(_)));
+    assert_eq!(rig.path.repair_now().await.unwrap().shards, 1);
+    let (_, record) = rig.records().await.remove(0);
+    assert!(record.targets.is_empty());
+    assert_eq!((rig.totals().await.owed, rig.nodes[4].count()), (0, 1));
+}
+
+#[tokio::test]
+async fn what_lay_on_a_disk_that_was_replaced_before_the_start_is_made_again() {
+    let rig = rig_with(quiet(), 6).await;
+    let data = noise(3 * CHUNK as usize, 6);
+    for node in &rig.nodes {
+        let record = spine::wire::root::NodeRecord { id: node.id, machine: node.id.to_string(), zone: String::new(), first_seen: spine::id::UnixMs(0) };
+        let batch = Batch { chain: Chain::Independent, commands: vec![Command::Root(spine::wire::root::RootCommand::NoteNode(record))] };
+        rig.path.metadata().propose(batch).await.unwrap();
+    }
+    rig.put("k", &data).await.unwrap();
+    let other = rig_with(quiet(), 7).await;
+    let mut links: Vec<Arc<dyn spine::wire::shard::StorageNode>> = rig.nodes[1..].iter().map(|node| node.clone() as _).collect();
+    links.push(other.nodes[6].clone());
+    let next = DataPath::new(quiet(), rig.metadata.clone(), links, rig.keys.clone()).unwrap();
+    assert_eq!(next.repair_now().await.unwrap(), Delivered { shards: 3, waiting: 0 });
+    assert_eq!((rig.totals().await.owed, other.nodes[6].count()), (0, 3));
+}
