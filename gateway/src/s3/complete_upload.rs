@@ -7,7 +7,7 @@ use super::caller::{Asked, wrong_answer};
 use super::create_upload::upload_id;
 use super::error::{self, S3Result};
 use super::integrity::invalid_value;
-use super::{Breakwater, attributes, checksum, condition, moment, percent, unsupported};
+use super::{Breakwater, Rendered, attributes, checksum, condition, moment, percent, unsupported};
 use md5::Digest as _;
 use s3s::dto::{CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, ETag, ServerSideEncryption};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response};
@@ -311,7 +311,7 @@ fn answer(input: &CompleteMultipartUploadInput, asked: &Asked, head: &VersionHea
         ..Default::default()
     };
     checksum::show!(output, head.checksum.as_ref(), head.etag.parts);
-    S3Response::new(output)
+    Rendered::answer(output, |output| CompleteMultipartUploadOutput { key: None, ..output })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::caller::{Asked, wrong_answer};
 use super::error::{self, S3Result};
 use super::put_object::check_key;
-use super::{Breakwater, attributes, checksum, moment, tags, unsupported};
+use super::{Breakwater, Rendered, attributes, checksum, moment, tags, unsupported};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm as ChecksumName, ChecksumType, CreateMultipartUploadInput,
     CreateMultipartUploadOutput, ServerSideEncryption,
@@ -41,7 +41,7 @@ impl Breakwater {
             Reply::Refused(refusal) => return Err(error::refused(refusal)),
             _ => return Err(wrong_answer()),
         }
-        Ok(S3Response::new(CreateMultipartUploadOutput {
+        let output = CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
             checksum_algorithm: checksum.map(|(algorithm, _)| ChecksumName::from_static(checksum::name(algorithm))),
@@ -49,7 +49,8 @@ impl Breakwater {
             server_side_encryption: Some(ServerSideEncryption::from_static(attributes::ENCRYPTION)),
             upload_id: Some(id.to_string()),
             ..Default::default()
-        }))
+        };
+        Ok(Rendered::answer(output, |output| CreateMultipartUploadOutput { key: None, ..output }))
     }
 
     pub(super) async fn abort_upload_op(

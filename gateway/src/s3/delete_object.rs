@@ -3,7 +3,7 @@
 use super::caller::{Asked, wrong_answer};
 use super::error::{self, S3Result};
 use super::put_object::check_key;
-use super::{Breakwater, condition, moment, view};
+use super::{Breakwater, Rendered, condition, moment, view};
 use s3s::dto::{
     DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETag, Error as KeyError,
     ObjectIdentifier,
@@ -56,7 +56,8 @@ impl Breakwater {
                 Err(refused) => failed.push(key_error(object, &refused)),
             }
         }
-        Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(done), errors: Some(failed), request_charged: None }))
+        let output = DeleteObjectsOutput { deleted: Some(done), errors: Some(failed), request_charged: None };
+        Ok(Rendered::answer(output, |_| DeleteObjectsOutput::default()))
     }
 }
 

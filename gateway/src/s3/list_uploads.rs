@@ -43,8 +43,7 @@ impl Breakwater {
             parts: Some(parts.into_iter().map(part_out).collect()),
             ..Default::default()
         };
-        let rendered = listing::with_references(&output);
-        Ok(Rendered::answer(output, rendered))
+        Ok(Rendered::answer(output, |_| Default::default()))
     }
 
     pub(super) async fn list_uploads_op(
@@ -87,8 +86,7 @@ impl Breakwater {
             encoding_type: names.echo(),
             request_charged: None,
         };
-        let rendered = listing::with_references(&output);
-        Ok(Rendered::answer(output, rendered))
+        Ok(Rendered::answer(output, |_| Default::default()))
     }
 }
 

@@ -71,10 +71,10 @@ impl Breakwater {
 struct Rendered(Bytes);
 
 impl Rendered {
-    /// `output` as it is, or, if it had to be rendered here, an empty one with the XML beside it.
-    fn answer<T: Default>(output: T, rendered: Option<Bytes>) -> S3Response<T> {
-        let Some(xml) = rendered else { return S3Response::new(output) };
-        let mut response = S3Response::new(T::default());
+    /// `output` as it is, or, if s3s could not write its XML, `bare` of it (what goes into headers) with the right XML beside it.
+    fn answer<T: s3s::xml::Serialize>(output: T, bare: impl FnOnce(T) -> T) -> S3Response<T> {
+        let Some(xml) = listing::with_references(&output) else { return S3Response::new(output) };
+        let mut response = S3Response::new(bare(output));
         response.extensions.insert(Rendered(xml));
         response
     }
