@@ -149,19 +149,7 @@ impl Oracle {
 
     pub fn apply(&mut self, op: &Op) -> Answer {
         match op {
-            Op::Put { key, content, attributes, if_none_match, if_match } => {
-                match (self.objects.get(key), if_match) {
-                    (Some(_), _) if *if_none_match => return error(412, "PreconditionFailed"),
-                    (Some(o), Some(tag)) if o.etag != *tag => return error(412, "PreconditionFailed"),
-                    (None, Some(_)) => return error(404, "NoSuchKey"),
-                    _ => {}
-                }
-                let body = content.bytes();
-                let etag = hex::encode(md5(&body));
-                let object = Object { body, etag: etag.clone(), attributes: attributes.clone(), tags: Vec::new(), parts: Vec::new() };
-                self.objects.insert(key.clone(), object);
-                Answer::Etag(etag)
-            }
+            Op::Put { key, content, attributes, if_none_match, if_match } => self.put(key, content, attributes, *if_none_match, if_match.as_deref()),
             Op::Get { key, range, if_match, if_none_match, part } => self.get(key, range.as_deref(), if_match, if_none_match, *part),
             Op::Head { key } => match self.objects.get(key) {
                 None => error(404, ""),
@@ -185,15 +173,7 @@ impl Oracle {
                 Answer::Done
             }
             Op::Part { slot, number, content } => self.part(*slot, *number, content.bytes()),
-            Op::PartCopy { slot, number, from, range } => {
-                let Some(source) = self.objects.get(from) else { return error(404, "NoSuchKey") };
-                let piece = match range {
-                    None => source.body.clone(),
-                    Some((first, last)) if *last < source.body.len() as u64 => source.body.slice(*first as usize..=*last as usize),
-                    Some(_) => return error(400, "InvalidArgument"),
-                };
-                self.part(*slot, *number, piece)
-            }
+            Op::PartCopy { slot, number, from, range } => self.part_copy(*slot, *number, from, *range),
             Op::Complete { slot, parts } => self.complete(*slot, parts),
             Op::Abort { slot } => match self.uploads.get_mut(*slot) {
                 Some(upload) if upload.open => {
@@ -278,6 +258,30 @@ impl Oracle {
         let etag = copy.etag.clone();
         self.objects.insert(to.to_owned(), copy);
         Answer::Etag(etag)
+    }
+
+    fn put(&mut self, key: &str, content: &Content, attributes: &Attributes, if_none_match: bool, if_match: Option<&str>) -> Answer {
+        match (self.objects.get(key), if_match) {
+            (Some(_), _) if if_none_match => return error(412, "PreconditionFailed"),
+            (Some(o), Some(tag)) if o.etag != *tag => return error(412, "PreconditionFailed"),
+            (None, Some(_)) => return error(404, "NoSuchKey"),
+            _ => {}
+        }
+        let body = content.bytes();
+        let etag = hex::encode(md5(&body));
+        let object = Object { body, etag: etag.clone(), attributes: attributes.clone(), tags: Vec::new(), parts: Vec::new() };
+        self.objects.insert(key.to_owned(), object);
+        Answer::Etag(etag)
+    }
+
+    fn part_copy(&mut self, slot: usize, number: i32, from: &str, range: Option<(u64, u64)>) -> Answer {
+        let Some(source) = self.objects.get(from) else { return error(404, "NoSuchKey") };
+        let piece = match range {
+            None => source.body.clone(),
+            Some((first, last)) if last < source.body.len() as u64 => source.body.slice(first as usize..=last as usize),
+            Some(_) => return error(400, "InvalidArgument"),
+        };
+        self.part(slot, number, piece)
     }
 
     fn part(&mut self, slot: usize, number: i32, body: Bytes) -> Answer {

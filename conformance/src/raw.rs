@@ -4,12 +4,17 @@
 //! the server's code: the two check one another.
 //! Not here: what the answers should be (`tests/bad_input.rs`).
 
+mod chunked;
+mod wire;
+
+pub use chunked::Chunked;
+pub use wire::{connect, exchange, read_response, send};
+
 use crate::server::Credential;
 use aws_lc_rs::{digest, hmac};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Payload hash of an empty body.
 pub const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -240,215 +245,6 @@ impl Signer {
     }
 }
 
-/// How an aws-chunked body is made.
-#[derive(Clone, Debug)]
-pub struct Chunked {
-    /// Sign every chunk (STREAMING-AWS4-HMAC-SHA256-PAYLOAD...) or none (STREAMING-UNSIGNED-PAYLOAD-TRAILER).
-    pub signed: bool,
-    /// `(name, value)` of a trailing checksum header.
-    pub trailer: Option<(String, String)>,
-    pub chunk_bytes: usize,
-    /// Spoils the signature of this chunk, counted from 0.
-    pub spoil_chunk: Option<usize>,
-    /// Spoils the signature of the trailer.
-    pub spoil_trailer: bool,
-    /// Leaves out the closing chunk of length 0 and all after it.
-    pub truncated: bool,
-    /// Value of x-amz-decoded-content-length where it is not the truth.
-    pub declared: Option<String>,
-}
-
-impl Chunked {
-    pub fn signed() -> Self {
-        Chunked { signed: true, trailer: None, chunk_bytes: 64 << 10, spoil_chunk: None, spoil_trailer: false, truncated: false, declared: None }
-    }
-
-    pub fn unsigned() -> Self {
-        Chunked { signed: false, ..Self::signed() }
-    }
-
-    pub fn trailer(mut self, name: &str, value: &str) -> Self {
-        self.trailer = Some((name.into(), value.into()));
-        self
-    }
-
-    fn payload(&self) -> &'static str {
-        match (self.signed, self.trailer.is_some()) {
-            (true, false) => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
-            (true, true) => "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
-            (false, _) => "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
-        }
-    }
-
-    /// Turns a plain PUT into a signed aws-chunked one.
-    pub fn request(&self, plain: Request, signer: &Signer, host: SocketAddr) -> Request {
-        let content = plain.body.clone();
-        let mut request = plain.body(b"").set_header("content-encoding", "aws-chunked");
-        let declared = self.declared.clone().unwrap_or_else(|| content.len().to_string());
-        request = request.set_header("x-amz-decoded-content-length", &declared);
-        if let Some((name, _)) = &self.trailer {
-            request = request.set_header("x-amz-trailer", name);
-        }
-        let mut request = request.signed_as(signer, host, self.payload());
-        let seed = request.headers.last().and_then(|(_, v)| v.rsplit_once("Signature=")).map(|(_, s)| s.to_owned()).unwrap_or_default();
-        request.body = self.frames(&content, signer, seed);
-        request
-    }
-
-    fn frames(&self, content: &[u8], signer: &Signer, seed: String) -> Vec<u8> {
-        let mut body = Vec::new();
-        let mut previous = seed;
-        let mut pieces: Vec<&[u8]> = content.chunks(self.chunk_bytes.max(1)).collect();
-        pieces.push(&[]);
-        for (n, piece) in pieces.iter().enumerate() {
-            if self.truncated && piece.is_empty() {
-                return body;
-            }
-            let mut line = format!("{:x}", piece.len());
-            if self.signed {
-                let text = format!(
-                    "AWS4-HMAC-SHA256-PAYLOAD\n{}\n{}\n{previous}\n{EMPTY_SHA256}\n{}",
-                    stamp(signer.time),
-                    signer.scope(),
-                    hex::encode(sha256(piece))
-                );
-                previous = signer.sign(&text);
-                let shown = if self.spoil_chunk == Some(n) { "0".repeat(64) } else { previous.clone() };
-                line.push_str(&format!(";chunk-signature={shown}"));
-            }
-            body.extend_from_slice(line.as_bytes());
-            body.extend_from_slice(b"\r\n");
-            if !piece.is_empty() {
-                body.extend_from_slice(piece);
-                body.extend_from_slice(b"\r\n");
-            }
-        }
-        if let Some((name, value)) = &self.trailer {
-            body.extend_from_slice(format!("{name}:{value}\r\n").as_bytes());
-            if self.signed {
-                let hash = hex::encode(sha256(format!("{name}:{value}\n").as_bytes()));
-                let text = format!("AWS4-HMAC-SHA256-TRAILER\n{}\n{}\n{previous}\n{hash}", stamp(signer.time), signer.scope());
-                let signature = if self.spoil_trailer { "0".repeat(64) } else { signer.sign(&text) };
-                body.extend_from_slice(format!("x-amz-trailer-signature:{signature}\r\n").as_bytes());
-            }
-        }
-        body.extend_from_slice(b"\r\n");
-        body
-    }
-}
-
-/// Sends bytes on a new connection and reads one answer.
-///
-/// # Errors
-/// No complete answer within 30 s.
-pub fn exchange(host: SocketAddr, wire: &[u8], head_request: bool) -> io::Result<Response> {
-    let mut stream = connect(host)?;
-    // A server that refuses early may close before it read all; its answer is what counts.
-    let sent = stream.write_all(wire);
-    match read_response(&mut stream, head_request) {
-        Ok(response) => Ok(response),
-        Err(e) => sent.and(Err(e)),
-    }
-}
-
-/// Signs with the defaults, sends, reads.
-pub fn send(host: SocketAddr, credential: &Credential, request: Request) -> io::Result<Response> {
-    let head = request.method == "HEAD";
-    exchange(host, &request.signed(credential, host).wire(), head)
-}
-
-pub fn connect(host: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&host, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(30)))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-/// Reads one answer; 100 Continue is skipped.
-pub fn read_response(stream: &mut impl Read, head_request: bool) -> io::Result<Response> {
-    let mut bytes = Vec::new();
-    loop {
-        let response = read_one(stream, &mut bytes, head_request)?;
-        if response.status != 100 {
-            return Ok(response);
-        }
-    }
-}
-
-fn fill(stream: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
-    let mut buffer = [0u8; 16 << 10];
-    let read = stream.read(&mut buffer)?;
-    bytes.extend_from_slice(&buffer[..read]);
-    Ok(read)
-}
-
-fn cut_off() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended inside the answer")
-}
-
-fn read_one(stream: &mut impl Read, bytes: &mut Vec<u8>, head_request: bool) -> io::Result<Response> {
-    let end = loop {
-        if let Some(at) = crate::server::find(bytes, b"\r\n\r\n") {
-            break at;
-        }
-        if fill(stream, bytes)? == 0 {
-            return Err(cut_off());
-        }
-    };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    bytes.drain(..end + 4);
-    let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|l| l.split_whitespace().nth(1)?.parse().ok()).ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
-    let headers: Vec<(String, String)> =
-        lines.filter_map(|l| l.split_once(':')).map(|(n, v)| (n.trim().to_lowercase(), v.trim().to_owned())).collect();
-    let mut response = Response { status, headers, body: Vec::new() };
-    if head_request || status == 204 || status == 304 || status < 200 {
-        return Ok(response);
-    }
-    if response.header("transfer-encoding").is_some_and(|v| v.contains("chunked")) {
-        response.body = read_chunked(stream, bytes)?;
-    } else if let Some(length) = response.header("content-length").and_then(|v| v.parse::<usize>().ok()) {
-        while bytes.len() < length {
-            if fill(stream, bytes)? == 0 {
-                return Err(cut_off());
-            }
-        }
-        response.body = bytes.drain(..length).collect();
-    } else {
-        while fill(stream, bytes)? != 0 {}
-        response.body = std::mem::take(bytes);
-    }
-    Ok(response)
-}
-
-fn read_chunked(stream: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    loop {
-        let at = loop {
-            if let Some(at) = crate::server::find(bytes, b"\r\n") {
-                break at;
-            }
-            if fill(stream, bytes)? == 0 {
-                return Err(cut_off());
-            }
-        };
-        let line = String::from_utf8_lossy(&bytes[..at]).into_owned();
-        let length = usize::from_str_radix(line.split(';').next().unwrap_or("").trim(), 16).map_err(|e| io::Error::other(format!("{e}: {line:?}")))?;
-        bytes.drain(..at + 2);
-        while bytes.len() < length + 2 {
-            if fill(stream, bytes)? == 0 {
-                return Err(cut_off());
-            }
-        }
-        body.extend(bytes.drain(..length));
-        bytes.drain(..2);
-        if length == 0 {
-            return Ok(body);
-        }
-    }
-}
-
 pub fn sha256(bytes: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
 }
@@ -522,6 +318,7 @@ fn civil(days: i64) -> (i64, u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_stamp_is_the_date_in_basic_form() {
