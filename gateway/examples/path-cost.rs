@@ -67,7 +67,13 @@ async fn measure(folder: &std::path::Path, mib: usize, streams: &[usize]) -> Res
 }
 
 async fn introduce(metadata: &dyn Metadata, keys: &Keys) -> Result<BucketId, Failure> {
-    let tenant = TenantRecord { id: TENANT, name: "cost".into(), secrets: vec![keys.new_tenant_secret(TENANT)?], created: UnixMs(0), revoked: false };
+    let tenant = TenantRecord {
+        id: TENANT,
+        name: "cost".into(),
+        secrets: vec![keys.new_tenant_secret(TENANT)?],
+        created: UnixMs(0),
+        revoked: false,
+    };
     let bucket = BucketRecord {
         id: BucketId(0),
         name: "cost".into(),
@@ -94,7 +100,11 @@ async fn one(path: &Arc<DataPath>, bucket: BucketId, mib: usize, n: usize) -> Re
         let mut tasks = Vec::new();
         for i in 0..n {
             let mut body = body(&noise, mib, (n * 1_000 + i) as u64);
-            tasks.push(tokio::spawn(async move { while let Some(piece) = body.next().await { black_box(piece.ok()); } }));
+            tasks.push(tokio::spawn(async move {
+                while let Some(piece) = body.next().await {
+                    black_box(piece.ok());
+                }
+            }));
         }
         for task in tasks {
             task.await?;
@@ -160,13 +170,22 @@ async fn small(path: &Arc<DataPath>, bucket: BucketId, len: usize, count: usize)
     let micros = (cpu() - cpu0).as_secs_f64() * 1e6 / count as f64;
     println!(
         "PUT {len} bytes, 16 at once: {:.0} a second, p50 {:?}, p99 {:?}, {micros:.0} us of CPU each",
-        count as f64 / seconds, latencies[count / 2], latencies[count * 99 / 100]
+        count as f64 / seconds,
+        latencies[count / 2],
+        latencies[count * 99 / 100]
     );
     Ok(())
 }
 
 async fn put(path: &DataPath, bucket: BucketId, key: String, len: u64, body: BodyStream) -> Result<Body, Failure> {
-    let request = BodyRequest { tenant: TENANT, chunk_bytes: 1 << 20, declared_len: Some(len), max_len: 1 << 40, checksums: Vec::new(), inline_allowed: true };
+    let request = BodyRequest {
+        tenant: TENANT,
+        chunk_bytes: 1 << 20,
+        declared_len: Some(len),
+        max_len: 1 << 40,
+        checksums: Vec::new(),
+        inline_allowed: true,
+    };
     let stored = path.store(request, body).await?;
     let out = stored.body();
     let head = VersionHead {
@@ -213,7 +232,12 @@ fn noise(len: usize) -> Bytes {
 
 fn report(what: &str, n: usize, gib: f64, cpu: Duration, wall: Duration) {
     let (cpu, wall) = (cpu.as_secs_f64(), wall.as_secs_f64());
-    println!("{what} with {n} streams: {:.0} ms of CPU a GiB, {:.0} MiB/s, peak RSS {} MiB", cpu * 1_000.0 / gib, gib * 1_024.0 / wall, peak_rss_mib());
+    println!(
+        "{what} with {n} streams: {:.0} ms of CPU a GiB, {:.0} MiB/s, peak RSS {} MiB",
+        cpu * 1_000.0 / gib,
+        gib * 1_024.0 / wall,
+        peak_rss_mib()
+    );
 }
 
 /// CPU of this process so far, user and system.
@@ -260,8 +284,8 @@ fn put_primitives(streams: usize) -> f64 {
         black_box(states);
     });
     let plain = &data[0];
-    let id = per_gib(64, 1, || drop(black_box(blake3::keyed_hash(&[1; 32], plain))));
-    let roots = per_gib(64, 1, || (0..6).for_each(|_| drop(black_box(blake3::hash(&plain[..256 << 10])))));
+    let id = per_gib(64, 1, || _ = black_box(blake3::keyed_hash(&[1; 32], plain)));
+    let roots = per_gib(64, 1, || (0..6).for_each(|_| _ = black_box(blake3::hash(&plain[..256 << 10]))));
     let mut copy = vec![0u8; MIB];
     let receive = per_gib(64, 1, || black_box(&mut copy).copy_from_slice(plain));
     let key = || aws_lc_rs::aead::LessSafeKey::new(aws_lc_rs::aead::UnboundKey::new(&aws_lc_rs::aead::AES_256_GCM, &[1; 32]).unwrap());
@@ -275,13 +299,15 @@ fn put_primitives(streams: usize) -> f64 {
     // What a disk must at least do with six shards of a quarter MiB: write them.
     let mut file = tempfile::tempfile().unwrap();
     let write = per_gib(16, 1, || (0..6).for_each(|_| std::io::Write::write_all(&mut file, &plain[..256 << 10]).unwrap()));
-    println!("  md5 {md5:.0}, chunk id {id:.0}, shard roots {roots:.0}, receive copy {receive:.0}, seal {seal:.0}, code {code:.0}, write {write:.0}");
+    println!(
+        "  md5 {md5:.0}, chunk id {id:.0}, shard roots {roots:.0}, receive copy {receive:.0}, seal {seal:.0}, code {code:.0}, write {write:.0}"
+    );
     md5 + id + roots + receive + seal + code + write
 }
 
 fn get_primitives() -> f64 {
     let plain = noise(MIB);
-    let hash = per_gib(64, 1, || drop(black_box(blake3::keyed_hash(&[1; 32], &plain))));
+    let hash = per_gib(64, 1, || _ = black_box(blake3::keyed_hash(&[1; 32], &plain)));
     let mut copy = vec![0u8; MIB];
     let join = per_gib(64, 1, || black_box(&mut copy).copy_from_slice(&plain));
     let key = || aws_lc_rs::aead::LessSafeKey::new(aws_lc_rs::aead::UnboundKey::new(&aws_lc_rs::aead::AES_256_GCM, &[1; 32]).unwrap());

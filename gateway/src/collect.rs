@@ -160,7 +160,8 @@ pub(crate) async fn run(core: Arc<Core>) {
 
 async fn cycle(core: &Core, patience: &mut Patience, grace: Duration) -> Result<Collected, WriteError> {
     let time = now();
-    let mut done = Collected { aborted: reap(core, |writer, renewed| is_stale(core, writer, renewed, time)).await?, ..Collected::default() };
+    let mut done =
+        Collected { aborted: reap(core, |writer, renewed| is_stale(core, writer, renewed, time)).await?, ..Collected::default() };
     done.released = release(core).await?;
     condemn(core, time).await?;
     done.begun = begin_delete(core, UnixMs(time.0.saturating_sub(millis(grace)))).await?;
@@ -191,8 +192,11 @@ async fn reap(core: &Core, over: impl Fn(WriterId, UnixMs) -> bool) -> Result<u6
         let Some(last) = intents.last() else { return Ok(aborted) };
         after = Some(last.0);
         let out_of_time = |renewed: UnixMs| now().0.saturating_sub(renewed.0) > ttl;
-        let stale = intents.iter().filter(|(version, writer, renewed)| over(*writer, *renewed) && (!core.intents.is_open(*version) || out_of_time(*renewed)));
-        let commands: Vec<Command> = stale.map(|(version, ..)| Command::Namespace(NamespaceCommand::AbortIntent { version: *version })).collect();
+        let stale = intents
+            .iter()
+            .filter(|(version, writer, renewed)| over(*writer, *renewed) && (!core.intents.is_open(*version) || out_of_time(*renewed)));
+        let commands: Vec<Command> =
+            stale.map(|(version, ..)| Command::Namespace(NamespaceCommand::AbortIntent { version: *version })).collect();
         if !commands.is_empty() {
             aborted += commands.len() as u64;
             metric::INTENTS_ABORTED.inc_by(commands.len() as u64);
@@ -210,7 +214,8 @@ async fn release(core: &Core) -> Result<u64, WriteError> {
         let Answer::Namespace(NamespaceAnswer::Outbox(entries)) = core.metadata.query(Query::Namespace(query)).await? else {
             return Err(unexpected("Outbox", &"something else"));
         };
-        let (free, held): (Vec<OutboxEntry>, Vec<OutboxEntry>) = entries.into_iter().partition(|entry| core.readers.begin_release(entry.version));
+        let (free, held): (Vec<OutboxEntry>, Vec<OutboxEntry>) =
+            entries.into_iter().partition(|entry| core.readers.begin_release(entry.version));
         let outcome = if free.is_empty() { Ok(()) } else { release_these(core, &free).await };
         core.readers.end_release(free.iter().map(|entry| entry.version));
         outcome?;
@@ -308,7 +313,8 @@ async fn delete(core: &Core, patience: &mut Patience) -> Result<(u64, u64), Writ
         let by_node = shards_by_node(&records);
         let silent = trash(core, &by_node, patience).await;
         let waits = |record: &ChunkRecord| holders(record).any(|node| silent.contains(&node));
-        let done: Vec<(ChunkId, Gen)> = records.iter().filter(|(_, record)| !waits(record)).map(|(chunk, record)| (*chunk, record.generation)).collect();
+        let done: Vec<(ChunkId, Gen)> =
+            records.iter().filter(|(_, record)| !waits(record)).map(|(chunk, record)| (*chunk, record.generation)).collect();
         if done.is_empty() {
             return Ok((deleted, records.len() as u64));
         }

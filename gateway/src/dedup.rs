@@ -19,7 +19,12 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 pub const RESERVE_STEP: usize = 256;
 
 /// Reserves `chunks` for `intent` in one round; one outcome a chunk, in order. The index must not be asked for none.
-pub async fn reserve(metadata: &dyn Metadata, intent: &Intent, chunks: Vec<ChunkId>, now: UnixMs) -> Result<Vec<ReserveOutcome>, WriteError> {
+pub async fn reserve(
+    metadata: &dyn Metadata,
+    intent: &Intent,
+    chunks: Vec<ChunkId>,
+    now: UnixMs,
+) -> Result<Vec<ReserveOutcome>, WriteError> {
     let version = intent.version;
     let count = chunks.len();
     let commands = vec![intent.fence(now), Command::Chunk(ChunkCommand::Reserve { version, chunks })];

@@ -100,7 +100,13 @@ mod tests {
     async fn the_digests_of_a_known_text_are_the_published_ones_however_it_is_cut() {
         let lanes = Lanes::start().unwrap();
         let compute = Arc::new(Compute::start(1).unwrap());
-        let all = [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Crc64Nvme, ChecksumAlgorithm::Sha1, ChecksumAlgorithm::Sha256];
+        let all = [
+            ChecksumAlgorithm::Crc32,
+            ChecksumAlgorithm::Crc32c,
+            ChecksumAlgorithm::Crc64Nvme,
+            ChecksumAlgorithm::Sha1,
+            ChecksumAlgorithm::Sha256,
+        ];
         for cut in [0, 1, 4, 9] {
             let text = Bytes::from_static(b"123456789");
             let digester = Digester::new(&lanes, &compute, &all);

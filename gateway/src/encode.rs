@@ -35,7 +35,15 @@ pub fn encode(coder: &Coder, keys: &EpochKeys, id: ChunkId, plain: &[u8]) -> Enc
         m: coder.m() as u8,
     };
     let shards = Stage::Encode.time(|| coder.encode(chunk.sealed));
-    let shards = Stage::Root.time(|| shards.into_iter().map(|shard| { let root = root(&shard); (shard, root) }).collect());
+    let shards = Stage::Root.time(|| {
+        shards
+            .into_iter()
+            .map(|shard| {
+                let root = root(&shard);
+                (shard, root)
+            })
+            .collect()
+    });
     Encoded { sealed, shards }
 }
 

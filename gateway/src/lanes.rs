@@ -118,16 +118,38 @@ impl Drop for Lanes {
 fn run(shared: &Shared) {
     let engine = Md5Many::new();
     let mut jobs: Vec<Job> = Vec::with_capacity(STREAMS);
-    while gather(shared, &mut jobs) {
+    let mut company = Company::default();
+    while gather(shared, &mut jobs, &mut company) {
         LANES_SHARED.observe(jobs.len() as f64);
         Stage::Md5.time(|| pass(engine, &mut jobs));
     }
 }
 
+/// Whether waiting for company has paid lately. Slow clients count as bodies under way and bring nothing: each time nobody came,
+/// the next wait is twice as far off.
+#[derive(Default)]
+struct Company {
+    skip: u32,
+    vain: u32,
+}
+
+impl Company {
+    fn is_expected(&mut self) -> bool {
+        self.skip = self.skip.saturating_sub(1);
+        self.skip == 0
+    }
+
+    fn came(&mut self, somebody: bool) {
+        self.vain = if somebody { 0 } else { (self.vain + 1).min(6) };
+        self.skip = if somebody { 0 } else { 1 << self.vain };
+    }
+}
+
 /// Fills `jobs` up with what waits; blocks if there is nothing at all. False: stopped, and nothing is left.
-fn gather(shared: &Shared, jobs: &mut Vec<Job>) -> bool {
+fn gather(shared: &Shared, jobs: &mut Vec<Job>, company: &mut Company) -> bool {
     let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
     let mut until = None;
+    let mut alone = 0;
     loop {
         while let Some(job) = (jobs.len() < STREAMS).then(|| queue.waiting.pop_front()).flatten() {
             if !job.done.is_closed() {
@@ -145,11 +167,21 @@ fn gather(shared: &Shared, jobs: &mut Vec<Job>) -> bool {
         let expected = shared.streams.load(Ordering::Relaxed).min(STREAMS);
         let fresh = jobs.iter().all(|job| job.at == 0 && !job.urgent);
         if jobs.len() >= expected || !fresh || queue.stopped {
+            if until.is_some() {
+                company.came(jobs.len() > alone);
+            }
             return true;
+        }
+        if until.is_none() {
+            if !company.is_expected() {
+                return true;
+            }
+            alone = jobs.len();
         }
         let deadline = *until.get_or_insert_with(|| Instant::now() + LINGER);
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
+            company.came(jobs.len() > alone);
             return true;
         }
         queue = shared.arrived.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -239,7 +271,13 @@ mod tests {
             let mut jobs: Vec<Job> = Vec::new();
             let start = Instant::now();
             for _ in 0..4 {
-                jobs.extend(data[..n].iter().map(|d| Job { state: Md5State::new(), data: d.clone(), at: 0, urgent: false, done: oneshot::channel().0 }));
+                jobs.extend(data[..n].iter().map(|d| Job {
+                    state: Md5State::new(),
+                    data: d.clone(),
+                    at: 0,
+                    urgent: false,
+                    done: oneshot::channel().0,
+                }));
                 while !jobs.is_empty() {
                     pass(engine, &mut jobs);
                 }

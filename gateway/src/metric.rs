@@ -149,7 +149,11 @@ counter!(READ_FAILURES, "breakwater_path_unreadable_chunks_total", "Chunk reads 
 counter!(COLLECTED, "breakwater_collector_chunks_deleted_total", "Chunks whose shards were trashed and whose record was forgotten");
 counter!(CONDEMNED, "breakwater_collector_chunks_condemned_total", "Chunks without references that began their grace");
 counter!(OUTBOX_DONE, "breakwater_collector_versions_released_total", "Terminal versions whose references were dropped");
-counter!(INTENTS_ABORTED, "breakwater_collector_intents_aborted_total", "Unfinished writes aborted, of this writer, of dead ones, or out of time");
+counter!(
+    INTENTS_ABORTED,
+    "breakwater_collector_intents_aborted_total",
+    "Unfinished writes aborted, of this writer, of dead ones, or out of time"
+);
 counter!(REPAIRED, "breakwater_repair_shards_total", "Owed shards delivered");
 counter!(REPAIR_FAILURES, "breakwater_repair_failures_total", "Owed shards that could not be delivered this time");
 counter!(ORPHANS, "breakwater_sweep_orphan_shards_total", "Shards trashed because the index proved that nobody refers to them");
@@ -185,14 +189,32 @@ pub static LANES_SHARED: LazyLock<Histogram> = LazyLock::new(|| {
 /// Makes every family appear, at zero, before the first request.
 pub fn declare() {
     let counters = [
-        &BYTES_IN, &BYTES_OUT, &CHUNKS_NEW, &DEDUP_HITS, &DEDUP_SAVED, &PLAIN_BYTES, &SEALED_BYTES, &STORED_BYTES, &INLINE_BODIES, &SHARDS_OWED,
-        &QUORUM_FAILURES, &HEDGES, &DECODES, &READ_FAILURES, &COLLECTED, &CONDEMNED, &OUTBOX_DONE, &INTENTS_ABORTED, &REPAIRED, &REPAIR_FAILURES,
-        &ORPHANS, &SWEEP_HALTS,
+        &BYTES_IN,
+        &BYTES_OUT,
+        &CHUNKS_NEW,
+        &DEDUP_HITS,
+        &DEDUP_SAVED,
+        &PLAIN_BYTES,
+        &SEALED_BYTES,
+        &STORED_BYTES,
+        &INLINE_BODIES,
+        &SHARDS_OWED,
+        &QUORUM_FAILURES,
+        &HEDGES,
+        &DECODES,
+        &READ_FAILURES,
+        &COLLECTED,
+        &CONDEMNED,
+        &OUTBOX_DONE,
+        &INTENTS_ABORTED,
+        &REPAIRED,
+        &REPAIR_FAILURES,
+        &ORPHANS,
+        &SWEEP_HALTS,
     ];
     counters.iter().for_each(|counter| counter.inc_by(0));
-    let gauges = [
-        &CHUNKS, &CHUNK_REFERENCES, &CHUNKS_OWED, &DURABLE_PLAIN, &DURABLE_SEALED, &WRITE_MEMORY_FREE, &READ_MEMORY_FREE, &WRITES_OPEN,
-    ];
+    let gauges =
+        [&CHUNKS, &CHUNK_REFERENCES, &CHUNKS_OWED, &DURABLE_PLAIN, &DURABLE_SEALED, &WRITE_MEMORY_FREE, &READ_MEMORY_FREE, &WRITES_OPEN];
     gauges.iter().for_each(|gauge| gauge.add(0));
     for fault in ["missing", "damaged", "wrong_root", "unavailable"] {
         READ_DAMAGE.with_label_values(&[fault]).inc_by(0);

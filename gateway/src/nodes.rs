@@ -117,7 +117,12 @@ impl Nodes {
 
     fn look_again(&self, view: &mut View) {
         if self.links.iter().zip(view.all.iter()).any(|(link, node)| link.id() != node.id) {
-            let all: Vec<Arc<Node>> = self.links.iter().zip(view.all.iter()).map(|(link, was)| if link.id() == was.id { was.clone() } else { node(link) }).collect();
+            let all: Vec<Arc<Node>> = self
+                .links
+                .iter()
+                .zip(view.all.iter())
+                .map(|(link, was)| if link.id() == was.id { was.clone() } else { node(link) })
+                .collect();
             let gone: Vec<NodeId> = view.all.iter().map(|was| was.id).filter(|id| all.iter().all(|node| node.id != *id)).collect();
             view.replaced.extend(gone);
             view.all = Arc::new(all);

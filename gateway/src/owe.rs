@@ -138,7 +138,9 @@ async fn not_given(core: &Core) -> Result<Vec<NodeId>, WriteError> {
         return Ok(Vec::new());
     }
     match core.metadata.query(Query::Root(RootQuery::Nodes)).await? {
-        Answer::Root(RootAnswer::Nodes(nodes)) => Ok(nodes.into_iter().map(|node| node.id).filter(|id| core.nodes.get(*id).is_none()).collect()),
+        Answer::Root(RootAnswer::Nodes(nodes)) => {
+            Ok(nodes.into_iter().map(|node| node.id).filter(|id| core.nodes.get(*id).is_none()).collect())
+        }
         other => Err(unexpected("Nodes", &other)),
     }
 }
@@ -157,7 +159,10 @@ async fn owe_all_of(core: &Core, nodes: &HashSet<NodeId>) -> Result<(), WriteErr
             let places = record.placement.iter().flat_map(|placement| placement.shards.iter().enumerate());
             for (index, place) in places {
                 if let Some(place) = place.filter(|place| nodes.contains(&place.node)) {
-                    found.insert((ShardName { chunk: *chunk, generation: record.generation, index: ShardIndex(index as u8), tag: place.tag }, place.node));
+                    found.insert((
+                        ShardName { chunk: *chunk, generation: record.generation, index: ShardIndex(index as u8), tag: place.tag },
+                        place.node,
+                    ));
                 }
             }
         }
@@ -212,7 +217,8 @@ fn errands(core: &Core, chunk: ChunkId, record: &ChunkRecord) -> (Vec<Errand>, u
     let mut out = Vec::new();
     let mut waiting = 0;
     for index in 0..placement.shards.len() {
-        let target = record.targets.iter().find(|(at, node, _)| usize::from(at.0) == index && usable(*node) && !kept.contains(&Some(*node)));
+        let target =
+            record.targets.iter().find(|(at, node, _)| usize::from(at.0) == index && usable(*node) && !kept.contains(&Some(*node)));
         match (kept[index], target, choice.shards.get(index).copied().flatten()) {
             // A target of a placed index is a copy somebody began: finished, it is placed instead.
             (_, Some((_, node, tag)), _) => out.push(Errand { index, node: *node, tag: Some(*tag) }),

@@ -324,7 +324,11 @@ async fn run_ahead(mut plan: Plan, client: mpsc::Sender<Result<Part, ReadError>>
     }
 }
 
-async fn hand_over_then_fail(ahead: VecDeque<(Abort<Result<Bytes, ReadError>>, Share)>, client: mpsc::Sender<Result<Part, ReadError>>, error: ReadError) {
+async fn hand_over_then_fail(
+    ahead: VecDeque<(Abort<Result<Bytes, ReadError>>, Share)>,
+    client: mpsc::Sender<Result<Part, ReadError>>,
+    error: ReadError,
+) {
     for (mut task, memory) in ahead {
         let part = task.finish().await.map(|data| Part { data, memory });
         let failed = part.is_err();

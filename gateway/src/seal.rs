@@ -85,7 +85,15 @@ pub fn open(keys: &EpochKeys, id: ChunkId, codec: Codec, len: u32, sealed: Vec<u
 }
 
 /// Encrypts `message`, which is the plaintext of `len` bytes or what it was compressed to.
-fn encrypt(engine: Engine, keys: &EpochKeys, id: ChunkId, codec: Codec, len: u32, message: &[u8], room: impl Fn(usize) -> usize) -> SealedChunk {
+fn encrypt(
+    engine: Engine,
+    keys: &EpochKeys,
+    id: ChunkId,
+    codec: Codec,
+    len: u32,
+    message: &[u8],
+    room: impl Fn(usize) -> usize,
+) -> SealedChunk {
     let nonce = match codec {
         Codec::Plain => [0; NONCE],
         Codec::Zstd => message_nonce(keys, message),
@@ -100,7 +108,9 @@ fn encrypt(engine: Engine, keys: &EpochKeys, id: ChunkId, codec: Codec, len: u32
         Engine::AwsLc => {
             sealed.resize(total, 0);
             let (cipher, tag) = sealed[start..].split_at_mut(message.len());
-            let key = aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, &key).unwrap_or_else(|_| unreachable!("a key of 32 bytes")));
+            let key = aead::LessSafeKey::new(
+                aead::UnboundKey::new(&aead::AES_256_GCM, &key).unwrap_or_else(|_| unreachable!("a key of 32 bytes")),
+            );
             let nonce = aead::Nonce::assume_unique_for_key(nonce);
             let done = key.seal_out_of_place_scatter(nonce, aead::Aad::from(aad), message, cipher, &[], tag);
             done.unwrap_or_else(|_| unreachable!("the buffers fit and the message is under 64 GiB"));

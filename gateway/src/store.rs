@@ -72,7 +72,12 @@ pub async fn store(nodes: &Nodes, target: Target, encoded: Encoded) -> Result<Qu
             }
         }
         if acked >= usize::from(quorum) && patience.is_none() {
-            let waiting_on_late = choice.shards.iter().zip(&places).filter(|(_, place)| place.is_none()).all(|(id, _)| id.and_then(|id| nodes.get(id)).is_none_or(|node| node.is_late()));
+            let waiting_on_late = choice
+                .shards
+                .iter()
+                .zip(&places)
+                .filter(|(_, place)| place.is_none())
+                .all(|(id, _)| id.and_then(|id| nodes.get(id)).is_none_or(|node| node.is_late()));
             let longer = if waiting_on_late { STRAGGLER_LATE } else { (start.elapsed() * 4).clamp(STRAGGLER_LEAST, STRAGGLER_MOST) };
             patience = Some(tokio::time::Instant::now() + longer);
         }

@@ -168,7 +168,8 @@ impl DataPath {
 
 fn check_chunk_bytes(chunk_bytes: u32) -> Result<(), WriteError> {
     let fits = (limit::CHUNK_MIN_BYTES..=limit::CHUNK_MAX_BYTES).contains(&chunk_bytes) && chunk_bytes.is_power_of_two();
-    fits.then_some(()).ok_or_else(|| WriteError::Unavailable { reason: format!("the bucket's chunk size of {chunk_bytes} bytes is not one") })
+    fits.then_some(())
+        .ok_or_else(|| WriteError::Unavailable { reason: format!("the bucket's chunk size of {chunk_bytes} bytes is not one") })
 }
 
 /// A small body: sealed like a chunk, kept in the version's record.
@@ -202,7 +203,13 @@ struct Done {
     upload: Option<(Confirmation, Arc<Flight>)>,
 }
 
-async fn in_chunks(core: &Arc<Core>, keys: Arc<EpochKeys>, cutter: Cutter, digester: Digester, first: Option<Chunk>) -> Result<StoredBody, WriteError> {
+async fn in_chunks(
+    core: &Arc<Core>,
+    keys: Arc<EpochKeys>,
+    cutter: Cutter,
+    digester: Digester,
+    first: Option<Chunk>,
+) -> Result<StoredBody, WriteError> {
     let intent = core.intents.begin().map_err(|e| WriteError::Unavailable { reason: e.to_string() })?;
     let version = intent.version;
     let (reservations, answers) = Reservations::new();
@@ -224,7 +231,13 @@ struct Written {
 }
 
 /// Keeps a window of chunks in flight and gathers them in order.
-async fn run_window(write: Write, intent: &Intent, cutter: Cutter, digester: Digester, first: Option<Chunk>) -> Result<Written, WriteError> {
+async fn run_window(
+    write: Write,
+    intent: &Intent,
+    cutter: Cutter,
+    digester: Digester,
+    first: Option<Chunk>,
+) -> Result<Written, WriteError> {
     let core = write.core.clone();
     let write = Arc::new(write);
     let rest = futures::stream::try_unfold(cutter, |mut cutter| async move { Ok(cutter.next().await?.map(|chunk| (chunk, cutter))) });

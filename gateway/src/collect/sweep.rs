@@ -142,7 +142,9 @@ pub(crate) async fn records(core: &Core, names: &[ShardName]) -> Result<HashMap<
     chunks.sort_unstable();
     chunks.dedup();
     match core.metadata.query(Query::Chunk(ChunkQuery::Records(chunks.clone()))).await? {
-        Answer::Chunk(ChunkAnswer::Records(records)) => Ok(chunks.into_iter().zip(records).filter_map(|(chunk, record)| Some((chunk, record?))).collect()),
+        Answer::Chunk(ChunkAnswer::Records(records)) => {
+            Ok(chunks.into_iter().zip(records).filter_map(|(chunk, record)| Some((chunk, record?))).collect())
+        }
         other => Err(unexpected("Records", &other)),
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::path::fake::{CHUNK, Mood, TENANT, noise, quiet, rig, rig_with};
 use crate::path::Settings;
+use crate::path::fake::{CHUNK, Mood, TENANT, noise, quiet, rig, rig_with};
 
 #[tokio::test]
 async fn deleted_and_overwritten_objects_give_everything_back() {
@@ -96,7 +96,7 @@ async fn an_index_that_was_lost_does_not_take_the_shards_with_it() {
 async fn the_intents_of_a_dead_writer_are_aborted_at_the_next_start_and_those_of_the_living_are_not() {
     let rig = rig().await;
     let dead = rig.store(&noise(CHUNK as usize, 7)).await.unwrap();
-    std::mem::forget(dead);
+    let _dead = std::mem::ManuallyDrop::new(dead);
     assert_eq!(rig.intents().await, 1);
     let next = rig.restart(Settings { only_gateway: true, collect_interval: Duration::from_secs(3_600), ..quiet() });
     for _ in 0..100 {

@@ -57,7 +57,8 @@ async fn a_body_in_one_piece_is_not_copied() {
 
 #[tokio::test]
 async fn a_body_shorter_or_longer_than_declared_is_refused() {
-    for (declared, lens) in [(10, vec![4, 5]), (10, vec![4, 7]), (256, vec![256, 1]), (256, vec![255]), (0, vec![1]), (300, vec![256, 45])] {
+    for (declared, lens) in [(10, vec![4, 5]), (10, vec![4, 7]), (256, vec![256, 1]), (256, vec![255]), (0, vec![1]), (300, vec![256, 45])]
+    {
         let got: usize = lens.iter().sum();
         let pieces = lens.iter().map(|len| Ok(Bytes::from(vec![0; *len]))).collect();
         match all(cutter(&request(256, Some(declared), 1 << 20), pieces)).await {

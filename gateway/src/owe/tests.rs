@@ -1,6 +1,6 @@
 use super::*;
-use crate::path::fake::{CHUNK, Mood, noise, quiet, rig, rig_with};
 use crate::path::Settings;
+use crate::path::fake::{CHUNK, Mood, noise, quiet, rig, rig_with};
 
 #[tokio::test]
 async fn an_owed_shard_is_delivered_when_its_node_is_back() {
@@ -32,7 +32,8 @@ async fn damage_found_by_a_read_is_made_good() {
         // A read asks for data shards first: what is wrong with parity it need not notice.
         let _ = rig.get("k", 0..data.len() as u64).await.unwrap();
         rig.nodes[1].set(Mood::Well);
-        let whole = rig.records().await.iter().all(|(_, record)| record.placement.as_ref().is_some_and(|p| p.shards.iter().all(Option::is_some)));
+        let whole =
+            rig.records().await.iter().all(|(_, record)| record.placement.as_ref().is_some_and(|p| p.shards.iter().all(Option::is_some)));
         if whole && rig.nodes[0].count() >= 2 && rig.totals().await.owed == 0 {
             break;
         }
@@ -83,7 +84,8 @@ async fn a_target_left_by_a_crash_is_taken_up() {
     tokio::time::sleep(Duration::from_millis(60)).await;
     let (chunk, record) = rig.records().await.remove(0);
     let index = record.placement.as_ref().unwrap().shards.iter().position(Option::is_none).unwrap();
-    let command = ChunkCommand::ReserveTarget { chunk, generation: record.generation, index: ShardIndex(index as u8), node: rig.nodes[4].id };
+    let command =
+        ChunkCommand::ReserveTarget { chunk, generation: record.generation, index: ShardIndex(index as u8), node: rig.nodes[4].id };
     assert!(matches!(propose_one(&rig.path.core, command).await.unwrap(), Reply::Target(_)));
     assert_eq!(rig.path.repair_now().await.unwrap().shards, 1);
     let (_, record) = rig.records().await.remove(0);
@@ -96,7 +98,12 @@ async fn what_lay_on_a_disk_that_was_replaced_before_the_start_is_made_again() {
     let rig = rig_with(quiet(), 6).await;
     let data = noise(3 * CHUNK as usize, 6);
     for node in &rig.nodes {
-        let record = spine::wire::root::NodeRecord { id: node.id, machine: node.id.to_string(), zone: String::new(), first_seen: spine::id::UnixMs(0) };
+        let record = spine::wire::root::NodeRecord {
+            id: node.id,
+            machine: node.id.to_string(),
+            zone: String::new(),
+            first_seen: spine::id::UnixMs(0),
+        };
         let batch = Batch { chain: Chain::Independent, commands: vec![Command::Root(spine::wire::root::RootCommand::NoteNode(record))] };
         rig.path.metadata().propose(batch).await.unwrap();
     }

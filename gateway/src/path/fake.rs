@@ -9,7 +9,9 @@ use metadata::machine;
 use metadata::table::memory::MemoryTable;
 use spine::id::{BucketId, NodeId, Seq, TenantId, UnixMs};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ShardName, Totals};
-use spine::wire::namespace::{Attributes, Body, Condition, Etag, Manifest, NamespaceAnswer, NamespaceCommand, NamespaceQuery, NewVersion, VersionBody, VersionHead};
+use spine::wire::namespace::{
+    Attributes, Body, Condition, Etag, Manifest, NamespaceAnswer, NamespaceCommand, NamespaceQuery, NewVersion, VersionBody, VersionHead,
+};
 use spine::wire::root::{BucketRecord, RootCommand, TenantRecord, Versioning};
 use spine::wire::shard::{NodeError, NodeState, NodeStatus, ShardHeader, StorageNode};
 use spine::wire::{Answer, Batch, Chain, Command, Metadata, MetadataError, Query, Reply};
@@ -197,7 +199,15 @@ pub async fn rig() -> Rig {
 pub async fn rig_with(settings: Settings, nodes: u8) -> Rig {
     let metadata = Arc::new(FakeMetadata::default());
     let nodes: Vec<Arc<FakeNode>> = (1..=nodes)
-        .map(|i| Arc::new(FakeNode { id: NodeId([i; 32]), mood: Mutex::default(), shards: Mutex::default(), puts: AtomicUsize::new(0), gets: AtomicUsize::new(0) }))
+        .map(|i| {
+            Arc::new(FakeNode {
+                id: NodeId([i; 32]),
+                mood: Mutex::default(),
+                shards: Mutex::default(),
+                puts: AtomicUsize::new(0),
+                gets: AtomicUsize::new(0),
+            })
+        })
         .collect();
     let keys = Arc::new(Keys::new(RootKey::generate().unwrap()));
     for tenant in [TENANT, TenantId(8)] {

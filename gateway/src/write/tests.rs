@@ -132,7 +132,12 @@ async fn a_write_dropped_at_any_moment_leaves_nothing_behind() {
     rig.metadata.delay.store(0, Ordering::Relaxed);
     rig.path.core.intents.settle().await;
     // A reservation that was under way when its write was dropped may have been applied later: the reaper's.
-    let reaper = rig.restart(crate::path::Settings { only_gateway: true, collect_interval: Duration::from_millis(20), collect_grace: Duration::ZERO, ..quiet() });
+    let reaper = rig.restart(crate::path::Settings {
+        only_gateway: true,
+        collect_interval: Duration::from_millis(20),
+        collect_grace: Duration::ZERO,
+        ..quiet()
+    });
     for _ in 0..200 {
         tokio::time::sleep(Duration::from_millis(20)).await;
         if rig.totals().await.chunks == 0 && rig.intents().await == 0 {
