@@ -16,6 +16,7 @@ use crate::entry::{Put, Standing, Trash};
 use crate::op::{Op, Walked};
 use crate::record::{Body, Record, SegmentId};
 use crate::scan::{self, Walk};
+use bytes::Bytes;
 use crossbeam_channel::Sender;
 use spine::id::UnixMs;
 use spine::wire::chunk::ShardName;
@@ -104,7 +105,9 @@ impl Compactor {
             let dead = size.saturating_sub(kept);
             let share = dead as f64 / size as f64;
             let room = self.core.space.physical() > 2 * kept;
-            if kept == 0 || (share >= self.core.settings.compact_share && dead >= least_gain && room) {
+            // Nothing but expired puts, and what covers them: it goes, however small.
+            let spent = weight.live == 0 && weight.trashed <= expired && expired > 0;
+            if kept == 0 || spent || (share >= self.core.settings.compact_share && dead >= least_gain && room) {
                 victims.push((kept, id));
             }
         }
@@ -190,10 +193,14 @@ impl Compactor {
             }
         }
         let whole = |data: &[u8]| blake3::hash(data).as_bytes() == &header.root.0;
-        let mut data = scan::read_shard(file, record).unwrap_or_default();
+        let read = || match scan::read_shard(file, record) {
+            Err(e) if e.raw_os_error() == Some(libc::EIO) => Ok(Bytes::new()),
+            other => other.map_err(|e| self.unreadable(at.segment, &e)),
+        };
+        let mut data = read()?;
         if !whole(&data) {
             // Once more: memory and cables err too.
-            data = scan::read_shard(file, record).unwrap_or_default();
+            data = read()?;
         }
         if !whole(&data) {
             self.core.check_present()?;

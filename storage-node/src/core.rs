@@ -161,7 +161,12 @@ impl Core {
             Ok(bytes) => bytes,
             Err(e) => {
                 self.check_present()?;
-                return Ok(Found::Wrong { at, what: format!("read failed: {e}") });
+                // A bad sector, or a file that compaction has just deleted. Anything else says nothing about the shard.
+                let about_it = e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::EIO);
+                return match about_it {
+                    true => Ok(Found::Wrong { at, what: format!("read failed: {e}") }),
+                    false => Err(NodeError::Unavailable { reason: format!("read failed: {e}") }),
+                };
             }
         };
         let wrong = |what: &str| Found::Wrong { at, what: what.to_string() };

@@ -213,3 +213,93 @@ fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Stamp;
+    use crate::stage::Stage;
+    use spine::id::{ChunkId, Gen, KeyEpoch, ShardIndex, ShardRoot, Tag, TenantId, UnixMs};
+    use spine::wire::chunk::{Sealed, ShardName};
+    use spine::wire::namespace::Codec;
+    use spine::wire::shard::ShardHeader;
+
+    const ID: SegmentId = SegmentId(5);
+
+    fn record(n: u64, offset: u64, group: u64, shard: &Bytes) -> Record {
+        let sealed = Sealed { tenant: TenantId(1), epoch: KeyEpoch(1), codec: Codec::Plain, len: 1, sealed_len: 1, k: 4, m: 2 };
+        let name = ShardName { chunk: ChunkId([n as u8; 32]), generation: Gen(n), index: ShardIndex(0), tag: Tag(0) };
+        let root = ShardRoot(*blake3::hash(shard).as_bytes());
+        let header = ShardHeader { name, sealed, root, len: shard.len() as u32 };
+        Record { body: Body::Put(header), stamp: Stamp(n), at: UnixMs(n), segment: ID, offset, group }
+    }
+
+    /// Groups of records with shards of these lengths, then a preallocated rest.
+    fn segment(file: &File, groups: &[&[usize]]) -> Vec<Record> {
+        let (mut out, mut stage, mut end) = (Vec::new(), Stage::new(false), 0);
+        for group in groups {
+            stage.begin(end);
+            let (start, mut offset) = (end, end);
+            for len in *group {
+                let shard = Bytes::from(vec![out.len() as u8 + 1; *len]);
+                let next = record(out.len() as u64, offset, start, &shard);
+                stage.push(file, next.encode(), &shard).unwrap();
+                offset = next.location().end();
+                out.push(next);
+            }
+            end = stage.finish(file).unwrap();
+        }
+        file.set_len(end + (1 << 20)).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_tail_torn_at_any_byte_of_the_last_record_is_cut_before_it() {
+        use std::os::unix::fs::FileExt;
+        let file = tempfile::tempfile().unwrap();
+        let all = segment(&file, &[&[700], &[10, 0, 5_000], &[300, 600]]);
+        let last = all.last().unwrap().location();
+        let end = last.offset + HEADER as u64 + u64::from(last.len);
+        let mut bytes = vec![0; (end - last.offset) as usize];
+        file.read_exact_at(&mut bytes, last.offset).unwrap();
+        for cut in last.offset..=end {
+            let kept = (cut - last.offset) as usize;
+            file.write_all_at(&bytes[..kept], last.offset).unwrap();
+            file.write_all_at(&vec![0; bytes.len() - kept], cut).unwrap();
+            let found = read_segment(&file, ID, 0).unwrap();
+            let whole = cut == end;
+            assert_eq!(found.records, all[..all.len() - usize::from(!whole)], "cut at {cut}");
+            assert_eq!(found.torn, Some(if whole { last.end() } else { last.offset }), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_follows_damage_in_an_earlier_group_is_kept() {
+        use std::os::unix::fs::FileExt;
+        let file = tempfile::tempfile().unwrap();
+        let all = segment(&file, &[&[700], &[10, 4_200, 5_000], &[300, 600]]);
+        let hurt = all[2].location();
+        file.write_all_at(&[0xFF; 200], hurt.offset).unwrap();
+        let found = read_segment(&file, ID, 0).unwrap();
+        let kept: Vec<_> = all.iter().filter(|record| record.offset != hurt.offset).copied().collect();
+        assert_eq!(found.records, kept);
+        assert!(found.garbage > 0);
+        // In the last group the same cuts what follows.
+        let hurt = all[4].location();
+        file.write_all_at(&[0xFF; 200], hurt.offset).unwrap();
+        let found = read_segment(&file, ID, 0).unwrap();
+        assert_eq!(found.records.last().unwrap().offset, all[3].offset);
+        assert_eq!(found.torn, Some(all[3].location().end()));
+    }
+
+    #[test]
+    fn a_sealed_segment_has_no_torn_tail() {
+        use std::os::unix::fs::FileExt;
+        let file = tempfile::tempfile().unwrap();
+        let all = segment(&file, &[&[700, 800, 900]]);
+        file.set_len(align_up(all[2].location().end(), BLOCK)).unwrap();
+        file.write_all_at(&[0xFF; 10], all[1].offset + 300).unwrap();
+        let found = read_segment(&file, ID, 0).unwrap();
+        assert_eq!((found.records, found.torn), (all, None));
+    }
+}
