@@ -172,7 +172,7 @@ pub enum KeyCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum DiskCommand {
-    /// Give up the disk that was in a folder: the next start takes what it finds there, also an empty one
+    /// Give up the lost disk that was in a folder and take what is there now, also an empty one; what the lost one held is made again
     Adopt { dir: PathBuf },
 }
 

@@ -31,8 +31,8 @@ use std::time::Duration;
 /// Largest request.
 const REQUEST_BYTES: usize = 64 << 10;
 
-/// Gives up the disk that was in a folder; the text says what happens next.
-pub type Adopt = Box<dyn Fn(PathBuf) -> Result<String, String> + Send + Sync>;
+/// Gives up the disk that was in a folder and takes what is there now; the text says what happened.
+pub type Adopt = Box<dyn Fn(PathBuf) -> futures::future::BoxFuture<'static, Result<String, String>> + Send + Sync>;
 /// Has every disk give back what is dead.
 pub type Compact = Box<dyn Fn() -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
 
@@ -162,7 +162,7 @@ async fn answer(operator: &Operator, request: Request<Incoming>) -> Result<Value
         }
         (Method::POST, "disks/adopt") => {
             let dir = parse::<ForDisk>(&body)?.dir;
-            let done = (operator.adopt)(dir).map_err(Refused::Wrong)?;
+            let done = (operator.adopt)(dir).await.map_err(Refused::Wrong)?;
             Ok(value!({ "adopted": done }))
         }
         _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),

@@ -24,10 +24,14 @@ pub struct Slots {
 
 impl Slots {
     pub fn load(home: &Home) -> Result<Slots, BootError> {
-        let path = home.slots_file();
-        match read_text(&path)? {
+        Self::read(&home.slots_file())
+    }
+
+    /// Reads the places from the file they are remembered in; none if there is no file.
+    pub fn read(path: &Path) -> Result<Slots, BootError> {
+        match read_text(path)? {
             None => Ok(Slots::default()),
-            Some(text) => serde_json::from_str(&text).map_err(|error| BootError::Content { path, reason: error.to_string() }),
+            Some(text) => serde_json::from_str(&text).map_err(|error| BootError::Content { path: path.to_path_buf(), reason: error.to_string() }),
         }
     }
 
@@ -69,6 +73,8 @@ impl Slots {
     /// Notes who is in `dir`. True if that is news.
     pub fn note(&mut self, dir: &Path, node: NodeId) -> bool {
         let node = node.to_string();
+        // A disk that moved leaves no place behind that would wait for it.
+        self.disks.retain(|slot| slot.dir == dir || slot.node != node);
         match self.disks.iter_mut().find(|slot| slot.dir == dir) {
             Some(slot) if slot.node == node => false,
             Some(slot) => {
@@ -108,6 +114,9 @@ mod tests {
         assert!(!slots.may_begin(Path::new("/a"), 1));
         assert!(!slots.may_begin(Path::new("/renamed"), 1));
         assert!(slots.may_begin(Path::new("/b"), 2));
+        assert!(slots.note(Path::new("/moved"), NodeId([1; 32])));
+        assert_eq!(slots.node(Path::new("/a")), None);
+        slots.note(Path::new("/a"), NodeId([2; 32]));
         assert!(slots.give_up(Path::new("/a")) && !slots.give_up(Path::new("/b")));
         assert!(slots.may_begin(Path::new("/a"), 1));
     }

@@ -71,14 +71,20 @@ pub struct Outbound {
     status: StatusCode,
     code: Option<String>,
     sent: u64,
-    whole: bool,
+    /// Bytes that a whole answer has, where that is known.
+    length: Option<u64>,
+    ended: bool,
 }
 
 impl Outbound {
     /// - `code`: S3's code, where the answer is an error.
-    pub fn new(inner: s3s::Body, notes: Arc<Notes>, inbound: Arc<Inbound>, status: StatusCode, code: Option<String>) -> Outbound {
-        let whole = inner.is_end_stream() || notes.method == http::Method::HEAD;
-        Outbound { inner, notes, inbound, status, code, sent: 0, whole }
+    pub fn new(answer: http::Response<s3s::Body>, notes: Arc<Notes>, inbound: Arc<Inbound>, code: Option<String>) -> http::Response<Outbound> {
+        let (parts, inner) = answer.into_parts();
+        let declared = parts.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let length = declared.or_else(|| inner.size_hint().exact());
+        let ended = inner.is_end_stream() || notes.method == http::Method::HEAD;
+        let status = parts.status;
+        http::Response::from_parts(parts, Outbound { inner, notes, inbound, status, code, sent: 0, length, ended })
     }
 }
 
@@ -89,10 +95,9 @@ impl Body for Outbound {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         match &polled {
-            Poll::Ready(None) => self.whole = true,
+            Poll::Ready(None) => self.ended = true,
             Poll::Ready(Some(Ok(frame))) => {
                 self.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.whole |= self.inner.is_end_stream();
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::warn!(request = self.notes.id.text(), operation = self.notes.operation(), %error, "an answer was cut off");
@@ -116,8 +121,8 @@ impl Drop for Outbound {
         let operation = self.notes.operation();
         let received = self.inbound.received();
         let seconds = self.notes.started.elapsed().as_secs_f64();
-        let remaining = self.inner.size_hint().exact();
-        let whole = self.whole || remaining == Some(0);
+        // hyper stops asking once it has the declared bytes.
+        let whole = self.ended || self.length == Some(self.sent);
         metric::IN_FLIGHT.dec();
         metric::REQUESTS.with_label_values(&[operation, self.status.as_str()]).inc();
         metric::RECEIVED_BYTES.with_label_values(&[operation]).inc_by(received);

@@ -15,7 +15,7 @@ use spine::wire::Metadata;
 use spine::wire::root::{NodeRecord, RootCommand};
 use spine::wire::shard::StorageNode;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use storage_node::Disk;
 
@@ -142,7 +142,7 @@ impl Parts {
             m: config.coding.parity_shards,
             grace: Duration::from_secs(config.collector.grace_seconds),
             compact: self.compact(),
-            adopt: adopt(home, disk_folders(config, home)?)?,
+            adopt: adopt(self.store.clone(), home, disk_folders(config, home)?),
             token: home.admin_token()?,
         }))
     }
@@ -167,21 +167,34 @@ impl Parts {
     }
 }
 
-/// Gives up the disk that was in a place. The running process keeps the identities it started with, so the new one serves after a restart.
-fn adopt(home: &Home, places: Vec<PathBuf>) -> Result<crate::admin::server::Adopt, BootError> {
-    // The folder's lock stays with the server; this only writes the one file.
-    let slots = Arc::new(Mutex::new(Slots::load(home)?));
+/// Gives up the lost disk that was in a place and takes what is there now. The data path makes again what the lost one held.
+fn adopt(store: Arc<Store>, home: &Home, places: Vec<PathBuf>) -> crate::admin::server::Adopt {
     let file = home.slots_file();
-    Ok(Box::new(move |dir| {
-        if !places.contains(&dir) {
-            let known = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ");
-            return Err(format!("{} is no place of a disk here; there are {known}", dir.display()));
-        }
-        let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.give_up(&dir);
-        slots.write(&file).map_err(|error| error.to_string())?;
-        Ok(format!("{} will be taken as it is found at the next start; restart breakwater to use it", dir.display()))
-    }))
+    let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));
+    Box::new(move |dir| {
+        let (store, file, places, turn) = (store.clone(), file.clone(), places.clone(), one_at_a_time.clone());
+        Box::pin(async move {
+            let _turn = turn.lock().await;
+            if !places.contains(&dir) {
+                let known = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ");
+                return Err(format!("{} is no place of a disk here; there are {known}", dir.display()));
+            }
+            let mut slots = Slots::read(&file).map_err(|error| error.to_string())?;
+            let disk = store.folders.iter().position(|folder| *folder == dir).and_then(|at| store.disks.get(at)).cloned();
+            let Some(disk) = disk else {
+                slots.give_up(&dir);
+                slots.write(&file).map_err(|error| error.to_string())?;
+                return Ok(format!("{} did not open at the last start and will be taken as it is found at the next one", dir.display()));
+            };
+            let taken = disk.clone();
+            let node = tokio::task::spawn_blocking(move || taken.adopt()).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            slots.note(&dir, node);
+            slots.write(&file).map_err(|error| error.to_string())?;
+            let record = NodeRecord { id: node, machine: disk.machine(), zone: String::new(), first_seen: crate::path::now() };
+            root_command(&store.metadata(), RootCommand::NoteNode(record)).await.map_err(|error| error.to_string())?;
+            Ok(format!("{} is served as node {node}", dir.display()))
+        })
+    })
 }
 
 fn path_settings(config: &Config) -> path::Settings {

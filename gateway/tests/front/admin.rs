@@ -94,3 +94,39 @@ fn collecting_and_checking_see_what_was_stored_and_deleted() {
     assert_eq!(status["chunks"], 0, "{status}");
     assert_eq!(status["health"]["writes"], true);
 }
+
+#[test]
+fn an_empty_folder_takes_a_lost_disk_s_place_and_what_it_held_is_made_again() {
+    let server = Server::start("");
+    let signer = server.signer();
+    let body: Vec<u8> = (0..2_000_000u64).map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u8).collect();
+    assert_eq!(signer.send("PUT", "/bucket", &[], b"").status, 200);
+    assert_eq!(signer.send("PUT", "/bucket/key", &[], &body).status, 200);
+    let disk = server.data().join("disk-3");
+    let adopt = || server.admin(&["disk", "adopt", &disk.display().to_string()]);
+    assert_eq!(adopt().status.code(), Some(1), "a disk that serves was given up");
+    std::fs::rename(&disk, server.place().join("away")).unwrap();
+    std::fs::create_dir(&disk).unwrap();
+    let began = std::time::Instant::now();
+    while server.ops("GET", "/health/ready", &[]).text().contains("\"disks_serving\":6") {
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "the loss of a disk is not noticed");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let adopted = adopt();
+    assert!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));
+    assert!(server.ops("GET", "/health/ready", &[]).text().contains("\"disks_serving\":6"));
+    let began = std::time::Instant::now();
+    loop {
+        json(&server.admin(&["repair", "--json"]));
+        let status = json(&server.admin(&["status", "--json"]));
+        let held = status["disks"][3]["shards"].as_u64();
+        if held > Some(0) && status["chunks_owing_shards"] == 0 {
+            break;
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "{status}");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    assert!(signer.send("GET", "/bucket/key", &[], b"").body == body);
+    let report = json(&server.admin(&["fsck", "--deep", "--json"]));
+    assert!(report["clean"] == true && report["shards_on_lost_disks"] == 0, "{report}");
+}

@@ -34,6 +34,7 @@ fn requests_are_measured_by_operation_size_class_and_code() {
     assert_eq!(server.metric("breakwater_s3_received_bytes_total", "PutObject"), 101_000.0);
     assert_eq!(server.metric("breakwater_s3_requests_total", "operation=\"CreateBucket\",status=\"200\""), 1.0);
     assert_eq!(server.metric("breakwater_s3_requests_in_flight", ""), 0.0);
+    assert_eq!(server.metric("breakwater_s3_answers_cut_off_total", ""), 0.0);
     for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_max_fds", "breakwater_runtime_tasks"] {
         assert!(server.metric(name, "") > 0.0, "{name}");
     }

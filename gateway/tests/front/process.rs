@@ -149,7 +149,13 @@ fn a_lost_disk_is_no_reason_not_to_start_and_three_are() {
 fn fsck_of_a_stopped_server_finds_bytes_that_were_flipped() {
     let server = Server::start("");
     assert_eq!(server.signer().send("PUT", "/bucket", &[], b"").status, 200);
-    let body: Vec<u8> = (0..1_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    let mut state = 1u64;
+    let body: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    })
+    .take(1_000_000)
+    .collect();
     assert_eq!(server.signer().send("PUT", "/bucket/key", &[], &body).status, 200);
     let place = server.stop();
     let data = place.path().join("data");

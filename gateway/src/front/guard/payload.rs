@@ -4,6 +4,7 @@ use super::resource::Operation;
 use super::{BodyShape, Claim, Rules, single};
 use crate::front::fault::{Fault, Kind};
 use crate::front::framing::Promise;
+use crate::front::xml::XML_BYTES;
 use http::request::Parts;
 
 /// `x-amz-content-sha256`.
@@ -27,12 +28,14 @@ pub fn check(parts: &Parts, claim: Claim, operation: Operation, rules: &Rules) -
     let Payload::Streaming { signed, trailer } = payload else {
         refuse_framing_nobody_takes_off(parts)?;
         demand_length(parts, operation)?;
+        bound_document(operation, single(&parts.headers, "content-length").ok().flatten().and_then(|length| length.parse().ok()))?;
         return Ok(if operation == Operation::Document { BodyShape::Xml } else { BodyShape::Plain });
     };
     if claim != Claim::HeaderV4 {
         return Err(Fault::new(Kind::NotImplemented, "aws-chunked bodies are implemented for requests signed with Signature Version 4 in the Authorization header."));
     }
     let promise = Promise { signed, trailers: trailers(parts, trailer)?, decoded: decoded_length(parts)?, max_signed_chunk: rules.signed_chunk_bytes };
+    bound_document(operation, Some(promise.decoded))?;
     Ok(match operation {
         Operation::Document => BodyShape::FramedXml(promise),
         _ => BodyShape::Framed(promise),
@@ -85,6 +88,14 @@ fn demand_length(parts: &Parts, operation: Operation) -> Result<(), Fault> {
     };
     if needed && !has_length {
         return Err(Fault::new(Kind::MissingContentLength, "You must provide the Content-Length HTTP header."));
+    }
+    Ok(())
+}
+
+/// A document is read into memory; no S3 document is larger than [`XML_BYTES`].
+fn bound_document(operation: Operation, length: Option<u64>) -> Result<(), Fault> {
+    if operation == Operation::Document && length.is_some_and(|length| length > XML_BYTES) {
+        return Err(Fault::new(Kind::MalformedXml, "The XML you provided was not well-formed or did not validate against our published schema."));
     }
     Ok(())
 }
