@@ -10,7 +10,7 @@
 //! - [`files`] walks and searches folders.
 //! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
 //! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
-//! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least.
+//! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least; [`build`] builds the server for both.
 //!
 //! Invariants:
 //! - A server started here is ended here, by its process id, also when a test panics.
@@ -19,6 +19,7 @@
 
 pub mod bad_input;
 pub mod bench;
+pub mod build;
 pub mod client;
 pub mod content;
 pub mod files;

@@ -69,6 +69,7 @@ const CONFIG: &str = "[collector]\ninterval_seconds = 86400\n";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
+    conformance::build::server()?;
     let base = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     std::fs::create_dir_all(&base)?;
     let place = tempfile::Builder::new().prefix("bench-s3-").tempdir_in(&base)?;
