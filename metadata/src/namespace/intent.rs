@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 pub const ENDED: Ended = Ended { space: Space::Intents, kinds: key::INTENT_ENDED, counter: b"namespace-ended" };
 
 /// How far a version's life has come, as its subtree knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Standing {
     /// Never heard of, or forgotten.
     Unknown,

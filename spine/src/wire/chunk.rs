@@ -5,7 +5,7 @@ use crate::wire::namespace::Codec;
 use serde::{Deserialize, Serialize};
 
 /// Where one shard is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Place {
     pub node: NodeId,
     pub tag: Tag,
@@ -13,7 +13,7 @@ pub struct Place {
 }
 
 /// What a reader needs to turn shards into plaintext.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sealed {
     pub tenant: TenantId,
     pub epoch: KeyEpoch,
@@ -27,7 +27,7 @@ pub struct Sealed {
 }
 
 /// A durable chunk: how it was sealed and, per shard index, where it is. `None`: owed, to be delivered later.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Placement {
     pub sealed: Sealed,
     /// Exactly `k + m` long.
@@ -43,7 +43,7 @@ pub enum ChunkState {
 }
 
 /// The index record without its references, which are a table of their own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChunkRecord {
     pub generation: Gen,
     pub state: ChunkState,
@@ -95,7 +95,7 @@ pub enum ChunkCommand {
     MarkLost { shard: ShardName, node: NodeId },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReserveOutcome {
     /// Durable already: nothing to send. The reference pins it.
     Hit,
