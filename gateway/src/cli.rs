@@ -9,7 +9,9 @@ use std::process::ExitCode;
 /// An S3 endpoint for backups: deduplicated, encrypted, erasure-coded over disks that nobody has to trust.
 #[derive(Debug, Parser)]
 #[command(name = "breakwater", version, max_term_width = 110)]
-#[command(after_help = "Without a command, breakwater serves: S3 on 127.0.0.1:9000, operations on 127.0.0.1:9001, data in ./breakwater-data.\nRoot credentials come from BREAKWATER_ROOT_ACCESS_KEY and BREAKWATER_ROOT_SECRET_KEY, or are made on the first start.\nWhat is logged: RUST_LOG, for example RUST_LOG=warn,breakwater::access=info for a line per request.")]
+#[command(
+    after_help = "Without a command, breakwater serves: S3 on 127.0.0.1:9000, operations on 127.0.0.1:9001, data in ./breakwater-data.\nRoot credentials come from BREAKWATER_ROOT_ACCESS_KEY and BREAKWATER_ROOT_SECRET_KEY, or are made on the first start.\nWhat is logged: RUST_LOG, for example RUST_LOG=warn,breakwater::access=info for a line per request."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -221,7 +223,11 @@ mod tests {
 
     #[test]
     fn serving_options_work_with_and_without_the_command() {
-        for line in [vec!["breakwater", "--data", "/d"], vec!["breakwater", "serve", "--data", "/d"], vec!["breakwater", "--data", "/x", "serve", "--data", "/d"]] {
+        for line in [
+            vec!["breakwater", "--data", "/d"],
+            vec!["breakwater", "serve", "--data", "/d"],
+            vec!["breakwater", "--data", "/x", "serve", "--data", "/d"],
+        ] {
             let cli = Cli::try_parse_from(line).unwrap();
             let place = match cli.command {
                 Some(Command::Serve(place)) => place.or(cli.place),

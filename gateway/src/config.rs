@@ -161,7 +161,8 @@ impl Config {
             None => Config::default(),
             Some(path) => {
                 let shown = path.display().to_string();
-                let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: shown.clone(), reason: error.to_string() })?;
+                let text =
+                    std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: shown.clone(), reason: error.to_string() })?;
                 toml::from_str(&text).map_err(|error| ConfigError::Parse { path: shown, reason: error.to_string() })?
             }
         };
@@ -199,9 +200,15 @@ impl Config {
     }
 
     fn check_names(&self) -> Result<(), ConfigError> {
-        let region_holds = !self.region.is_empty() && self.region.len() <= 32 && self.region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let region_holds = !self.region.is_empty()
+            && self.region.len() <= 32
+            && self.region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !region_holds {
-            return Err(ConfigError::Range { field: "region", value: self.region.clone(), allowed: "1 to 32 lower-case letters, digits and hyphens".into() });
+            return Err(ConfigError::Range {
+                field: "region",
+                value: self.region.clone(),
+                allowed: "1 to 32 lower-case letters, digits and hyphens".into(),
+            });
         }
         let domain_holds = self.domain.len() <= 253 && self.domain.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:".contains(&b));
         if !domain_holds {

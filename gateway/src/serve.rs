@@ -124,7 +124,14 @@ async fn serve(config: Config) -> Result<(), ServeError> {
     };
     let secure = tls.is_some();
     let s3 = Listener { socket: s3_socket, name: "s3", tls, bounds };
-    let s3 = tokio::spawn(s3.serve(move |request| { let front = front.clone(); async move { front.handle(request).await } }, stopped_s3, config.shutdown()));
+    let s3 = tokio::spawn(s3.serve(
+        move |request| {
+            let front = front.clone();
+            async move { front.handle(request).await }
+        },
+        stopped_s3,
+        config.shutdown(),
+    ));
     let operator = parts.operator(&config, &home, ring)?;
     let operations = serve_operations(ops_socket, operator, stopped_ops);
 

@@ -110,7 +110,9 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn read(path: PathBuf) -> Result<String, AskError> {
-    std::fs::read_to_string(&path).map(|text| text.trim().to_string()).map_err(|error| AskError::NoServer { path, reason: error.to_string() })
+    std::fs::read_to_string(&path)
+        .map(|text| text.trim().to_string())
+        .map_err(|error| AskError::NoServer { path, reason: error.to_string() })
 }
 
 fn show(command: &AdminCommand, answer: &Value) -> String {
@@ -121,16 +123,24 @@ fn show(command: &AdminCommand, answer: &Value) -> String {
     };
     let revoked = |value: &Value| if value["revoked"] == true { "revoked" } else { "" };
     match command {
-        AdminCommand::Tenant { command: TenantCommand::Create { .. } } => format!("tenant {} (id {})", text(answer, "name"), text(answer, "id")),
-        AdminCommand::Tenant { command: TenantCommand::List } => lines(answer, |tenant| format!("{:<32} {:>20} {}", text(tenant, "name"), text(tenant, "id"), revoked(tenant))),
+        AdminCommand::Tenant { command: TenantCommand::Create { .. } } => {
+            format!("tenant {} (id {})", text(answer, "name"), text(answer, "id"))
+        }
+        AdminCommand::Tenant { command: TenantCommand::List } => {
+            lines(answer, |tenant| format!("{:<32} {:>20} {}", text(tenant, "name"), text(tenant, "id"), revoked(tenant)))
+        }
         AdminCommand::Tenant { command: TenantCommand::Revoke { .. } } => format!("tenant {} is revoked", text(answer, "name")),
         AdminCommand::Key { command: KeyCommand::Create { .. } } => {
             format!("access key  {}\nsecret key  {}   (shown this once)", text(answer, "access_key"), text(answer, "secret_key"))
         }
-        AdminCommand::Key { command: KeyCommand::List { .. } } => lines(answer, |key| format!("{:<32} {:<32} {}", text(key, "access_key"), text(key, "tenant"), revoked(key))),
+        AdminCommand::Key { command: KeyCommand::List { .. } } => {
+            lines(answer, |key| format!("{:<32} {:<32} {}", text(key, "access_key"), text(key, "tenant"), revoked(key)))
+        }
         AdminCommand::Key { command: KeyCommand::Revoke { .. } } => format!("access key {} is revoked", text(answer, "access_key")),
         AdminCommand::Disk { .. } => text(answer, "adopted"),
-        AdminCommand::Collect { .. } | AdminCommand::Repair | AdminCommand::Status | AdminCommand::Fsck { .. } => serde_json::to_string_pretty(answer).unwrap_or_default(),
+        AdminCommand::Collect { .. } | AdminCommand::Repair | AdminCommand::Status | AdminCommand::Fsck { .. } => {
+            serde_json::to_string_pretty(answer).unwrap_or_default()
+        }
     }
 }
 

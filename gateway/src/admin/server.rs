@@ -141,7 +141,8 @@ async fn answer(operator: &Operator, request: Request<Incoming>) -> Result<Value
     let method = request.method().clone();
     let path = request.uri().path().trim_start_matches("/admin/").to_string();
     let query = Query::parse(request.uri().query()).map_err(|fault| Refused::Wrong(fault.to_string()))?;
-    let body = Limited::new(request.into_body(), REQUEST_BYTES).collect().await.map_err(|error| Refused::Wrong(error.to_string()))?.to_bytes();
+    let body =
+        Limited::new(request.into_body(), REQUEST_BYTES).collect().await.map_err(|error| Refused::Wrong(error.to_string()))?.to_bytes();
     match (method, path.as_str()) {
         (Method::GET, "tenants") => tenants(operator).await,
         (Method::POST, "tenants") => create_tenant(operator, parse::<Named>(&body)?.name).await,
@@ -157,8 +158,10 @@ async fn answer(operator: &Operator, request: Request<Incoming>) -> Result<Value
         }
         (Method::POST, "fsck") => {
             let depth: Depth = if body.is_empty() { Depth::default() } else { parse(&body)? };
-            let report = crate::fsck::run(operator.path.metadata(), &operator.nodes, crate::fsck::Scope { deep: depth.deep, at_rest: false }).await;
-            serde_json::to_value(report.map_err(|error| Refused::Failed(error.to_string()))?).map_err(|error| Refused::Failed(error.to_string()))
+            let report =
+                crate::fsck::run(operator.path.metadata(), &operator.nodes, crate::fsck::Scope { deep: depth.deep, at_rest: false }).await;
+            serde_json::to_value(report.map_err(|error| Refused::Failed(error.to_string()))?)
+                .map_err(|error| Refused::Failed(error.to_string()))
         }
         (Method::POST, "disks/adopt") => {
             let dir = parse::<ForDisk>(&body)?.dir;

@@ -54,8 +54,14 @@ impl RootCredentials {
                 Ok(RootCredentials { access_key, secret_key, origin: Origin::Environment })
             }
             (None, None) => Self::from_file(home),
-            (Some(_), None) => Err(BootError::Environment { variable: SECRET_VARIABLE, reason: format!("It is not set, and {ACCESS_VARIABLE} is: set both or neither.") }),
-            (None, Some(_)) => Err(BootError::Environment { variable: ACCESS_VARIABLE, reason: format!("It is not set, and {SECRET_VARIABLE} is: set both or neither.") }),
+            (Some(_), None) => Err(BootError::Environment {
+                variable: SECRET_VARIABLE,
+                reason: format!("It is not set, and {ACCESS_VARIABLE} is: set both or neither."),
+            }),
+            (None, Some(_)) => Err(BootError::Environment {
+                variable: ACCESS_VARIABLE,
+                reason: format!("It is not set, and {SECRET_VARIABLE} is: set both or neither."),
+            }),
         }
     }
 
@@ -63,7 +69,10 @@ impl RootCredentials {
         let path = home.dir().join("root-credentials");
         if let Some(text) = read_text(&path)? {
             // Not the parser's own words: they quote the line.
-            let kept: Kept = toml::from_str(&text).map_err(|_| BootError::Content { path: path.clone(), reason: "expected access_key = \"...\" and secret_key = \"...\"".into() })?;
+            let kept: Kept = toml::from_str(&text).map_err(|_| BootError::Content {
+                path: path.clone(),
+                reason: "expected access_key = \"...\" and secret_key = \"...\"".into(),
+            })?;
             return Ok(RootCredentials { access_key: kept.access_key, secret_key: kept.secret_key, origin: Origin::File(path) });
         }
         let access_key = format!("BW{}", random_text(18)?.to_ascii_uppercase());
@@ -198,7 +207,8 @@ mod tests {
     fn the_environment_wins_and_is_not_written_down() {
         let place = tempfile::tempdir().unwrap();
         let home = Home::open(place.path()).unwrap();
-        let found = RootCredentials::find(&home, environment(&[(ACCESS_VARIABLE, "OPERATOR"), (SECRET_VARIABLE, "a-long-secret")])).unwrap();
+        let found =
+            RootCredentials::find(&home, environment(&[(ACCESS_VARIABLE, "OPERATOR"), (SECRET_VARIABLE, "a-long-secret")])).unwrap();
         assert_eq!(found.access_key, "OPERATOR");
         assert!(!place.path().join("root-credentials").exists());
     }

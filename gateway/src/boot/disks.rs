@@ -31,7 +31,9 @@ impl Slots {
     pub fn read(path: &Path) -> Result<Slots, BootError> {
         match read_text(path)? {
             None => Ok(Slots::default()),
-            Some(text) => serde_json::from_str(&text).map_err(|error| BootError::Content { path: path.to_path_buf(), reason: error.to_string() }),
+            Some(text) => {
+                serde_json::from_str(&text).map_err(|error| BootError::Content { path: path.to_path_buf(), reason: error.to_string() })
+            }
         }
     }
 
@@ -41,7 +43,8 @@ impl Slots {
 
     /// Writes the places to the file they are remembered in.
     pub fn write(&self, path: &Path) -> Result<(), BootError> {
-        let text = serde_json::to_string_pretty(self).map_err(|error| BootError::Content { path: path.to_path_buf(), reason: error.to_string() })?;
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|error| BootError::Content { path: path.to_path_buf(), reason: error.to_string() })?;
         write_whole(path, &text, 0o600)
     }
 

@@ -28,11 +28,15 @@ use std::path::{Path, PathBuf};
 /// Why a data folder cannot be used; says what to do next. Exit code 1.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    #[error("the data folder cannot be used. path=`{path}`, reason=`{source}`. Choose another with --data, or give this user write access to it.")]
+    #[error(
+        "the data folder cannot be used. path=`{path}`, reason=`{source}`. Choose another with --data, or give this user write access to it."
+    )]
     Folder { path: PathBuf, source: io::Error },
     #[error("another breakwater uses this data folder. path=`{path}`. Stop it, or choose another folder with --data.")]
     InUse { path: PathBuf },
-    #[error("the root key is missing and there is metadata that it wrapped. path=`{path}`. Put the file back from your copy of it; without it nothing stored here can be read.")]
+    #[error(
+        "the root key is missing and there is metadata that it wrapped. path=`{path}`. Put the file back from your copy of it; without it nothing stored here can be read."
+    )]
     RootKeyLost { path: PathBuf },
     #[error("the file holds something else than it should. path=`{path}`, reason=`{reason}`")]
     Content { path: PathBuf, reason: String },

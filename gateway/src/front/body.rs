@@ -31,7 +31,13 @@ pub struct Inbound {
 impl Inbound {
     pub fn new(incoming: Incoming) -> Arc<Inbound> {
         let ended = AtomicBool::new(incoming.is_end_stream());
-        Arc::new(Inbound { incoming: Mutex::new(incoming), fault: OnceLock::new(), received: AtomicU64::new(0), touched: AtomicBool::new(false), ended })
+        Arc::new(Inbound {
+            incoming: Mutex::new(incoming),
+            fault: OnceLock::new(),
+            received: AtomicU64::new(0),
+            touched: AtomicBool::new(false),
+            ended,
+        })
     }
 
     /// What broke first, if anything did.
@@ -165,7 +171,10 @@ impl Body for RequestBody {
                     Err(fault) => this.fail(fault),
                 }
             }
-            Some(Err(_)) => this.fail(Fault::new(Kind::IncompleteBody, "You did not provide the number of bytes specified by the Content-Length HTTP header.")),
+            Some(Err(_)) => this.fail(Fault::new(
+                Kind::IncompleteBody,
+                "You did not provide the number of bytes specified by the Content-Length HTTP header.",
+            )),
             None => {
                 if let Watch::Framing(framing) = &this.watch
                     && let Err(fault) = framing.finish()

@@ -6,8 +6,8 @@
 //! Invariant: that service is reached from [`DocumentRoute::call`] only, which runs after the signature held and the caller is known.
 
 use crate::front::auth::{Caller, KeyRing};
-use crate::front::observe::Notes;
 use crate::front::host::BelowDomain;
+use crate::front::observe::Notes;
 use crate::front::xml::{XML_BYTES, XmlScan};
 use crate::s3::{detour, error};
 use http::{Extensions, HeaderMap, Method, Request, Uri, header};
@@ -22,7 +22,8 @@ use std::sync::Arc;
 pub struct FramedDocument;
 
 /// Headers that described the framing.
-const OF_THE_FRAMING: &[&str] = &["x-amz-content-sha256", "x-amz-decoded-content-length", "x-amz-trailer", "authorization", "content-encoding", "transfer-encoding"];
+const OF_THE_FRAMING: &[&str] =
+    &["x-amz-content-sha256", "x-amz-decoded-content-length", "x-amz-trailer", "authorization", "content-encoding", "transfer-encoding"];
 
 /// The way itself.
 pub struct DocumentRoute {

@@ -33,9 +33,13 @@ pub struct Promise {
 #[derive(Debug)]
 enum State {
     Line(Vec<u8>),
-    Data { left: u64 },
+    Data {
+        left: u64,
+    },
     /// Bytes of the CRLF after a chunk's data that were seen.
-    DataEnd { seen: u8 },
+    DataEnd {
+        seen: u8,
+    },
     Trailer(Vec<u8>),
 }
 
@@ -156,14 +160,19 @@ impl Framing {
             .map(|name| String::from_utf8_lossy(name).trim().to_ascii_lowercase())
             .collect();
         match self.promise.trailers.iter().find(|declared| !names.contains(declared)) {
-            Some(missing) => Err(Fault::new(Kind::MalformedTrailer, format!("The request declared the trailer {missing} and did not send it."))),
+            Some(missing) => {
+                Err(Fault::new(Kind::MalformedTrailer, format!("The request declared the trailer {missing} and did not send it.")))
+            }
             None => Ok(()),
         }
     }
 }
 
 fn incomplete(what: &str) -> Fault {
-    Fault::new(Kind::IncompleteBody, format!("You did not provide the number of bytes specified by the x-amz-decoded-content-length HTTP header: {what}."))
+    Fault::new(
+        Kind::IncompleteBody,
+        format!("You did not provide the number of bytes specified by the x-amz-decoded-content-length HTTP header: {what}."),
+    )
 }
 
 #[cfg(test)]

@@ -48,8 +48,14 @@ metric!(
 
 /// The paper's size classes.
 pub fn size_class(bytes: u64) -> &'static str {
-    const CLASSES: &[(u64, &str)] =
-        &[(4 << 10, "<=4KiB"), (64 << 10, "<=64KiB"), (1 << 20, "<=1MiB"), (16 << 20, "<=16MiB"), (256 << 20, "<=256MiB"), (1 << 30, "<=1GiB")];
+    const CLASSES: &[(u64, &str)] = &[
+        (4 << 10, "<=4KiB"),
+        (64 << 10, "<=64KiB"),
+        (1 << 20, "<=1MiB"),
+        (16 << 20, "<=16MiB"),
+        (256 << 20, "<=256MiB"),
+        (1 << 30, "<=1GiB"),
+    ];
     CLASSES.iter().find(|(most, _)| bytes <= *most).map_or(">1GiB", |(_, name)| name)
 }
 

@@ -78,7 +78,12 @@ pub struct Outbound {
 
 impl Outbound {
     /// - `code`: S3's code, where the answer is an error.
-    pub fn new(answer: http::Response<s3s::Body>, notes: Arc<Notes>, inbound: Arc<Inbound>, code: Option<String>) -> http::Response<Outbound> {
+    pub fn new(
+        answer: http::Response<s3s::Body>,
+        notes: Arc<Notes>,
+        inbound: Arc<Inbound>,
+        code: Option<String>,
+    ) -> http::Response<Outbound> {
         let (parts, inner) = answer.into_parts();
         let declared = parts.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let length = declared.or_else(|| inner.size_hint().exact());

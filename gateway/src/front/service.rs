@@ -39,7 +39,12 @@ pub struct Front {
 
 impl Front {
     /// - `operations`: makes the S3 operations. They find a [`crate::front::auth::Caller`] in every request's extensions.
-    pub fn new<S: s3s::S3>(operations: impl Fn() -> S, ring: Arc<KeyRing>, rules: Rules, limits: BodyLimits) -> Result<Arc<Front>, s3s::region::InvalidRegion> {
+    pub fn new<S: s3s::S3>(
+        operations: impl Fn() -> S,
+        ring: Arc<KeyRing>,
+        rules: Rules,
+        limits: BodyLimits,
+    ) -> Result<Arc<Front>, s3s::region::InvalidRegion> {
         let mut config = S3Config::default();
         config.xml_max_body_size = usize::try_from(XML_BYTES).unwrap_or(usize::MAX);
         // Documents that take the way of `document.rs` are bounded there and by the guard.

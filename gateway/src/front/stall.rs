@@ -37,7 +37,6 @@ impl<S> Stall<S> {
     }
 }
 
-
 impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)

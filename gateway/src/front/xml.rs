@@ -16,15 +16,25 @@ enum At {
     /// Just after `<`, with what was read of the name so far decided by its first byte.
     Opened,
     /// In a start tag; `slash`: the byte before was `/`.
-    Start { slash: bool },
-    Quoted { by: u8 },
+    Start {
+        slash: bool,
+    },
+    Quoted {
+        by: u8,
+    },
     End,
     /// After `<!`; only a comment may follow.
-    Bang { dashes: u8 },
+    Bang {
+        dashes: u8,
+    },
     /// In a comment; dashes seen in a row.
-    Comment { dashes: u8 },
+    Comment {
+        dashes: u8,
+    },
     /// In `<? ... ?>`; `mark`: the byte before was `?`.
-    Instruction { mark: bool },
+    Instruction {
+        mark: bool,
+    },
 }
 
 /// Where in the document the body is.
@@ -129,12 +139,7 @@ mod tests {
 
     #[test]
     fn document_types_entities_and_cdata_are_refused() {
-        for document in [
-            "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>",
-            "<a><![CDATA[key]]></a>",
-            "<!doctype html>",
-            "<!-DOCTYPE a>",
-        ] {
+        for document in ["<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>", "<a><![CDATA[key]]></a>", "<!doctype html>", "<!-DOCTYPE a>"] {
             assert!(scan(document).is_err(), "{document}");
         }
     }

@@ -30,11 +30,19 @@ enum Found {
     Damaged,
 }
 
-pub async fn check(metadata: &Arc<dyn Metadata>, nodes: &[Arc<dyn StorageNode>], scope: Scope, holders: &Holders, report: &mut Report) -> Result<(), FsckError> {
+pub async fn check(
+    metadata: &Arc<dyn Metadata>,
+    nodes: &[Arc<dyn StorageNode>],
+    scope: Scope,
+    holders: &Holders,
+    report: &mut Report,
+) -> Result<(), FsckError> {
     let nodes: HashMap<NodeId, &Arc<dyn StorageNode>> = nodes.iter().map(|node| (node.id(), node)).collect();
     let mut after = None;
     loop {
-        let ChunkAnswer::Scan(page) = ask(metadata, ChunkQuery::Scan { after, max: PAGE }).await? else { return Err(FsckError::WrongAnswer) };
+        let ChunkAnswer::Scan(page) = ask(metadata, ChunkQuery::Scan { after, max: PAGE }).await? else {
+            return Err(FsckError::WrongAnswer);
+        };
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(*last);
         for (chunk, record) in &page {
@@ -63,13 +71,20 @@ async fn holders_are_there(metadata: &Arc<dyn Metadata>, chunk: ChunkId, holders
         return Err(FsckError::WrongAnswer);
     };
     for version in references.into_iter().filter(|version| !holders.contains(*version)) {
-        report.find(format!("the chunk {chunk} is referred to by {version}, which is neither committed nor being written nor being released"));
+        report.find(format!(
+            "the chunk {chunk} is referred to by {version}, which is neither committed nor being written nor being released"
+        ));
     }
     Ok(())
 }
 
 /// Asks the disks for the shards of a page.
-async fn look(nodes: &HashMap<NodeId, &Arc<dyn StorageNode>>, page: &[(ChunkId, ChunkRecord)], deep: bool, report: &mut Report) -> HashMap<ShardName, Found> {
+async fn look(
+    nodes: &HashMap<NodeId, &Arc<dyn StorageNode>>,
+    page: &[(ChunkId, ChunkRecord)],
+    deep: bool,
+    report: &mut Report,
+) -> HashMap<ShardName, Found> {
     let mut by_node: HashMap<NodeId, Vec<Placed>> = HashMap::new();
     for (chunk, record) in page.iter().filter(|(_, record)| record.state != ChunkState::Deleting) {
         let Some(placement) = &record.placement else { continue };
@@ -121,7 +136,12 @@ async fn read(node: &Arc<dyn StorageNode>, placed: &[Placed], report: &mut Repor
     found
 }
 
-async fn judge(metadata: &Arc<dyn Metadata>, page: &[(ChunkId, ChunkRecord)], found: &mut HashMap<ShardName, Found>, report: &mut Report) -> Result<(), FsckError> {
+async fn judge(
+    metadata: &Arc<dyn Metadata>,
+    page: &[(ChunkId, ChunkRecord)],
+    found: &mut HashMap<ShardName, Found>,
+    report: &mut Report,
+) -> Result<(), FsckError> {
     for (chunk, record) in page {
         let Some(placement) = record.placement.as_ref().filter(|_| record.state != ChunkState::Deleting) else { continue };
         let names = (0u8..).zip(&placement.shards).filter_map(|(index, place)| {
@@ -140,7 +160,13 @@ async fn judge(metadata: &Arc<dyn Metadata>, page: &[(ChunkId, ChunkRecord)], fo
             continue;
         }
         for (name, state) in wrong {
-            report.find(format!("the shard {} of the chunk {chunk} (gen {}, tag {}) is {}", name.index, name.generation, name.tag, if *state == Found::Missing { "missing" } else { "damaged" }));
+            report.find(format!(
+                "the shard {} of the chunk {chunk} (gen {}, tag {}) is {}",
+                name.index,
+                name.generation,
+                name.tag,
+                if *state == Found::Missing { "missing" } else { "damaged" }
+            ));
         }
         if unreadable {
             report.find(format!("the chunk {chunk} cannot be read: {good} of its shards are good and {} are needed", placement.sealed.k));

@@ -123,8 +123,17 @@ impl Walk<'_> {
     async fn uploads(&mut self, bucket: BucketId, name: &str) -> Result<(), FsckError> {
         let mut marker: (String, Option<_>) = Default::default();
         loop {
-            let query = UploadsQuery { bucket, prefix: String::new(), delimiter: String::new(), key_marker: marker.0, upload_marker: marker.1, max: limit::PAGE };
-            let NamespaceAnswer::Uploads(page) = self.ask(NamespaceQuery::Uploads(query)).await? else { return Err(FsckError::WrongAnswer) };
+            let query = UploadsQuery {
+                bucket,
+                prefix: String::new(),
+                delimiter: String::new(),
+                key_marker: marker.0,
+                upload_marker: marker.1,
+                max: limit::PAGE,
+            };
+            let NamespaceAnswer::Uploads(page) = self.ask(NamespaceQuery::Uploads(query)).await? else {
+                return Err(FsckError::WrongAnswer);
+            };
             for upload in &page.uploads {
                 self.parts(upload, name).await?;
             }
@@ -189,7 +198,9 @@ impl Walk<'_> {
 
     async fn chunks(&self, version: VersionId, ids: &[ChunkId], findings: &mut Vec<String>) -> Result<(), FsckError> {
         for ids in ids.chunks(CHUNKS) {
-            let ChunkAnswer::Records(records) = self.chunk(ChunkQuery::Records(ids.to_vec())).await? else { return Err(FsckError::WrongAnswer) };
+            let ChunkAnswer::Records(records) = self.chunk(ChunkQuery::Records(ids.to_vec())).await? else {
+                return Err(FsckError::WrongAnswer);
+            };
             for (id, record) in ids.iter().zip(records) {
                 match record {
                     None => findings.push(format!("the chunk {id} is not in the index")),

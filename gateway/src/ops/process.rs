@@ -49,7 +49,17 @@ impl Process {
     }
 
     fn gauges(&self) -> [&Gauge; 9] {
-        [&self.cpu, &self.resident, &self.resident_peak, &self.virtual_memory, &self.open_files, &self.max_files, &self.threads, &self.started, &self.tasks]
+        [
+            &self.cpu,
+            &self.resident,
+            &self.resident_peak,
+            &self.virtual_memory,
+            &self.open_files,
+            &self.max_files,
+            &self.threads,
+            &self.started,
+            &self.tasks,
+        ]
     }
 }
 
@@ -60,7 +70,9 @@ impl Collector for Process {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0);
+        let field = |name: &str| {
+            status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0)
+        };
         self.resident.set(field("VmRSS:") * 1024.0);
         self.resident_peak.set(field("VmHWM:") * 1024.0);
         self.virtual_memory.set(field("VmSize:") * 1024.0);

@@ -107,7 +107,13 @@ pub struct Parts {
 
 impl Parts {
     /// Starts the data path over the store, and makes metadata know the disks and the root credentials.
-    pub async fn start(config: &Config, home: &Home, store: Store, keys: Arc<Keys>, credentials: &RootCredentials) -> Result<Parts, ServeError> {
+    pub async fn start(
+        config: &Config,
+        home: &Home,
+        store: Store,
+        keys: Arc<Keys>,
+        credentials: &RootCredentials,
+    ) -> Result<Parts, ServeError> {
         Process::register(tokio::runtime::Handle::current());
         let metadata = store.metadata();
         let path = DataPath::new(path_settings(config), metadata.clone(), store.nodes(), keys)?;
@@ -187,7 +193,10 @@ fn adopt(store: Arc<Store>, home: &Home, places: Vec<PathBuf>) -> crate::admin::
                 return Ok(format!("{} did not open at the last start and will be taken as it is found at the next one", dir.display()));
             };
             let taken = disk.clone();
-            let node = tokio::task::spawn_blocking(move || taken.adopt()).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            let node = tokio::task::spawn_blocking(move || taken.adopt())
+                .await
+                .map_err(|error| error.to_string())?
+                .map_err(|error| error.to_string())?;
             slots.note(&dir, node);
             slots.write(&file).map_err(|error| error.to_string())?;
             let record = NodeRecord { id: node, machine: disk.machine(), zone: String::new(), first_seen: crate::path::now() };

@@ -13,7 +13,11 @@ const LOG: &str = "warn,breakwater=info,breakwater::access=off,s3s=off,openraft=
 pub fn runtime() -> Result<Runtime, ServeError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     // A second one in a process is a test's.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init();
     warn_of_slow_coding();
     let system = |error: std::io::Error| ServeError::System { what: "a runtime", reason: error.to_string() };
     tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("breakwater").build().map_err(system)
@@ -50,7 +54,10 @@ pub struct Signals {
 impl Signals {
     pub fn listen() -> Result<Signals, ServeError> {
         let system = |error: std::io::Error| ServeError::System { what: "signal handlers", reason: error.to_string() };
-        Ok(Signals { terminate: signal(SignalKind::terminate()).map_err(system)?, interrupt: signal(SignalKind::interrupt()).map_err(system)? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate()).map_err(system)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(system)?,
+        })
     }
 
     /// Returns at the next of them.

@@ -26,7 +26,15 @@ fn is(status: u16, code: &str) -> (u16, String) {
 #[test]
 fn an_anonymous_request_is_denied_whatever_it_asks() {
     let server = Server::shared();
-    for (method, target) in [("GET", "/"), ("GET", "/shared"), ("GET", "/shared/k"), ("PUT", "/shared/k"), ("DELETE", "/shared/k"), ("POST", "/shared?delete"), ("GET", "/shared?acl")] {
+    for (method, target) in [
+        ("GET", "/"),
+        ("GET", "/shared"),
+        ("GET", "/shared/k"),
+        ("PUT", "/shared/k"),
+        ("DELETE", "/shared/k"),
+        ("POST", "/shared?delete"),
+        ("GET", "/shared?acl"),
+    ] {
         assert_eq!(ask(&server, method, target, &[], b""), is(403, "AccessDenied"), "{method} {target}");
     }
 }
@@ -50,7 +58,11 @@ fn a_garbled_authorization_is_called_malformed() {
         format!("AWS4-HMAC-SHA256 Credential=AK/20260101/us-east-1/s3/aws5_request, SignedHeaders=host, {signature}"),
         format!("AWS4-HMAC-SHA256 Credential=/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, {signature}"),
     ] {
-        assert_eq!(get(&server, "/shared", &[("authorization", &authorization)]), is(400, "AuthorizationHeaderMalformed"), "{authorization}");
+        assert_eq!(
+            get(&server, "/shared", &[("authorization", &authorization)]),
+            is(400, "AuthorizationHeaderMalformed"),
+            "{authorization}"
+        );
     }
     let signed = server.signer().sign("GET", "/shared", &[], EMPTY);
     let mut twice = signed.pairs();
@@ -99,7 +111,13 @@ fn a_signature_that_leaves_out_the_host_or_an_amz_header_is_denied() {
 fn an_unsigned_header_on_a_presigned_put_is_denied_and_nothing_is_stored() {
     let server = Server::shared();
     let target = server.signer().presign("PUT", "/shared/presigned-header", "60", &[]);
-    for (name, value) in [("x-amz-copy-source", "/shared/other"), ("x-amz-acl", "public-read"), ("x-amz-meta-a", "b"), ("x-amz-tagging", "a=b"), ("x-amz-storage-class", "GLACIER")] {
+    for (name, value) in [
+        ("x-amz-copy-source", "/shared/other"),
+        ("x-amz-acl", "public-read"),
+        ("x-amz-meta-a", "b"),
+        ("x-amz-tagging", "a=b"),
+        ("x-amz-storage-class", "GLACIER"),
+    ] {
         assert_eq!(ask(&server, "PUT", &target, &[(name, value)], b"x"), is(403, "AccessDenied"), "{name}");
     }
     assert_eq!(server.signer().send("HEAD", "/shared/presigned-header", &[], b"").status, 404);
@@ -151,14 +169,30 @@ fn a_presigned_url_with_a_part_missing_wrong_or_twice_is_refused() {
     let (path, query) = target.split_once('?').unwrap();
     for name in ["X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"] {
         let without: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with(name)).collect();
-        assert_eq!(get(&server, &format!("{path}?{}", without.join("&")), &[]), is(400, "AuthorizationQueryParametersError"), "without {name}");
+        assert_eq!(
+            get(&server, &format!("{path}?{}", without.join("&")), &[]),
+            is(400, "AuthorizationQueryParametersError"),
+            "without {name}"
+        );
         let twice = query.split('&').find(|pair| pair.starts_with(name)).unwrap();
         assert_eq!(get(&server, &format!("{target}&{twice}"), &[]), is(400, "AuthorizationQueryParametersError"), "twice {name}");
     }
-    for (old, new) in [("AWS4-HMAC-SHA256", "AWS9"), ("aws4_request", "aws5_request"), ("X-Amz-Date=20", "X-Amz-Date=99999920"), ("%2Fs3%2F", "%2Fec2%2F")] {
+    for (old, new) in [
+        ("AWS4-HMAC-SHA256", "AWS9"),
+        ("aws4_request", "aws5_request"),
+        ("X-Amz-Date=20", "X-Amz-Date=99999920"),
+        ("%2Fs3%2F", "%2Fec2%2F"),
+    ] {
         assert_eq!(get(&server, &target.replace(old, new), &[]), is(400, "AuthorizationQueryParametersError"), "{new}");
     }
-    let month_13 = format!("{path}?{}", query.split('&').map(|pair| if pair.starts_with("X-Amz-Date") { "X-Amz-Date=20261301T000000Z" } else { pair }).collect::<Vec<_>>().join("&"));
+    let month_13 = format!(
+        "{path}?{}",
+        query
+            .split('&')
+            .map(|pair| if pair.starts_with("X-Amz-Date") { "X-Amz-Date=20261301T000000Z" } else { pair })
+            .collect::<Vec<_>>()
+            .join("&")
+    );
     assert_eq!(get(&server, &month_13, &[]), is(400, "AuthorizationQueryParametersError"));
 }
 
@@ -185,7 +219,15 @@ fn what_signature_v2_does_not_cover_cannot_choose_the_operation() {
     let signer = server.signer();
     assert_eq!(ask(&server, "PUT", &signer.presign_v2("PUT", "/shared/v2-covered", minutes(1)), &[], b"x").0, 200);
     let put = signer.presign_v2("PUT", "/shared/v2-covered", minutes(1));
-    for added in ["tagging&tagging", "uploadId=a&uploadId=a&partNumber=1&partNumber=1", "retention", "legal-hold", "encryption", "renameObject", "attributes"] {
+    for added in [
+        "tagging&tagging",
+        "uploadId=a&uploadId=a&partNumber=1&partNumber=1",
+        "retention",
+        "legal-hold",
+        "encryption",
+        "renameObject",
+        "attributes",
+    ] {
         let (status, code) = ask(&server, "PUT", &format!("{put}&{added}"), &[], b"y");
         assert!((400..500).contains(&status) || status == 501, "{added}: {status} {code}");
     }
@@ -236,7 +278,9 @@ fn a_domain_makes_names_below_it_buckets_and_leaves_path_style() {
     // Signed for another host than it goes to: sign again with that host.
     let (host, date) = ("pictures.s3.test", signer.date());
     signed.headers.retain(|(name, _)| name != "host" && name != "authorization");
-    let canonical = format!("GET\n/cat\n\nhost:{host}\nx-amz-content-sha256:{EMPTY}\nx-amz-date:{date}\n\nhost;x-amz-content-sha256;x-amz-date\n{EMPTY}");
+    let canonical = format!(
+        "GET\n/cat\n\nhost:{host}\nx-amz-content-sha256:{EMPTY}\nx-amz-date:{date}\n\nhost;x-amz-content-sha256;x-amz-date\n{EMPTY}"
+    );
     let authorization = signer.authorize(&canonical, "host;x-amz-content-sha256;x-amz-date");
     signed.headers.push(("host".into(), host.into()));
     signed.headers.push(("authorization".into(), authorization));

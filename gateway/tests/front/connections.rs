@@ -18,7 +18,14 @@ fn every_answer_has_a_request_id_and_a_refused_head_has_no_body() {
     let server = Server::shared();
     let mut connection = server.connect();
     let mut ids = std::collections::HashSet::new();
-    for (method, target) in [("GET", "/"), ("HEAD", "/shared/none"), ("GET", "/shared?list-type=2"), ("HEAD", "/shared?acl="), ("GET", "/shared/none"), ("DELETE", "/shared/none")] {
+    for (method, target) in [
+        ("GET", "/"),
+        ("HEAD", "/shared/none"),
+        ("GET", "/shared?list-type=2"),
+        ("HEAD", "/shared?acl="),
+        ("GET", "/shared/none"),
+        ("DELETE", "/shared/none"),
+    ] {
         let signed = server.signer().sign(method, target, &[], &sha256(b""));
         connection.send(method, target, &signed.pairs(), b"");
         let answer = connection.read(method);
@@ -159,7 +166,13 @@ fn heads_that_are_too_large_or_broken_end_in_an_error_and_not_in_the_process() {
     let mut connection = server.connect();
     connection.send("GET", "/", &[("x-long", &longer)], b"");
     assert_eq!(connection.read("GET").status, 431);
-    for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"GET / HTTP/9.9\r\n\r\n", b"\r\n\r\n\r\n\r\n", b"GET  /  HTTP/1.1\r\n\r\n", b"PUT /a HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n"] {
+    for bytes in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\r\n\r\n\r\n\r\n",
+        b"GET  /  HTTP/1.1\r\n\r\n",
+        b"PUT /a HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+    ] {
         let mut connection = server.connect();
         connection.stream.write_all(bytes).unwrap();
         let _ = connection.stream.shutdown(std::net::Shutdown::Write);
@@ -187,11 +200,43 @@ fn https_serves_what_http_does_and_bad_certificates_are_named() {
     let path = |name: &str| place.path().join(name).display().to_string();
     let (cert, key) = (path("cert.pem"), path("key.pem"));
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &key, "-out", &cert])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            &key,
+            "-out",
+            &cert,
+        ])
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let wrong = breakwater(&["serve", "--data", &path("other"), "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--tls-cert", &key, "--tls-key", &cert]).output().unwrap();
+    let wrong = breakwater(&[
+        "serve",
+        "--data",
+        &path("other"),
+        "--listen",
+        "127.0.0.1:0",
+        "--ops-listen",
+        "127.0.0.1:0",
+        "--tls-cert",
+        &key,
+        "--tls-key",
+        &cert,
+    ])
+    .output()
+    .unwrap();
     assert_eq!(wrong.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("holds no certificate"), "{}", String::from_utf8_lossy(&wrong.stderr));
 

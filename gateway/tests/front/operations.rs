@@ -25,7 +25,9 @@ fn requests_are_measured_by_operation_size_class_and_code() {
     assert_eq!(signer.send("GET", "/none/none?acl=&policy=", &[], b"").status, 400);
     // An answer is counted when its last byte went out, which may be a moment after it was read.
     std::thread::sleep(std::time::Duration::from_millis(100));
-    let count = |operation: &str, class: &str| server.metric("breakwater_s3_request_seconds_count", &format!("operation=\"{operation}\",size_class=\"{class}\""));
+    let count = |operation: &str, class: &str| {
+        server.metric("breakwater_s3_request_seconds_count", &format!("operation=\"{operation}\",size_class=\"{class}\""))
+    };
     assert_eq!(count("PutObject", "<=4KiB"), 1.0);
     assert_eq!(count("PutObject", "<=1MiB"), 1.0);
     assert_eq!(count("GetObject", "<=1MiB"), 1.0);
@@ -35,7 +37,9 @@ fn requests_are_measured_by_operation_size_class_and_code() {
     assert_eq!(server.metric("breakwater_s3_requests_total", "operation=\"CreateBucket\",status=\"200\""), 1.0);
     assert_eq!(server.metric("breakwater_s3_requests_in_flight", ""), 0.0);
     assert_eq!(server.metric("breakwater_s3_answers_cut_off_total", ""), 0.0);
-    for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_max_fds", "breakwater_runtime_tasks"] {
+    for name in
+        ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_max_fds", "breakwater_runtime_tasks"]
+    {
         assert!(server.metric(name, "") > 0.0, "{name}");
     }
 }

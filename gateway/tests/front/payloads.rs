@@ -50,13 +50,19 @@ fn the_four_aws_chunked_modes_store_the_bytes_and_not_the_framing() {
     let parts: Vec<&[u8]> = data.chunks(65_536).collect();
     let signer = server.signer();
 
-    let signed = signer.sign("PUT", "/shared/framed-signed", &[("x-amz-decoded-content-length", "800000"), ("content-encoding", "aws-chunked")], SIGNED);
+    let signed = signer.sign(
+        "PUT",
+        "/shared/framed-signed",
+        &[("x-amz-decoded-content-length", "800000"), ("content-encoding", "aws-chunked")],
+        SIGNED,
+    );
     let (mut body, _) = signer.chunked(&signed.signature, &parts);
     body.extend_from_slice(b"\r\n");
     assert_eq!(put(&server, "/shared/framed-signed", &signed, &body).status, 200);
 
     let trailer = format!("x-amz-checksum-crc32:{}\n", crc32(&data));
-    let headers = [("x-amz-decoded-content-length", "800000"), ("content-encoding", "gzip,aws-chunked"), ("x-amz-trailer", "x-amz-checksum-crc32")];
+    let headers =
+        [("x-amz-decoded-content-length", "800000"), ("content-encoding", "gzip,aws-chunked"), ("x-amz-trailer", "x-amz-checksum-crc32")];
     let signed = signer.sign("PUT", "/shared/framed-trailer", &headers, SIGNED_TRAILER);
     let (mut body, last) = signer.chunked(&signed.signature, &parts);
     let signature = signer.trailer_signature(&last, &trailer);
@@ -181,7 +187,11 @@ fn promises_that_contradict_each_other_are_refused() {
     }
     let signed = server.signer().sign("PUT", target, &[("x-amz-trailer", "x-amz-checksum-crc32")], UNSIGNED_TRAILER);
     assert_eq!(put(&server, target, &signed, body).said(), is(411, "MissingContentLength"));
-    for (payload, more) in [(UNSIGNED_TRAILER, &[][..]), (SIGNED, &[("x-amz-trailer", "x-amz-checksum-crc32")]), (UNSIGNED_TRAILER, &[("x-amz-trailer", "x-amz-meta-a")])] {
+    for (payload, more) in [
+        (UNSIGNED_TRAILER, &[][..]),
+        (SIGNED, &[("x-amz-trailer", "x-amz-checksum-crc32")]),
+        (UNSIGNED_TRAILER, &[("x-amz-trailer", "x-amz-meta-a")]),
+    ] {
         let signed = sign(&server, target, payload, 5, more);
         assert_eq!(put(&server, target, &signed, body).said(), is(400, "InvalidRequest"), "{payload} {more:?}");
     }
@@ -200,7 +210,8 @@ fn framing_that_a_presigned_url_would_store_as_data_is_refused() {
     let v2 = server.signer().presign_v2("PUT", "/shared/framed-presigned", std::time::Duration::from_secs(60));
     for target in [&v4, &v2] {
         let mut connection = server.connect();
-        let headers = [("x-amz-content-sha256", UNSIGNED_TRAILER), ("x-amz-decoded-content-length", "5"), ("x-amz-trailer", "x-amz-checksum-crc32")];
+        let headers =
+            [("x-amz-content-sha256", UNSIGNED_TRAILER), ("x-amz-decoded-content-length", "5"), ("x-amz-trailer", "x-amz-checksum-crc32")];
         connection.send("PUT", target, &headers, body);
         let (status, code) = connection.read("PUT").said();
         assert!(status == 501 || status == 403, "{status} {code}");
@@ -253,7 +264,8 @@ fn a_document_in_aws_chunked_form_is_understood() {
     assert_eq!(server.signer().send("PUT", "/shared/framed-delete", &[], b"x").status, 200);
     let document = "<Delete><Object><Key>framed-delete</Key></Object></Delete>";
     let length = document.len().to_string();
-    let headers = [("x-amz-decoded-content-length", length.as_str()), ("content-encoding", "aws-chunked"), ("x-amz-trailer", "x-amz-checksum-crc32")];
+    let headers =
+        [("x-amz-decoded-content-length", length.as_str()), ("content-encoding", "aws-chunked"), ("x-amz-trailer", "x-amz-checksum-crc32")];
     for (checksum, expected) in [(crc32(b"another"), is(400, "BadDigest")), (crc32(document.as_bytes()), is(200, ""))] {
         let body = format!("{:x}\r\n{document}\r\n0\r\nx-amz-checksum-crc32:{checksum}\r\n\r\n", document.len());
         let signed = server.signer().sign("POST", "/shared?delete=", &headers, UNSIGNED_TRAILER);
@@ -265,7 +277,11 @@ fn a_document_in_aws_chunked_form_is_understood() {
     is_not_stored(&server, "/shared/framed-delete");
     // The plain service behind it is closed to who cannot sign.
     let mut signed = server.signer().sign("POST", "/shared?delete=", &headers, UNSIGNED_TRAILER);
-    signed.headers.iter_mut().filter(|(name, _)| name == "authorization").for_each(|(_, value)| *value = value.replace("Signature=", "Signature=0"));
+    signed
+        .headers
+        .iter_mut()
+        .filter(|(name, _)| name == "authorization")
+        .for_each(|(_, value)| *value = value.replace("Signature=", "Signature=0"));
     signed.headers.iter_mut().filter(|(name, _)| name == "authorization").for_each(|(_, value)| {
         value.pop();
     });

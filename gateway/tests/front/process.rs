@@ -43,7 +43,8 @@ fn a_first_start_makes_credentials_that_the_second_start_keeps() {
 
 #[test]
 fn credentials_of_the_environment_can_change_and_the_old_ones_end() {
-    let with = |access: &'static str, secret: &'static str| [("BREAKWATER_ROOT_ACCESS_KEY", access), ("BREAKWATER_ROOT_SECRET_KEY", secret)];
+    let with =
+        |access: &'static str, secret: &'static str| [("BREAKWATER_ROOT_ACCESS_KEY", access), ("BREAKWATER_ROOT_SECRET_KEY", secret)];
     let list = |server: &Server, access: &str, secret: &str| Signer::new(server.s3, access, secret).send("GET", "/", &[], b"").said();
     let server = spawn(folder(), &with("FIRST", "first-secret"));
     assert_eq!(list(&server, "FIRST", "first-secret").0, 200);
@@ -160,7 +161,12 @@ fn fsck_of_a_stopped_server_finds_bytes_that_were_flipped() {
     let place = server.stop();
     let data = place.path().join("data");
     let segments = data.join("disk-2").join("segments");
-    let segment = std::fs::read_dir(&segments).unwrap().flatten().map(|entry| entry.path()).max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let segment = std::fs::read_dir(&segments)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .max_by_key(|path| std::fs::metadata(path).unwrap().len())
+        .unwrap();
     let mut bytes = std::fs::read(&segment).unwrap();
     let at = bytes.iter().position(|byte| *byte != 0).unwrap();
     for byte in &mut bytes[at + 20_000..at + 20_100] {

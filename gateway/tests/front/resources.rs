@@ -11,7 +11,22 @@ fn a_sub_resource_nobody_answers_does_not_fall_through() {
     let server = Server::shared();
     let signer = server.signer();
     assert_eq!(signer.send("PUT", "/shared/kept", &[], b"kept").status, 200);
-    for sub in ["acl", "retention", "legal-hold", "attributes", "torrent", "restore", "uploads", "versions", "policy", "website", "renameObject", "annotation", "select", "encryption"] {
+    for sub in [
+        "acl",
+        "retention",
+        "legal-hold",
+        "attributes",
+        "torrent",
+        "restore",
+        "uploads",
+        "versions",
+        "policy",
+        "website",
+        "renameObject",
+        "annotation",
+        "select",
+        "encryption",
+    ] {
         for method in ["DELETE", "HEAD"] {
             let answer = signer.send(method, &format!("/shared/kept?{sub}="), &[], b"");
             assert_eq!(answer.status, 501, "{method} ?{sub}");
@@ -33,7 +48,19 @@ fn a_bucket_s_sub_resource_does_not_create_or_delete_the_bucket() {
     let server = Server::shared();
     let signer = server.signer();
     assert_eq!(signer.send("PUT", "/bucket-sub", &[], b"").status, 200);
-    for sub in ["acl", "versioning", "versions", "location", "uploads", "object-lock", "notification", "logging", "requestPayment", "uploadId", "delete"] {
+    for sub in [
+        "acl",
+        "versioning",
+        "versions",
+        "location",
+        "uploads",
+        "object-lock",
+        "notification",
+        "logging",
+        "requestPayment",
+        "uploadId",
+        "delete",
+    ] {
         assert_eq!(signer.send("DELETE", &format!("/bucket-sub?{sub}="), &[], b"").said(), is(501, "NotImplemented"), "DELETE ?{sub}");
     }
     for sub in ["location", "versions", "uploads", "uploadId", "delete", "session", "policyStatus"] {

@@ -72,7 +72,9 @@ impl Server {
                 let log = std::fs::read_to_string(place.path().join("log")).unwrap_or_default();
                 panic!("the server ended while starting: {}\n{log}", child.wait().unwrap());
             }
-            if let Some((_, address)) = line.split_once("://").filter(|(head, _)| head.starts_with("S3 on") || head.starts_with("operations on")) {
+            if let Some((_, address)) =
+                line.split_once("://").filter(|(head, _)| head.starts_with("S3 on") || head.starts_with("operations on"))
+            {
                 addresses.push(address.trim().parse().unwrap());
             }
             printed.push_str(&line);

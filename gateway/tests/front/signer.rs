@@ -51,7 +51,15 @@ pub fn percent(text: &str, keep_slash: bool) -> String {
 impl Signer {
     pub fn new(address: SocketAddr, access_key: &str, secret_key: &str) -> Signer {
         let (access_key, secret_key) = (access_key.to_string(), secret_key.to_string());
-        Signer { address, access_key, secret_key, region: "us-east-1".into(), service: "s3".into(), time: SystemTime::now(), unsigned: Vec::new() }
+        Signer {
+            address,
+            access_key,
+            secret_key,
+            region: "us-east-1".into(),
+            service: "s3".into(),
+            time: SystemTime::now(),
+            unsigned: Vec::new(),
+        }
     }
 
     pub fn date(&self) -> String {
@@ -78,10 +86,21 @@ impl Signer {
         hmac(&hmac(&hmac(&date, &self.region), &self.service), "aws4_request")
     }
 
-    fn canonical(&self, method: &str, target: &str, headers: &[(String, String)], extra: &[(String, String)], payload: &str) -> (String, String) {
+    fn canonical(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(String, String)],
+        extra: &[(String, String)],
+        payload: &str,
+    ) -> (String, String) {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let mut pairs: Vec<(String, String)> =
-            query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        let mut pairs: Vec<(String, String)> = query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .map(|(n, v)| (n.to_string(), v.to_string()))
+            .collect();
         pairs.extend_from_slice(extra);
         pairs.sort();
         let query = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
@@ -99,7 +118,12 @@ impl Signer {
 
     /// The Authorization header over a canonical request that signs `names`.
     pub fn authorize(&self, canonical: &str, names: &str) -> String {
-        format!("AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={names}, Signature={}", self.access_key, self.scope(), self.signature(canonical))
+        format!(
+            "AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={names}, Signature={}",
+            self.access_key,
+            self.scope(),
+            self.signature(canonical)
+        )
     }
 
     /// Headers of a request signed with V4. `payload` goes into x-amz-content-sha256. `target` is percent-encoded.
@@ -128,7 +152,12 @@ impl Signer {
         let mut all: Vec<(String, String)> = headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         all.push(("host".into(), self.address.to_string()));
         all.sort();
-        let names = all.iter().map(|(name, _)| name.as_str()).filter(|name| !self.unsigned.iter().any(|unsigned| unsigned == name)).collect::<Vec<_>>().join(";");
+        let names = all
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| !self.unsigned.iter().any(|unsigned| unsigned == name))
+            .collect::<Vec<_>>()
+            .join(";");
         let extra: Vec<(String, String)> = [
             ("X-Amz-Algorithm", "AWS4-HMAC-SHA256".to_string()),
             ("X-Amz-Credential", format!("{}/{}", self.access_key, self.scope())),

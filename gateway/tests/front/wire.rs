@@ -28,7 +28,10 @@ impl Answer {
 
     /// S3's code of an error.
     pub fn code(&self) -> String {
-        self.text().split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map_or(String::new(), |(code, _)| code.to_string())
+        self.text()
+            .split_once("<Code>")
+            .and_then(|(_, rest)| rest.split_once("</Code>"))
+            .map_or(String::new(), |(code, _)| code.to_string())
     }
 
     /// Status and code together.
@@ -79,8 +82,10 @@ impl Connection {
             let head = String::from_utf8_lossy(&head).into_owned();
             let mut lines = head.split("\r\n");
             let status: u16 = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-            let headers: Vec<(String, String)> =
-                lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_string())).collect();
+            let headers: Vec<(String, String)> = lines
+                .filter_map(|line| line.split_once(':'))
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_string()))
+                .collect();
             if status == 100 {
                 continue;
             }

@@ -22,17 +22,75 @@ const EXPIRES_SECONDS: u64 = 604_800;
 
 /// What Signature V2 covers of a query string, and what no operation is chosen by.
 const V2_PARAMETERS: &[&str] = &[
-    "AWSAccessKeyId", "Expires", "Signature", "accelerate", "acl", "analytics", "content-md5", "content-type", "continuation-token", "cors",
-    "delete", "delimiter", "encoding-type", "fetch-owner", "inventory", "key-marker", "lifecycle", "list-type", "location", "logging",
-    "marker", "max-keys", "max-parts", "max-uploads", "metrics", "notification", "object-lock", "part-number-marker", "partNumber",
-    "policy", "prefix", "replication", "requestPayment", "response-cache-control", "response-content-disposition",
-    "response-content-encoding", "response-content-language", "response-content-type", "response-expires", "restore", "select",
-    "select-type", "start-after", "tagging", "torrent", "upload-id-marker", "uploadId", "uploads", "version-id-marker", "versionId",
-    "versioning", "versions", "website", "x-id",
+    "AWSAccessKeyId",
+    "Expires",
+    "Signature",
+    "accelerate",
+    "acl",
+    "analytics",
+    "content-md5",
+    "content-type",
+    "continuation-token",
+    "cors",
+    "delete",
+    "delimiter",
+    "encoding-type",
+    "fetch-owner",
+    "inventory",
+    "key-marker",
+    "lifecycle",
+    "list-type",
+    "location",
+    "logging",
+    "marker",
+    "max-keys",
+    "max-parts",
+    "max-uploads",
+    "metrics",
+    "notification",
+    "object-lock",
+    "part-number-marker",
+    "partNumber",
+    "policy",
+    "prefix",
+    "replication",
+    "requestPayment",
+    "response-cache-control",
+    "response-content-disposition",
+    "response-content-encoding",
+    "response-content-language",
+    "response-content-type",
+    "response-expires",
+    "restore",
+    "select",
+    "select-type",
+    "start-after",
+    "tagging",
+    "torrent",
+    "upload-id-marker",
+    "uploadId",
+    "uploads",
+    "version-id-marker",
+    "versionId",
+    "versioning",
+    "versions",
+    "website",
+    "x-id",
 ];
 
 /// Headers that SDKs may move into a presigned URL and that would change what is stored or from where. s3s reads them only as headers.
-const HOISTED: &[&str] = &["x-amz-meta-", "x-amz-copy-source", "x-amz-tagging", "x-amz-storage-class", "x-amz-object-lock-", "x-amz-server-side-encryption", "x-amz-acl", "x-amz-grant-", "x-amz-website-redirect-location", "x-amz-metadata-directive"];
+const HOISTED: &[&str] = &[
+    "x-amz-meta-",
+    "x-amz-copy-source",
+    "x-amz-tagging",
+    "x-amz-storage-class",
+    "x-amz-object-lock-",
+    "x-amz-server-side-encryption",
+    "x-amz-acl",
+    "x-amz-grant-",
+    "x-amz-website-redirect-location",
+    "x-amz-metadata-directive",
+];
 
 /// Finds how the request is authenticated and checks the form of it.
 ///
@@ -124,7 +182,9 @@ fn check_query_v4(headers: &HeaderMap, query: &Query, rules: &Rules) -> Result<(
     match expires.parse::<u64>().ok().filter(|_| expires.bytes().all(|b| b.is_ascii_digit())) {
         None => return Err(bad_query("X-Amz-Expires should be a number")),
         Some(seconds) if seconds > EXPIRES_SECONDS => {
-            return Err(bad_query("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds"));
+            return Err(bad_query(
+                "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds",
+            ));
         }
         Some(_) => {}
     }
@@ -136,13 +196,19 @@ fn check_query_v4(headers: &HeaderMap, query: &Query, rules: &Rules) -> Result<(
 fn check_credential(credential: &str, rules: &Rules, kind: Kind, context: &str) -> Result<(), Fault> {
     let parts: Vec<&str> = credential.split('/').collect();
     let [access_key, date, region, service, terminal] = parts[..] else {
-        return Err(Fault::new(kind, format!("{context}; the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".")));
+        return Err(Fault::new(
+            kind,
+            format!("{context}; the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\"."),
+        ));
     };
     if access_key.is_empty() {
         return Err(Fault::new(kind, format!("{context}; a non-empty Access Key (AKID) must be provided in the credential.")));
     }
     if date.len() != 8 || !date.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Fault::new(kind, format!("{context}; incorrect date format. This date in the credential must be in the format \"yyyyMMdd\".")));
+        return Err(Fault::new(
+            kind,
+            format!("{context}; incorrect date format. This date in the credential must be in the format \"yyyyMMdd\"."),
+        ));
     }
     if terminal != "aws4_request" {
         return Err(Fault::new(kind, format!("{context}; incorrect terminal. This endpoint uses \"aws4_request\".")));
@@ -177,14 +243,20 @@ fn refuse_hoisted(headers: &HeaderMap, query: &Query) -> Result<(), Fault> {
 
 fn check_v2(query: &Query, rules: &Rules) -> Result<(), Fault> {
     if !rules.allow_signature_v2 {
-        return Err(Fault::new(Kind::InvalidRequest, "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."));
+        return Err(Fault::new(
+            Kind::InvalidRequest,
+            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+        ));
     }
     if let Some(name) = query.repeated() {
         return Err(Fault::new(Kind::InvalidArgument, format!("The query parameter {name} is there more than once.")));
     }
     // What the signature does not cover must not choose the operation.
     match query.names().find(|name| !V2_PARAMETERS.contains(name) && !name.starts_with("x-amz-")) {
-        Some(name) => Err(Fault::new(Kind::AccessDenied, format!("The query parameter {name} is not covered by Signature Version 2. Please use AWS4-HMAC-SHA256."))),
+        Some(name) => Err(Fault::new(
+            Kind::AccessDenied,
+            format!("The query parameter {name} is not covered by Signature Version 2. Please use AWS4-HMAC-SHA256."),
+        )),
         None => Ok(()),
     }
 }
@@ -192,7 +264,12 @@ fn check_v2(query: &Query, rules: &Rules) -> Result<(), Fault> {
 fn check_query_v2(query: &Query) -> Result<(), Fault> {
     let expires = match (query.get("AWSAccessKeyId"), query.get("Signature"), query.get("Expires")) {
         (Some(_), Some(_), Some(expires)) => expires,
-        _ => return Err(Fault::new(Kind::AccessDenied, "Query-string authentication requires the Signature, Expires and AWSAccessKeyId parameters")),
+        _ => {
+            return Err(Fault::new(
+                Kind::AccessDenied,
+                "Query-string authentication requires the Signature, Expires and AWSAccessKeyId parameters",
+            ));
+        }
     };
     let seconds = expires.parse::<i64>().ok().filter(|_| expires.bytes().all(|b| b.is_ascii_digit()));
     // The year 9999: what is later no calendar here can hold.
@@ -206,9 +283,17 @@ fn check_query_v2(query: &Query) -> Result<(), Fault> {
 fn is_amz_date(text: &str) -> bool {
     let bytes = text.as_bytes();
     let shape = bytes.len() == 16 && bytes[8] == b'T' && bytes[15] == b'Z';
-    let digits = |range: std::ops::Range<usize>| text.get(range).filter(|part| part.bytes().all(|b| b.is_ascii_digit())).and_then(|part| part.parse::<u32>().ok());
+    let digits = |range: std::ops::Range<usize>| {
+        text.get(range).filter(|part| part.bytes().all(|b| b.is_ascii_digit())).and_then(|part| part.parse::<u32>().ok())
+    };
     let in_range = |range, low, high| digits(range).is_some_and(|value| (low..=high).contains(&value));
-    shape && in_range(0..4, 1970, 9999) && in_range(4..6, 1, 12) && in_range(6..8, 1, 31) && in_range(9..11, 0, 23) && in_range(11..13, 0, 59) && in_range(13..15, 0, 59)
+    shape
+        && in_range(0..4, 1970, 9999)
+        && in_range(4..6, 1, 12)
+        && in_range(6..8, 1, 31)
+        && in_range(9..11, 0, 23)
+        && in_range(11..13, 0, 59)
+        && in_range(13..15, 0, 59)
 }
 
 fn malformed(what: &str) -> Fault {

@@ -62,7 +62,10 @@ pub struct Verdict {
 pub fn judge(parts: &Parts, rules: &Rules) -> Result<Verdict, Fault> {
     let head_bytes: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if head_bytes > HEADER_BYTES {
-        return Err(Fault::new(Kind::HeadersTooLarge, "Your request header section exceeds the maximum allowed request header section size."));
+        return Err(Fault::new(
+            Kind::HeadersTooLarge,
+            "Your request header section exceeds the maximum allowed request header section size.",
+        ));
     }
     method_is_known(parts)?;
     let query = Query::parse(parts.uri.query())?;
@@ -71,7 +74,8 @@ pub fn judge(parts: &Parts, rules: &Rules) -> Result<Verdict, Fault> {
     let claim = claim::check(&parts.headers, &query, rules)?;
     let operation = resource::check(&parts.method, shape, &query)?;
     let body = payload::check(parts, claim, operation, rules)?;
-    let expects_continue = parts.headers.get(http::header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let expects_continue =
+        parts.headers.get(http::header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     Ok(Verdict { body, expects_continue })
 }
 
@@ -89,7 +93,11 @@ fn method_is_known(parts: &Parts) -> Result<(), Fault> {
 /// A browser's form upload would be signed in its fields and not in its headers; it is an operation of its own, not offered.
 fn refuse_forms(parts: &Parts) -> Result<(), Fault> {
     let is_form = parts.method == Method::POST
-        && parts.headers.get_all(http::header::CONTENT_TYPE).iter().any(|value| starts_ignoring_case(value.as_bytes(), b"multipart/form-data"));
+        && parts
+            .headers
+            .get_all(http::header::CONTENT_TYPE)
+            .iter()
+            .any(|value| starts_ignoring_case(value.as_bytes(), b"multipart/form-data"));
     if is_form {
         return Err(Fault::new(Kind::NotImplemented, "Form uploads are not implemented."));
     }

@@ -17,7 +17,8 @@ enum Payload {
 }
 
 /// Checksums that can come after the body.
-const TRAILERS: &[&str] = &["x-amz-checksum-crc32", "x-amz-checksum-crc32c", "x-amz-checksum-crc64nvme", "x-amz-checksum-sha1", "x-amz-checksum-sha256"];
+const TRAILERS: &[&str] =
+    &["x-amz-checksum-crc32", "x-amz-checksum-crc32c", "x-amz-checksum-crc64nvme", "x-amz-checksum-sha1", "x-amz-checksum-sha256"];
 
 /// Checks what the headers promise about the body against each other and against the operation.
 ///
@@ -32,9 +33,17 @@ pub fn check(parts: &Parts, claim: Claim, operation: Operation, rules: &Rules) -
         return Ok(if operation == Operation::Document { BodyShape::Xml } else { BodyShape::Plain });
     };
     if claim != Claim::HeaderV4 {
-        return Err(Fault::new(Kind::NotImplemented, "aws-chunked bodies are implemented for requests signed with Signature Version 4 in the Authorization header."));
+        return Err(Fault::new(
+            Kind::NotImplemented,
+            "aws-chunked bodies are implemented for requests signed with Signature Version 4 in the Authorization header.",
+        ));
     }
-    let promise = Promise { signed, trailers: trailers(parts, trailer)?, decoded: decoded_length(parts)?, max_signed_chunk: rules.signed_chunk_bytes };
+    let promise = Promise {
+        signed,
+        trailers: trailers(parts, trailer)?,
+        decoded: decoded_length(parts)?,
+        max_signed_chunk: rules.signed_chunk_bytes,
+    };
     bound_document(operation, Some(promise.decoded))?;
     Ok(match operation {
         Operation::Document => BodyShape::FramedXml(promise),
@@ -43,7 +52,12 @@ pub fn check(parts: &Parts, claim: Claim, operation: Operation, rules: &Rules) -
 }
 
 fn payload(parts: &Parts) -> Result<Payload, Fault> {
-    let bad = || Fault::new(Kind::InvalidArgument, "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a valid sha256 value.");
+    let bad = || {
+        Fault::new(
+            Kind::InvalidArgument,
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, STREAMING-AWS4-HMAC-SHA256-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER or a valid sha256 value.",
+        )
+    };
     let Some(value) = single(&parts.headers, "x-amz-content-sha256").map_err(|()| bad())? else {
         return Ok(Payload::Absent);
     };
@@ -52,7 +66,9 @@ fn payload(parts: &Parts) -> Result<Payload, Fault> {
         "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => Payload::Streaming { signed: false, trailer: true },
         "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => Payload::Streaming { signed: true, trailer: false },
         "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => Payload::Streaming { signed: true, trailer: true },
-        value if value.starts_with("STREAMING-AWS4-ECDSA") => return Err(Fault::new(Kind::NotImplemented, "Signature Version 4A is not implemented.")),
+        value if value.starts_with("STREAMING-AWS4-ECDSA") => {
+            return Err(Fault::new(Kind::NotImplemented, "Signature Version 4A is not implemented."));
+        }
         value if value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit()) => Payload::Exact,
         _ => return Err(bad()),
     })
@@ -95,14 +111,18 @@ fn demand_length(parts: &Parts, operation: Operation) -> Result<(), Fault> {
 /// A document is read into memory; no S3 document is larger than [`XML_BYTES`].
 fn bound_document(operation: Operation, length: Option<u64>) -> Result<(), Fault> {
     if operation == Operation::Document && length.is_some_and(|length| length > XML_BYTES) {
-        return Err(Fault::new(Kind::MalformedXml, "The XML you provided was not well-formed or did not validate against our published schema."));
+        return Err(Fault::new(
+            Kind::MalformedXml,
+            "The XML you provided was not well-formed or did not validate against our published schema.",
+        ));
     }
     Ok(())
 }
 
 fn decoded_length(parts: &Parts) -> Result<u64, Fault> {
     let value = single(&parts.headers, "x-amz-decoded-content-length").map_err(|()| bad_length())?;
-    let value = value.ok_or_else(|| Fault::new(Kind::MissingContentLength, "You must provide the x-amz-decoded-content-length HTTP header."))?;
+    let value =
+        value.ok_or_else(|| Fault::new(Kind::MissingContentLength, "You must provide the x-amz-decoded-content-length HTTP header."))?;
     if value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
         return Err(bad_length());
     }
@@ -124,7 +144,10 @@ fn trailers(parts: &Parts, has_trailer: bool) -> Result<Vec<String>, Fault> {
         .filter(|name| !name.is_empty())
         .collect();
     if names.is_empty() == has_trailer {
-        return Err(Fault::new(Kind::InvalidRequest, "x-amz-trailer goes with a STREAMING-...-TRAILER value of x-amz-content-sha256, and only with one."));
+        return Err(Fault::new(
+            Kind::InvalidRequest,
+            "x-amz-trailer goes with a STREAMING-...-TRAILER value of x-amz-content-sha256, and only with one.",
+        ));
     }
     if let Some(name) = names.iter().find(|name| !TRAILERS.contains(&name.as_str())) {
         return Err(Fault::new(Kind::InvalidRequest, format!("The value specified in the x-amz-trailer header is not supported: {name}")));

@@ -20,7 +20,14 @@ fn shape(target: &str, host: &str, domain: Option<&str>) -> Shape {
 
 #[test]
 fn a_path_names_root_bucket_or_object_as_s3s_reads_it() {
-    for (target, expected) in [("/", Shape::Root), ("/b", Shape::Bucket), ("/b/", Shape::Bucket), ("/b/k", Shape::Object), ("/b//", Shape::Object), ("/b%2Fk", Shape::Object)] {
+    for (target, expected) in [
+        ("/", Shape::Root),
+        ("/b", Shape::Bucket),
+        ("/b/", Shape::Bucket),
+        ("/b/k", Shape::Object),
+        ("/b//", Shape::Object),
+        ("/b%2Fk", Shape::Object),
+    ] {
         assert_eq!(shape(target, "127.0.0.1", None), expected, "{target}");
         let path = decode_path(target);
         let parsed = s3s::path::parse_path_style_with_validation(&path, &Anything).unwrap();
@@ -71,7 +78,10 @@ fn the_form_is_judged_before_anything_is_looked_up() {
     assert_eq!(kind(&parts("OPTIONS", "/b/k", &[("origin", "http://a")])), Some(Kind::AccessForbidden));
     assert_eq!(kind(&parts("GET", "/b/%FF", &[])), Some(Kind::InvalidUri));
     assert_eq!(kind(&parts("POST", "/b", &[("content-type", "Multipart/Form-Data; boundary=x")])), Some(Kind::NotImplemented));
-    let signed = format!("AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature={}", "a".repeat(64));
+    let signed = format!(
+        "AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature={}",
+        "a".repeat(64)
+    );
     let headers = [("authorization", signed.as_str()), ("x-amz-date", "20260101T000000Z"), ("content-length", "5")];
     assert!(judge(&parts("PUT", "/b/k", &headers), &rules()).is_ok());
     assert_eq!(kind(&parts("PUT", "/b/k", &headers[..2])), Some(Kind::MissingContentLength));
@@ -81,8 +91,10 @@ fn the_form_is_judged_before_anything_is_looked_up() {
 
 #[test]
 fn dates_that_do_not_exist_are_no_dates() {
-    let signed = format!("AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/s3/aws4_request,SignedHeaders=host,Signature={}", "a".repeat(64));
-    for date in ["20261301T000000Z", "20260132T000000Z", "20260101T240000Z", "20260101T006000Z", "2026-01-01T00:00", "", "00000101T000000Z"] {
+    let signed =
+        format!("AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/s3/aws4_request,SignedHeaders=host,Signature={}", "a".repeat(64));
+    for date in ["20261301T000000Z", "20260132T000000Z", "20260101T240000Z", "20260101T006000Z", "2026-01-01T00:00", "", "00000101T000000Z"]
+    {
         let parts = parts("GET", "/b", &[("authorization", &signed), ("x-amz-date", date)]);
         assert_eq!(judge(&parts, &rules()).err().map(|fault| fault.kind), Some(Kind::AccessDenied), "{date}");
     }
