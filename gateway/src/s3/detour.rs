@@ -51,6 +51,7 @@ pub fn operation(method: &Method, uri: &Uri) -> &'static str {
         (_, Some(Document::Other)) => "PutObjectTagging",
         ("GET", None) => "GetObject",
         ("HEAD", None) => "HeadObject",
+        ("PUT", None) if uri.query().is_none() => "CreateBucket",
         _ => "Document",
     }
 }
