@@ -8,6 +8,7 @@
 //! Not here: what the log does with an entry (`group.rs`).
 
 use crate::group::{Group, NORMAL, Outcome};
+use crate::machine;
 use crate::metric;
 use bytes::Bytes;
 use spine::limit;
@@ -88,9 +89,7 @@ impl Proposer {
         if commands == 0 {
             return Ok(Vec::new());
         }
-        if commands > limit::BATCH_COMMANDS {
-            return Err(MetadataError::TooLarge { what: format!("batch of {commands} commands, {} are allowed", limit::BATCH_COMMANDS) });
-        }
+        machine::check(batch)?;
         let encoded =
             postcard::to_allocvec(batch).map_err(|e| MetadataError::TooLarge { what: format!("batch that does not encode: {e}") })?;
         if encoded.len() + ENTRY_HEAD > limit::LOG_ENTRY_BYTES {
