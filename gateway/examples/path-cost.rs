@@ -16,6 +16,7 @@ use spine::wire::namespace::{Attributes, Body, Condition, Etag, NamespaceCommand
 use spine::wire::root::{BucketRecord, RootCommand, TenantRecord, Versioning};
 use spine::wire::shard::StorageNode;
 use spine::wire::{Batch, Chain, Command, Metadata, Reply};
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,7 +97,7 @@ async fn one(path: &Arc<DataPath>, bucket: BucketId, mib: usize, n: usize) -> Re
     let noise = noise(16 * MIB);
     let gib = (n * mib) as f64 / 1_024.0;
     let making = {
-        let (cpu, start) = (cpu(), Instant::now());
+        let before = cpu();
         let mut tasks = Vec::new();
         for i in 0..n {
             let mut body = body(&noise, mib, (n * 1_000 + i) as u64);
@@ -109,9 +110,9 @@ async fn one(path: &Arc<DataPath>, bucket: BucketId, mib: usize, n: usize) -> Re
         for task in tasks {
             task.await?;
         }
-        let _ = start;
-        crate::cpu() - cpu
+        cpu() - before
     };
+    let before = threads();
     let (cpu0, start) = (cpu(), Instant::now());
     let mut puts = Vec::new();
     for i in 0..n {
@@ -124,6 +125,8 @@ async fn one(path: &Arc<DataPath>, bucket: BucketId, mib: usize, n: usize) -> Re
     }
     let (cpu1, wall) = (cpu(), start.elapsed());
     report("PUT", n, gib, cpu1 - cpu0 - making, wall);
+    by_thread(&before, gib);
+    let before = threads();
     let start = Instant::now();
     let gets: Vec<_> = bodies
         .into_iter()
@@ -143,6 +146,7 @@ async fn one(path: &Arc<DataPath>, bucket: BucketId, mib: usize, n: usize) -> Re
         get.await??;
     }
     report("GET", n, gib, cpu() - cpu1, start.elapsed());
+    by_thread(&before, gib);
     Ok(())
 }
 
@@ -250,6 +254,31 @@ fn cpu() -> Duration {
     };
     let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1_000);
     time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+/// CPU so far of the threads by their names without numbers: user and system, in ms.
+fn threads() -> BTreeMap<String, (f64, f64)> {
+    let mut out: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+        let (Some(open), Some(close)) = (stat.find('('), stat.rfind(')')) else { continue };
+        let name: String = stat[open + 1..close].chars().filter(|c| !c.is_ascii_digit()).collect();
+        let fields: Vec<f64> = stat[close + 2..].split(' ').filter_map(|field| field.parse().ok()).collect();
+        // After the state (no number): fields 14 and 15 of proc(5) in hundredths of a second.
+        let slot = out.entry(name).or_default();
+        slot.0 += fields.get(10).copied().unwrap_or(0.0) * 10.0;
+        slot.1 += fields.get(11).copied().unwrap_or(0.0) * 10.0;
+    }
+    out
+}
+
+fn by_thread(before: &BTreeMap<String, (f64, f64)>, gib: f64) {
+    let line = threads().into_iter().filter_map(|(name, (user, system))| {
+        let (u, s) = before.get(&name).copied().unwrap_or_default();
+        let (user, system) = ((user - u) / gib, (system - s) / gib);
+        (user + system >= 5.0).then(|| format!("{name} {user:.0}+{system:.0}"))
+    });
+    println!("  user+system ms a GiB: {}", line.collect::<Vec<_>>().join(", "));
 }
 
 fn peak_rss_mib() -> i64 {

@@ -133,16 +133,17 @@ impl DataPath {
 pub(crate) async fn run(core: Arc<Core>) {
     let mut patience = Patience::default();
     let mut sweep_at = Instant::now() + FIRST_SWEEP.min(core.settings.sweep_interval);
-    let mut first = true;
+    let mut inherited = !core.settings.only_gateway;
     loop {
-        if first && core.settings.only_gateway {
+        if !inherited {
             match reap(&core, |writer, _| writer != core.intents.writer()).await {
-                Ok(0) => {}
-                Ok(aborted) => tracing::info!(aborted, "aborted the unfinished writes of earlier processes"),
+                Ok(aborted) => {
+                    inherited = true;
+                    tracing::info!(aborted, "aborted the unfinished writes of earlier processes");
+                }
                 Err(error) => tracing::warn!(%error, "unfinished writes of earlier processes could not be aborted yet"),
             }
         }
-        first = false;
         match cycle(&core, &mut patience, core.settings.collect_grace).await {
             Ok(collected) if collected != Collected::default() => tracing::debug!(?collected, "collected"),
             Ok(_) => {}

@@ -140,7 +140,7 @@ impl DataPath {
             nodes: Nodes::new(nodes),
             keys,
             lanes: Lanes::start().map_err(|e| system(e.to_string()))?,
-            compute: Arc::new(Compute::start(settings.threads).map_err(system)?),
+            compute: Arc::new(Compute::start(settings.threads).map_err(|e| system(e.to_string()))?),
             coder: Arc::new(Coder::new(settings.k, settings.m)?),
             write_memory: Arc::new(Budget::new(settings.write_memory.max(largest * write_percent / 100), &metric::WRITE_MEMORY_FREE)),
             write_percent,
