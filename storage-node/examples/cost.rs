@@ -24,8 +24,14 @@ fn cpu() -> Duration {
 }
 
 fn header(salt: u64, n: u64, data: &Bytes) -> ShardHeader {
-    let name = ShardName { chunk: ChunkId(*blake3::hash(&[salt, n].map(u64::to_le_bytes).concat()).as_bytes()), generation: Gen(n), index: ShardIndex(0), tag: Tag(n) };
-    let sealed = Sealed { tenant: TenantId(1), epoch: KeyEpoch(1), codec: Codec::Plain, len: 1 << 20, sealed_len: (1 << 20) + 16, k: 4, m: 2 };
+    let name = ShardName {
+        chunk: ChunkId(*blake3::hash(&[salt, n].map(u64::to_le_bytes).concat()).as_bytes()),
+        generation: Gen(n),
+        index: ShardIndex(0),
+        tag: Tag(n),
+    };
+    let sealed =
+        Sealed { tenant: TenantId(1), epoch: KeyEpoch(1), codec: Codec::Plain, len: 1 << 20, sealed_len: (1 << 20) + 16, k: 4, m: 2 };
     ShardHeader { name, sealed, root: ShardRoot([0; 32]), len: data.len() as u32 }
 }
 

@@ -88,7 +88,9 @@ impl Compactor {
     fn victims(&self, expired_before: UnixMs) -> Result<Vec<SegmentId>, NodeError> {
         let totals = self.core.catalog.totals();
         let unsure = totals.segments.values().any(|weight| {
-            weight.trashed > 0 && weight.oldest.is_some_and(|old| old < expired_before) && weight.newest.is_some_and(|new| new >= expired_before)
+            weight.trashed > 0
+                && weight.oldest.is_some_and(|old| old < expired_before)
+                && weight.newest.is_some_and(|new| new >= expired_before)
         });
         let counted = if unsure { Some(self.count_expired(expired_before)?) } else { None };
         let least_gain = (self.core.settings.segment_bytes / 4).min(1 << 20);
@@ -168,7 +170,14 @@ impl Compactor {
         Ok(Compacted { segments: 1, freed_bytes, copied_bytes: moving.copied })
     }
 
-    fn move_put(&self, file: &File, record: &Record, header: ShardHeader, expired_before: UnixMs, moving: &mut Moving) -> Result<(), NodeError> {
+    fn move_put(
+        &self,
+        file: &File,
+        record: &Record,
+        header: ShardHeader,
+        expired_before: UnixMs,
+        moving: &mut Moving,
+    ) -> Result<(), NodeError> {
         let name = header.name;
         let entry = self.core.catalog.lookup(&name).map_err(|e| self.core.index_failed(e))?;
         let at = record.location();

@@ -4,6 +4,7 @@
 //! (`disk.rs`). Only when the last handle is gone are the lock and the index released.
 //! Not here: changing anything (`writer.rs`).
 
+use crate::aligned;
 use crate::catalog::Catalog;
 use crate::entry::Standing;
 use crate::identity::{DiskLock, Identity};
@@ -22,6 +23,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Shards from this size are read past the page cache, which a backup would only flush: a fifth of the CPU. Smaller ones
+/// are read through it, since the few that are asked for again make up for it.
+const DIRECT_FROM: u32 = 64 << 10;
 
 /// Why a disk is not served any more, and what has to be done before it may be again.
 #[derive(Clone, Debug)]
@@ -61,7 +66,10 @@ pub struct Parts {
 pub enum Found {
     Shard(ShardHeader, Bytes),
     /// Its bytes are not what was written there.
-    Wrong { at: Location, what: String },
+    Wrong {
+        at: Location,
+        what: String,
+    },
 }
 
 impl Core {
@@ -101,7 +109,7 @@ impl Core {
 
     /// Looks whether the disk is still where it was, and ends this life if not.
     pub fn check_present(&self) -> Result<(), NodeError> {
-        if !self.identity.is_present() {
+        if !self.identity.is_present() || !self.segments.is_present() {
             self.lose_for("the disk's directory is gone, emptied or another one");
         }
         self.alive()
@@ -156,11 +164,19 @@ impl Core {
 
     /// Reads the put record of `name` at `at`.
     pub fn read_at(&self, name: &ShardName, at: Location) -> Result<Found, NodeError> {
-        let read = self.segments.reader(at.segment).and_then(|file| scan::read_at(&file, at.offset, HEADER + at.len as usize));
+        let len = HEADER + at.len as usize;
+        let read = match at.len >= DIRECT_FROM {
+            true => self.segments.direct_reader(at.segment).and_then(|file| aligned::read_blocks(&file, at.offset, len)),
+            false => self.segments.reader(at.segment).and_then(|file| scan::read_at(&file, at.offset, len)),
+        };
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(e) => {
                 self.check_present()?;
+                if e.kind() == io::ErrorKind::NotFound && self.segments.size(at.segment).is_some() {
+                    self.lose_for(format!("segment {} is gone", at.segment));
+                    self.alive()?;
+                }
                 // A bad sector, or a file that compaction has just deleted. Anything else says nothing about the shard.
                 let about_it = e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::EIO);
                 return match about_it {

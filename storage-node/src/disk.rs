@@ -15,7 +15,7 @@ use crate::metric::DiskMetrics;
 use crate::mount::{Mount, queue_permits};
 use crate::op::Op;
 use crate::record::HEADER;
-use crate::recover;
+use crate::recover::{self, How};
 use crate::settings::{OpenError, Settings};
 use bytes::Bytes;
 use spine::id::NodeId;
@@ -71,11 +71,12 @@ impl Disk {
     /// Opens the disk and starts serving it. Blocks while what a crash left is read; needs no runtime.
     ///
     /// # Errors
-    /// With [`Settings::expected`], a disk that is not there is no error: it opens as lost.
+    /// A disk whose identity is known ([`Settings::expected`], or a `node.json` without segments) opens as lost instead,
+    /// unless another process or version uses it.
     pub fn open(settings: Settings) -> Result<Arc<Disk>, OpenError> {
         let metrics = Arc::new(DiskMetrics::new(&settings.label));
         let signal = Arc::new(Signal::default());
-        let opened = recover::open(&settings, settings.adopt_empty && settings.expected.is_none(), None, false);
+        let opened = recover::open(&settings, &How { adopt: settings.adopt_empty && settings.expected.is_none(), ..How::default() });
         let slot = match (opened, settings.expected) {
             (Ok(opened), _) => {
                 let node = opened.parts.identity.node;
@@ -83,11 +84,16 @@ impl Disk {
                 let mount = Mount::start(opened, metrics.clone(), signal.clone())?;
                 Slot { node, mount: Some(Arc::new(mount)), reason: String::new(), capacity }
             }
-            (Err(e @ (OpenError::Missing { .. } | OpenError::OtherDisk { .. } | OpenError::NoIdentity { .. })), Some(node)) => {
-                tracing::warn!(disk = %settings.label, reason = %e, "the disk is not there");
+            (Err(e), expected) => {
+                let known = match &e {
+                    OpenError::NoSegments { node, .. } => Some(expected.unwrap_or(*node)),
+                    OpenError::InUse { .. } | OpenError::Format { .. } => None,
+                    _ => expected,
+                };
+                let Some(node) = known else { return Err(e) };
+                tracing::error!(disk = %settings.label, reason = %e, "the disk is lost");
                 Slot { node, mount: None, reason: e.to_string(), capacity: 0 }
             }
-            (Err(e), _) => return Err(e),
         };
         metrics.serving.set(i64::from(slot.mount.is_some()));
         let shared = Arc::new(Shared {
@@ -221,8 +227,13 @@ impl Shared {
         let settings = Settings { expected, ..self.settings.clone() };
         let abandoned = before.loss.as_ref().and_then(|loss| loss.abandoned).filter(|_| !adopt);
         let reindex = before.loss.as_ref().is_some_and(|loss| loss.reindex);
-        let opened = recover::open(&settings, adopt, abandoned, reindex)
-            .and_then(|opened| Ok((opened.parts.identity.node, opened.parts.space.capacity(), Mount::start(opened, self.metrics.clone(), self.signal.clone())?)));
+        let opened = recover::open(&settings, &How { adopt, take_over: adopt, abandoned, reindex }).and_then(|opened| {
+            Ok((
+                opened.parts.identity.node,
+                opened.parts.space.capacity(),
+                Mount::start(opened, self.metrics.clone(), self.signal.clone())?,
+            ))
+        });
         match opened {
             Ok((node, capacity, mount)) => {
                 tracing::info!(disk = %self.settings.label, %node, "the disk serves again");

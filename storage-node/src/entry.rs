@@ -145,20 +145,13 @@ impl Entry {
         if crc_fast::crc32_iscsi(&bytes[..61]) != short(61) {
             return None;
         }
-        let put = Put {
-            at: Location { segment: SegmentId(long(1)), offset: long(9), len: short(17) },
-            stamp: Stamp(long(21)),
-        };
+        let put = Put { at: Location { segment: SegmentId(long(1)), offset: long(9), len: short(17) }, stamp: Stamp(long(21)) };
         let trash = Trash {
             at: Location { segment: SegmentId(long(29)), offset: long(37), len: 0 },
             stamp: Stamp(long(45)),
             since: UnixMs(long(53)),
         };
-        Some(Entry {
-            put: (bytes[0] & 1 != 0).then_some(put),
-            trash: (bytes[0] & 2 != 0).then_some(trash),
-            damaged: bytes[0] & 4 != 0,
-        })
+        Some(Entry { put: (bytes[0] & 1 != 0).then_some(put), trash: (bytes[0] & 2 != 0).then_some(trash), damaged: bytes[0] & 4 != 0 })
     }
 }
 

@@ -61,8 +61,8 @@ impl Identity {
         };
         let mut text = String::new();
         (&file).take(64 << 10).read_to_string(&mut text).map_err(OpenError::io("read node.json"))?;
-        let on_disk: OnDisk = serde_json::from_str(&text)
-            .map_err(|e| OpenError::BadIdentity { dir: dir.to_path_buf(), reason: e.to_string() })?;
+        let on_disk: OnDisk =
+            serde_json::from_str(&text).map_err(|e| OpenError::BadIdentity { dir: dir.to_path_buf(), reason: e.to_string() })?;
         if on_disk.format != FORMAT {
             return Err(OpenError::Format { dir: dir.to_path_buf(), format: on_disk.format, known: FORMAT });
         }
@@ -79,8 +79,8 @@ impl Identity {
         File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut node)).map_err(OpenError::io("read random bytes"))?;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let on_disk = OnDisk { format: FORMAT, node: NodeHex(NodeId(node)), created };
-        let text = serde_json::to_string_pretty(&on_disk)
-            .map_err(|e| OpenError::BadIdentity { dir: dir.to_path_buf(), reason: e.to_string() })?;
+        let text =
+            serde_json::to_string_pretty(&on_disk).map_err(|e| OpenError::BadIdentity { dir: dir.to_path_buf(), reason: e.to_string() })?;
         write_whole(dir, "node.json", text.as_bytes()).map_err(OpenError::io("write node.json"))?;
         Identity::read(dir)?.ok_or_else(|| OpenError::Missing { dir: dir.to_path_buf() })
     }

@@ -8,7 +8,7 @@
 //! since reading it would be a SIGBUS.
 //! Not here: what is not folded in yet (`catalog.rs`).
 
-use crate::entry::{ENTRY, Entry, NAME, Put, key_name, name_key};
+use crate::entry::{ENTRY, Entry, NAME, key_name, name_key};
 use crate::record::{Location, SegmentId, Stamp};
 use lmdb::{Cursor, Database, DatabaseFlags, Environment, EnvironmentFlags, Transaction, WriteFlags};
 use serde::{Deserialize, Serialize};
@@ -266,6 +266,7 @@ fn decode(value: &[u8]) -> Result<Entry, IndexError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Put;
     use spine::id::{ChunkId, Gen, ShardIndex, Tag};
 
     fn name(n: u64) -> ShardName {
@@ -282,7 +283,8 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_in_order_after_opening_again() {
         let dir = tempfile::tempdir().unwrap();
-        let mark = Mark { format: 1, node: [3; 32], complete: true, upto: Position { segment: 4, offset: 5 }, next_stamp: 9, obsolete: vec![2] };
+        let mark =
+            Mark { format: 1, node: [3; 32], complete: true, upto: Position { segment: 4, offset: 5 }, next_stamp: 9, obsolete: vec![2] };
         let over = |n: u64, stamp: u64| Superseded { name: name(n), stamp: Stamp(stamp), at: entry(n).put.unwrap().at };
         {
             let index = Index::open(dir.path(), 64 << 30, false).unwrap();

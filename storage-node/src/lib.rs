@@ -3,7 +3,7 @@
 //! ```text
 //! disk.rs      the node through all lives of its directory        mount.rs     one life: its threads
 //! writer.rs    the one thread that writes (op.rs: what it is told) core.rs     what they share, and reading
-//! stage.rs     a group's bytes on their way to the disk           catalog.rs   what is known of every name
+//! stage.rs     a group's bytes on their way to the disk (aligned.rs: O_DIRECT)  catalog.rs   what is known of every name
 //! segment.rs   the files          record.rs  their bytes          index.rs     LMDB   entry.rs  its values
 //! recover.rs   opening            scan.rs    finding records      compact.rs   space back
 //! identity.rs  whose disk         space.rs   how much is free     fsck.rs      reading a disk that nobody serves
@@ -12,6 +12,7 @@
 //! be made from them at any time with the same result; nothing that counts is deleted before its copy is verified and
 //! durable. A lost disk is a state, not a panic.
 
+mod aligned;
 mod catalog;
 mod compact;
 mod core;

@@ -2,11 +2,11 @@
 //!
 //! Invariant: after [`Mount::end`] no thread of it runs, and when the last reader has returned its files are closed.
 
+use crate::catalog::FOLD_ENTRIES;
 use crate::compact::{Compacted, Compactor};
 use crate::core::{Core, Signal};
 use crate::metric::DiskMetrics;
 use crate::op::Op;
-use crate::catalog::FOLD_ENTRIES;
 use crate::recover::Opened;
 use crate::settings::OpenError;
 use crate::writer::Writer;

@@ -3,9 +3,9 @@
 use crate::entry::{Put, Trash};
 use crate::record::{Location, SegmentId, Stamp};
 use bytes::Bytes;
+use spine::id::UnixMs;
 use spine::wire::chunk::ShardName;
 use spine::wire::shard::{NodeError, ShardHeader};
-use spine::id::UnixMs;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub type Done = oneshot::Sender<Result<(), NodeError>>;

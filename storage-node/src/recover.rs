@@ -9,10 +9,10 @@
 //! Not here: how two records become one entry (`entry.rs`), where a tail is torn (`scan.rs`).
 
 use crate::catalog::{Catalog, Totals};
+use crate::core::Parts;
 use crate::entry::{Entry, Put, Standing};
 use crate::identity::{DiskLock, FORMAT, Identity, has_segments};
 use crate::index::{Changes, Index, IndexError, Mark, Position, Superseded};
-use crate::core::Parts;
 use crate::record::{BLOCK, Body, Record, SegmentId, align_up};
 use crate::scan;
 use crate::segment::Segments;
@@ -33,13 +33,23 @@ pub struct Opened {
     pub next_segment: SegmentId,
 }
 
+/// What is known before opening.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// An empty or missing directory gets a new identity.
+    pub adopt: bool,
+    /// An identity without segments is served as it is, empty.
+    pub take_over: bool,
+    /// What is behind this offset was not written, whatever can be read there.
+    pub abandoned: Option<(SegmentId, u64)>,
+    /// The index is known to be wrong.
+    pub reindex: bool,
+}
+
 /// Opens the disk in `settings.dir`.
-///
-/// - `adopt`: an empty or missing directory gets a new identity.
-/// - `abandoned`: what is behind this offset was not written, whatever can be read there.
-/// - `reindex`: the index is known to be wrong.
-pub fn open(settings: &Settings, adopt: bool, abandoned: Option<(SegmentId, u64)>, reindex: bool) -> Result<Opened, OpenError> {
-    let (lock, identity) = enter(settings, adopt)?;
+pub fn open(settings: &Settings, how: &How) -> Result<Opened, OpenError> {
+    let How { adopt, take_over, abandoned, reindex } = *how;
+    let (lock, identity) = enter(settings, adopt, take_over)?;
     let segments = Segments::open(settings.dir.join("segments")).map_err(OpenError::io("list the segments"))?;
     if let Some((id, end)) = abandoned
         && segments.size(id).is_some_and(|size| size > end)
@@ -78,7 +88,7 @@ pub fn open(settings: &Settings, adopt: bool, abandoned: Option<(SegmentId, u64)
 }
 
 /// Locks the directory and finds out, or makes, whose disk it is.
-fn enter(settings: &Settings, adopt: bool) -> Result<(DiskLock, Identity), OpenError> {
+fn enter(settings: &Settings, adopt: bool, take_over: bool) -> Result<(DiskLock, Identity), OpenError> {
     let dir = &settings.dir;
     let missing = || OpenError::Missing { dir: dir.clone() };
     if !dir.is_dir() {
@@ -95,7 +105,16 @@ fn enter(settings: &Settings, adopt: bool) -> Result<(DiskLock, Identity), OpenE
         };
     }
     let lock = DiskLock::take(dir)?;
-    let identity = match Identity::read(dir)? {
+    let segments = dir.join("segments");
+    let found = Identity::read(dir)?;
+    if let Some(identity) = found.as_ref().filter(|_| !segments.is_dir() && !take_over) {
+        return Err(OpenError::NoSegments { dir: dir.clone(), node: identity.node });
+    }
+    // The directory before the identity: one without the other means that it went missing.
+    if adopt {
+        fs::create_dir_all(&segments).map_err(OpenError::io("make the segments directory"))?;
+    }
+    let identity = match found {
         Some(identity) => identity,
         None if adopt => Identity::create(dir)?,
         None => return Err(missing()),

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,9 +31,12 @@ pub struct Segments {
     sizes: Mutex<BTreeMap<SegmentId, u64>>,
     /// Sum of the sizes.
     bytes: AtomicU64,
-    readers: Mutex<HashMap<SegmentId, Arc<File>>>,
+    /// By segment and whether it reads past the page cache.
+    readers: Mutex<HashMap<(SegmentId, bool), Arc<File>>>,
     /// Whether writes go past the page cache.
     direct: bool,
+    /// Device and inode of the directory.
+    place: (u64, u64),
 }
 
 /// A segment just made, for the writer.
@@ -50,8 +53,15 @@ impl Segments {
         fs::create_dir_all(&dir)?;
         let sizes = list(&dir)?;
         let direct = takes_direct_writes(&dir)?;
+        let meta = fs::metadata(&dir)?;
+        let place = (meta.dev(), meta.ino());
         let bytes = AtomicU64::new(sizes.values().sum());
-        Ok(Segments { dir, sizes: Mutex::new(sizes), bytes, readers: Mutex::new(HashMap::new()), direct })
+        Ok(Segments { dir, sizes: Mutex::new(sizes), bytes, readers: Mutex::new(HashMap::new()), direct, place })
+    }
+
+    /// Whether the directory still lies where it lay.
+    pub fn is_present(&self) -> bool {
+        fs::symlink_metadata(&self.dir).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.place)
     }
 
     pub fn is_direct(&self) -> bool {
@@ -126,31 +136,42 @@ impl Segments {
 
     /// Deletes a segment, durably.
     pub fn delete(&self, id: SegmentId) -> io::Result<()> {
+        // Out of the list first: a reader that meets a listed segment without a file takes the disk for lost.
+        self.bytes.fetch_sub(lock(&self.sizes).remove(&id).unwrap_or(0), Relaxed);
+        lock(&self.readers).retain(|(of, _), _| *of != id);
         match fs::remove_file(self.path(id)) {
-            Ok(()) => (),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => (),
-            Err(e) => return Err(e),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => sync_dir(&self.dir),
         }
-        sync_dir(&self.dir)?;
-        let mut sizes = lock(&self.sizes);
-        self.bytes.fetch_sub(sizes.remove(&id).unwrap_or(0), Relaxed);
-        lock(&self.readers).remove(&id);
-        Ok(())
     }
 
-    /// A handle to read with.
+    /// A handle to read with, through the page cache.
     pub fn reader(&self, id: SegmentId) -> io::Result<Arc<File>> {
-        if let Some(file) = lock(&self.readers).get(&id) {
+        self.handle(id, false)
+    }
+
+    /// A handle to read whole blocks with, past the page cache where the file system takes that.
+    pub fn direct_reader(&self, id: SegmentId) -> io::Result<Arc<File>> {
+        self.handle(id, self.direct)
+    }
+
+    fn handle(&self, id: SegmentId, direct: bool) -> io::Result<Arc<File>> {
+        if let Some(file) = lock(&self.readers).get(&(id, direct)) {
             return Ok(file.clone());
         }
-        let file = Arc::new(File::open(self.path(id))?);
+        let mut options = OpenOptions::new();
+        options.read(true);
+        if direct {
+            options.custom_flags(libc::O_DIRECT);
+        }
+        let file = Arc::new(options.open(self.path(id))?);
         let mut readers = lock(&self.readers);
         if readers.len() >= OPEN_FILES
             && let Some(any) = readers.keys().next().copied()
         {
             readers.remove(&any);
         }
-        readers.insert(id, file.clone());
+        readers.insert((id, direct), file.clone());
         Ok(file)
     }
 
@@ -214,7 +235,7 @@ fn takes_direct_writes(dir: &Path) -> io::Result<bool> {
         if is_ram(&file) {
             return false;
         }
-        let block = crate::stage::AlignedBuffer::new(BLOCK as usize);
+        let block = crate::aligned::AlignedBuffer::new(BLOCK as usize);
         std::os::unix::fs::FileExt::write_all_at(&file, block.all(), 0).is_ok()
     });
     match fs::remove_file(&path) {

@@ -86,6 +86,9 @@ pub enum OpenError {
     /// There are shards, but the file that says whose they are is gone.
     #[error("the disk has segments but no node.json; restore the file or move the segments away. dir=`{dir}`")]
     NoIdentity { dir: PathBuf },
+    /// The identity is there, the shards are not: most likely they were moved, and will be back.
+    #[error("the disk has a node.json but no segments directory. dir=`{dir}`, node=`{node}`")]
+    NoSegments { dir: PathBuf, node: NodeId },
     #[error("the disk's node.json does not read. dir=`{dir}`, reason=`{reason}`")]
     BadIdentity { dir: PathBuf, reason: String },
     #[error("the disk was written by another version. dir=`{dir}`, format=`{format}`, known=`{known}`")]

@@ -7,9 +7,9 @@
 //! ```
 //! Invariant: nothing is written outside the group's own blocks. Not here: syncing, and what a failure means (`writer.rs`).
 
+use crate::aligned::AlignedBuffer;
 use crate::record::{ALIGN, BLOCK, HEADER, align_up};
 use bytes::Bytes;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
@@ -20,46 +20,6 @@ const STAGE: usize = 4 << 20;
 /// Gathered bytes and pieces before they are written.
 const GATHER: u64 = 4 << 20;
 const PIECES: usize = 768;
-
-/// Zeroed memory that starts at a multiple of 4 KiB.
-pub struct AlignedBuffer {
-    at: *mut u8,
-    layout: Layout,
-}
-
-// SAFETY: the memory is owned by this value alone.
-unsafe impl Send for AlignedBuffer {}
-
-impl AlignedBuffer {
-    /// `len` must not be 0.
-    pub fn new(len: usize) -> Self {
-        assert!(len > 0, "an empty aligned buffer");
-        let layout = Layout::from_size_align(len, BLOCK as usize).expect("a buffer below isize::MAX");
-        // SAFETY: the layout is not empty.
-        let at = unsafe { alloc_zeroed(layout) };
-        if at.is_null() {
-            handle_alloc_error(layout);
-        }
-        Self { at, layout }
-    }
-
-    pub fn all(&self) -> &[u8] {
-        // SAFETY: `at` owns `layout.size()` initialised bytes.
-        unsafe { std::slice::from_raw_parts(self.at, self.layout.size()) }
-    }
-
-    fn all_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.at, self.layout.size()) }
-    }
-}
-
-impl Drop for AlignedBuffer {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.at, self.layout) }
-    }
-}
 
 enum Way {
     Direct { buffer: AlignedBuffer, filled: usize },

@@ -284,7 +284,7 @@ impl Writer {
     fn stage(&mut self, body: Body, stamp: Stamp, at: UnixMs, data: &Bytes, claim: Claim) -> Result<Location, NodeError> {
         let len = u32::try_from(data.len()).map_err(|_| NodeError::Invalid { what: "a shard above 4 GiB".to_string() })?;
         let size = record_size(len);
-        if !self.fits(size) {
+        if !self.fits(size) || self.group.end - self.group.start >= GROUP_BYTES {
             self.commit()?;
             self.core.alive()?;
             if !self.fits(size) {

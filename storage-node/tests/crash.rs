@@ -81,7 +81,14 @@ async fn a_group_of_which_only_some_blocks_arrived_is_cut_at_the_first_missing_o
     put(&disk, 0, 700).await;
     // Queued while the first of them is synced, the others share a group.
     let disk = Arc::new(disk);
-    let puts: Vec<_> = (1..40).map(|n| tokio::spawn({ let disk = disk.clone(); async move { put(&disk, n, 3_000).await } })).collect();
+    let puts: Vec<_> = (1..40)
+        .map(|n| {
+            tokio::spawn({
+                let disk = disk.clone();
+                async move { put(&disk, n, 3_000).await }
+            })
+        })
+        .collect();
     for task in puts {
         task.await.unwrap();
     }

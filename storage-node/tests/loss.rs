@@ -130,3 +130,29 @@ async fn an_expected_disk_that_is_missing_opens_as_lost_and_serves_when_it_comes
     wait_for(&disk, NodeState::Serving, Duration::from_secs(2)).await;
     assert_eq!(disk.get(name(1)).await.unwrap().1, data(1, 0, 100));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_whose_segments_vanish_is_lost_and_serves_them_again_when_they_are_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, away) = (dir.path().join("segments"), dir.path().join("elsewhere"));
+    let disk = Disk::open(settings(dir.path())).unwrap();
+    for n in 0..10 {
+        put(&disk, n, 5_000).await;
+    }
+    disk.shutdown().await;
+    drop(disk);
+    let disk = Disk::open(settings(dir.path())).unwrap();
+    fs::rename(&here, &away).unwrap();
+    wait_for(&disk, NodeState::Lost, Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!here.exists(), "a disk without its segments is not served as if it were empty");
+    // Nor after a restart.
+    drop(disk);
+    let disk = Disk::open(settings(dir.path())).unwrap();
+    assert_eq!(disk.status().state, NodeState::Lost);
+    fs::rename(&away, &here).unwrap();
+    wait_for(&disk, NodeState::Serving, Duration::from_secs(3)).await;
+    for n in 0..10 {
+        assert_eq!(disk.get(name(n)).await.unwrap().1, data(n, 0, 5_000));
+    }
+}
