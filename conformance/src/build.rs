@@ -16,7 +16,7 @@ pub fn server() -> io::Result<()> {
     if std::env::var_os("BREAKWATER_BIN").is_some() {
         return Ok(());
     }
-    let arguments = ["build", "--quiet", "--release", "--ignore-rust-version", "--package", "gateway", "--bin", "breakwater"];
+    let arguments = ["build", "--quiet", "--release", "--ignore-rust-version", "--bin", "breakwater"];
     let status = Command::new(cargo).args(arguments).current_dir(repository()).status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other("the server does not build")) }
 }
