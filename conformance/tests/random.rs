@@ -72,7 +72,10 @@ fn op(oracle: &Oracle, slots: usize, dice: &mut Dice) -> Op {
             let key = if dice.chance(60) { key(dice) } else { existing(oracle, dice) };
             let if_match = dice.chance(10).then(|| oracle.etag(&key).filter(|_| dice.chance(60)).unwrap_or_else(|| "0".repeat(32)));
             let if_none_match = if_match.is_none() && dice.chance(10);
-            Op::Put { key, content: content(dice), attributes: attributes(dice), if_none_match, if_match }
+            let mut attributes = attributes(dice);
+            // The SDK sends one of its own where none is given.
+            attributes.content_type.get_or_insert_with(|| "application/octet-stream".into());
+            Op::Put { key, content: content(dice), attributes, if_none_match, if_match }
         }
         24..40 => get(oracle, dice),
         40..46 => Op::Head { key: existing(oracle, dice) },

@@ -90,6 +90,21 @@ fn nothing_is_left_for_later_and_no_test_is_skipped() {
 }
 
 #[test]
+fn the_crates_log_and_do_not_print() {
+    let offices = ["gateway/src/cli.rs", "gateway/src/admin/client", "gateway/src/serve", "gateway/src/boot/"];
+    let mut offences = Vec::new();
+    for file in rust().iter().filter(|f| f.path.contains("/src/") && !f.path.starts_with("conformance/") && !f.is_test()) {
+        if offices.iter().any(|o| file.path.starts_with(o)) {
+            continue;
+        }
+        for (i, line) in blank(file.production()).lines().enumerate().filter(|(_, l)| l.contains("println!") || l.contains("eprint!")) {
+            offences.push(format!("{}:{}: {}: use tracing", file.path, i + 1, line.trim()));
+        }
+    }
+    none("printing", offences);
+}
+
+#[test]
 fn every_rust_file_says_what_it_is() {
     let silent = |f: &&Source| !f.text.trim_start().starts_with("//!") && !f.is_test();
     let offences = rust().iter().filter(silent).map(|f| format!("{}: begin with //! what it is, and what is not here", f.path)).collect();
