@@ -9,6 +9,9 @@ use tracing_subscriber::EnvFilter;
 /// What is logged where RUST_LOG does not say. s3s logs every refused request as an error of its own.
 const LOG: &str = "warn,breakwater=info,breakwater::access=off,s3s=off,openraft=error";
 
+/// Threads that wait for disks. Each keeps memory of its own, and no six disks are faster with more.
+const BLOCKING_THREADS: usize = 32;
+
 /// A runtime with logging to stderr.
 pub fn runtime() -> Result<Runtime, ServeError> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
@@ -20,7 +23,8 @@ pub fn runtime() -> Result<Runtime, ServeError> {
         .try_init();
     warn_of_slow_coding();
     let system = |error: std::io::Error| ServeError::System { what: "a runtime", reason: error.to_string() };
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("breakwater").build().map_err(system)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_name("breakwater").max_blocking_threads(BLOCKING_THREADS).build().map_err(system)
 }
 
 /// The coding kernels are compiled for AVX2, BMI2 and FMA; without them `spine::erasure` takes its own, slower way.
