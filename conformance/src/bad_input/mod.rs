@@ -14,7 +14,6 @@ pub mod xml;
 use crate::client::{self, Judge};
 use crate::raw::{self, Request, Response};
 use crate::server::{Credential, Server};
-use aws_sdk_s3::Client;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr};
 
@@ -25,7 +24,8 @@ pub struct Ground {
     pub root: Credential,
     /// A key of another tenant.
     pub stranger: Credential,
-    pub client: Client,
+    /// `http://127.0.0.1:PORT`.
+    pub endpoint: String,
     /// An open upload of `bad/upload` with parts 1, 2 and 3 of 1 KiB.
     pub upload: String,
     /// ETag of each of those parts, without quotation marks.
@@ -80,7 +80,7 @@ impl Ground {
         }
         let stranger = server.new_tenant("stranger").map_err(|e| e.to_string())?;
         let etag = hex::encode(raw::md5(&[b'p'; 1024]));
-        Ok(Ground { host: server.address(), root: Credential::root(), stranger, client, upload, etag })
+        Ok(Ground { host: server.address(), root: Credential::root(), stranger, endpoint: server.endpoint().to_owned(), upload, etag })
     }
 
     /// Signed by root with the defaults.
@@ -101,12 +101,14 @@ impl Ground {
     /// What the bucket holds, in words.
     pub async fn holds(&self) -> Result<String, String> {
         let said = |f: client::Failure| f.to_string();
-        let listed = self.client.list_objects_v2().bucket(BUCKET).send().await.judged().map_err(said)?;
+        // A client of its own: the server may close a connection that was idle.
+        let client = client::with(&self.endpoint, &self.root);
+        let listed = client.list_objects_v2().bucket(BUCKET).send().await.judged().map_err(said)?;
         let objects: Vec<String> = listed.contents().iter().map(|o| format!("{:?} {:?} {:?}", o.key(), o.e_tag(), o.last_modified())).collect();
-        let parts = self.client.list_parts().bucket(BUCKET).key("upload").upload_id(&self.upload).send().await.judged().map_err(said)?;
+        let parts = client.list_parts().bucket(BUCKET).key("upload").upload_id(&self.upload).send().await.judged().map_err(said)?;
         let parts: Vec<String> = parts.parts().iter().map(|p| format!("{:?} {:?}", p.part_number(), p.e_tag())).collect();
-        let uploads = self.client.list_multipart_uploads().bucket(BUCKET).send().await.judged().map_err(said)?;
-        let buckets = self.client.list_buckets().send().await.judged().map_err(said)?;
+        let uploads = client.list_multipart_uploads().bucket(BUCKET).send().await.judged().map_err(said)?;
+        let buckets = client.list_buckets().send().await.judged().map_err(said)?;
         let buckets: Vec<&str> = buckets.buckets().iter().filter_map(|b| b.name()).collect();
         Ok(format!("{objects:?} {parts:?} {} uploads {buckets:?}", uploads.uploads().len()))
     }

@@ -5,6 +5,8 @@ use crate::raw::{Request, path_of};
 
 const BUCKET_NAME: &[(u16, &str)] = &[(400, "InvalidBucketName")];
 const ARGUMENT: &[(u16, &str)] = &[(400, "InvalidArgument")];
+const NOT_THERE: &[(u16, &str)] = &[(501, "NotImplemented")];
+const WEBSITE: &[u8] = b"<WebsiteConfiguration><IndexDocument><Suffix>index.html</Suffix></IndexDocument></WebsiteConfiguration>";
 
 pub fn cases(ground: &Ground) -> Vec<Case> {
     let mut cases = buckets(ground);
@@ -30,8 +32,8 @@ fn buckets(ground: &Ground) -> Vec<Case> {
         Case::new("a PUT into a missing bucket", ground.sign(Request::new("PUT", "/missing-bucket/k").body(b"x")), &[(404, "NoSuchBucket")]),
         Case::new("a GET from a missing bucket", ground.sign(Request::new("GET", "/missing-bucket/k")), &[(404, "NoSuchBucket")]),
         Case::new("a full bucket is deleted", ground.sign(Request::new("DELETE", &format!("/{BUCKET}"))), &[(409, "BucketNotEmpty")]),
-        Case::new("an operation that is not there", ground.sign(Request::new("PUT", &format!("/{BUCKET}")).query("replication", "").body(b"<x/>")), &[(501, "NotImplemented")]),
-        Case::new("a website is asked for", ground.sign(Request::new("PUT", &format!("/{BUCKET}")).query("website", "").body(b"<x/>")), &[(501, "NotImplemented")]),
+        Case::new("an operation that is not there", ground.sign(Request::new("GET", &format!("/{BUCKET}")).query("inventory", "")), NOT_THERE),
+        Case::new("a website is asked for", ground.sign(Request::new("PUT", &format!("/{BUCKET}")).query("website", "").body(WEBSITE)), NOT_THERE),
         Case::new("an object is locked", ground.sign(Request::new("PUT", &path_of(BUCKET, OBJECT)).query("retention", "").body(b"<x/>")), &[(501, "NotImplemented"), (400, "MalformedXML")]),
     ]
 }

@@ -90,6 +90,10 @@ fn main() -> ExitCode {
                 eprintln!("no row `{row}`; `cargo prove list` names them");
                 return ExitCode::from(2);
             }
+            if let Err(e) = conformance::build::server() {
+                eprintln!("{e}");
+                return ExitCode::from(2);
+            }
             let mut held = true;
             for row in rows {
                 held &= show(row, &Run { quick, seed: seed.unwrap_or_else(Dice::fresh_seed), dir: dir.clone() });

@@ -162,7 +162,8 @@ async fn refused_writes(load: &Workload, dice: &mut Dice, writes: usize) -> Resu
 /// Reads everything: right bytes, or an error that blames the server. Gives how many of each.
 async fn right_or_refused(load: &Workload, only_503: bool) -> Result<(usize, usize), String> {
     let (mut right, mut refused) = (0, 0);
-    for key in load.ledger().keys() {
+    let keys = load.ledger().keys();
+    for key in keys {
         match fetch(&load.client, &load.bucket, &key).await {
             Ok(body) => {
                 load.ledger().observe(&key, body.as_ref());

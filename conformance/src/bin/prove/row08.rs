@@ -28,7 +28,8 @@ pub fn run(run: &Run) -> Outcome {
         }
         none_of(&load.ledger().violations)?;
         let full = server.disk_bytes();
-        for key in load.ledger().keys() {
+        let keys = load.ledger().keys();
+        for key in keys {
             load.client.delete_object().bucket(&load.bucket).key(key).send().await.map_err(client::failure).said("delete")?;
         }
         abort_uploads(&load).await?;

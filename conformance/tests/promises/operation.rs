@@ -1,0 +1,133 @@
+//! Starting, stopping, configuring, and answers that keep a connection alive.
+
+use super::{BUCKET, get, ground, put};
+use conformance::client;
+use conformance::content::Content;
+use conformance::raw::{self, Request};
+use conformance::server::{Credential, Server, Settings};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminated_server_finishes_what_it_began_and_the_next_start_finds_everything() {
+    let (mut server, client) = ground().await;
+    let body = Content::dense(1, 30 << 20).bytes();
+    let writing = {
+        let (client, body) = (client.clone(), body.clone());
+        tokio::spawn(async move { put(&client, "k", body.to_vec()).await })
+    };
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let status = tokio::task::spawn_blocking(move || (server.terminate(Duration::from_secs(40)), server)).await.unwrap();
+    let (status, mut server) = status;
+    assert!(status.expect("it ended by itself").success());
+    let acknowledged = writing.await.unwrap().is_ok();
+    server.restart().unwrap();
+    let found = get(&client::of(&server), "k").await.unwrap();
+    if acknowledged {
+        assert!(found.unwrap() == body);
+    } else {
+        assert!(found.is_none_or(|b| b == body));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_request_leaves_its_connection_usable() {
+    let (server, _client) = ground().await;
+    let host = server.address();
+    let mut stream = raw::connect(host).unwrap();
+    let wrong = Credential { secret_key: "wrong".into(), ..Credential::root() };
+    for _ in 0..3 {
+        let put = Request::new("PUT", &raw::path_of(BUCKET, "k")).body(&vec![1; 300_000]);
+        stream.write_all(&put.signed(&wrong, host).wire()).unwrap();
+        assert_eq!(raw::read_response(&mut stream, false).unwrap().code(), "SignatureDoesNotMatch");
+    }
+    let list = Request::new("GET", &format!("/{BUCKET}")).signed(&Credential::root(), host);
+    stream.write_all(&list.wire()).unwrap();
+    assert_eq!(raw::read_response(&mut stream, false).unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn small_answers_do_not_wait_for_the_client_s_acknowledgement() {
+    let (_server, client) = ground().await;
+    put(&client, "k", vec![1; 4_096]).await.unwrap();
+    let mut times = Vec::new();
+    for _ in 0..60 {
+        let began = Instant::now();
+        get(&client, "k").await.unwrap();
+        times.push(began.elapsed());
+    }
+    times.sort();
+    assert!(times[30] < Duration::from_millis(35), "half of the small GETs took {:?} and more", times[30]);
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_before_it_is_sent_where_the_client_waits() {
+    let (server, client) = ground().await;
+    let host = server.address();
+    let request = Request::new("PUT", &raw::path_of(BUCKET, "k")).body(b"after the go-ahead").header("expect", "100-continue").signed(&Credential::root(), host);
+    let mut stream = raw::connect(host).unwrap();
+    stream.write_all(&request.head()).unwrap();
+    let mut buffer = [0u8; 25];
+    std::io::Read::read_exact(&mut stream, &mut buffer).unwrap();
+    assert!(buffer.starts_with(b"HTTP/1.1 100 Continue"), "{}", String::from_utf8_lossy(&buffer));
+    stream.write_all(&request.body).unwrap();
+    assert_eq!(raw::read_response(&mut stream, false).unwrap().status, 200);
+    assert_eq!(get(&client, "k").await.unwrap().unwrap(), "after the go-ahead");
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_yet_answers_501() {
+    let (server, client) = ground().await;
+    put(&client, "k", b"x".to_vec()).await.unwrap();
+    let bucket = format!("/{BUCKET}");
+    for (method, path, query) in [
+        ("PUT", &bucket, "replication"),
+        ("PUT", &bucket, "website"),
+        ("PUT", &bucket, "notification"),
+        ("PUT", &bucket, "lifecycle"),
+        ("PUT", &bucket, "logging"),
+        ("PUT", &bucket, "versioning"),
+        ("PUT", &bucket, "object-lock"),
+        ("PUT", &bucket, "policy"),
+        ("GET", &bucket, "inventory"),
+        ("POST", &raw::path_of(BUCKET, "k"), "restore"),
+        ("POST", &raw::path_of(BUCKET, "k"), "select"),
+        ("PUT", &raw::path_of(BUCKET, "k"), "legal-hold"),
+    ] {
+        let request = Request::new(method, path).query(query, "").body(b"<x/>");
+        let answer = raw::send(server.address(), &Credential::root(), request).unwrap();
+        let refused = answer.status == 501 || (answer.status == 400 && answer.code() == "MalformedXML");
+        assert!(refused, "{method} ?{query}: {} {}", answer.status, answer.text());
+    }
+    assert_eq!(get(&client, "k").await.unwrap().unwrap(), "x");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_by_name() {
+    for (config, name) in [("colector = 3\n", "colector"), ("[collector]\ninterval_seconds = 0\n", "interval_seconds"), ("[limits]\nconections = 3\n", "conections")] {
+        let refused = Server::start_with(Settings { config: Some(config.into()), ..Settings::default() }).unwrap_err();
+        assert!(refused.to_string().contains(name), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn two_servers_never_open_the_same_data() {
+    let (server, client) = ground().await;
+    let second = Settings { data: Some(server.data().to_path_buf()), ..Settings::default() };
+    assert!(Server::start_with(second).is_err(), "the data folder is taken");
+    put(&client, "k", b"x".to_vec()).await.unwrap();
+}
+
+#[tokio::test]
+async fn metrics_and_health_are_served() {
+    let (server, client) = ground().await;
+    put(&client, "k", vec![1; 100_000]).await.unwrap();
+    get(&client, "k").await.unwrap();
+    for path in ["/health/live", "/health/ready"] {
+        assert_eq!(server.ops_get(path).unwrap().0, 200);
+    }
+    let (status, text) = server.ops_get("/metrics").unwrap();
+    assert_eq!(status, 200);
+    assert!(text.lines().any(|l| l.starts_with("breakwater_") && !l.ends_with(" 0")), "{text}");
+    assert!(!text.contains(BUCKET), "a bucket's name is no label");
+}
