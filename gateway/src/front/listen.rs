@@ -57,6 +57,7 @@ impl Listener {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        metric::declare(self.name);
         let permits = Arc::new(Semaphore::new(self.bounds.connections));
         let mut tasks = JoinSet::new();
         loop {
