@@ -23,7 +23,7 @@ impl Breakwater {
         let (input, asked) = Asked::split(request)?;
         refuse_options(&input, &asked)?;
         check_name(&input.bucket)?;
-        let location = location(input.create_bucket_configuration)?;
+        let location = location(input.create_bucket_configuration, &self.region)?;
         let chunk_bytes = chunk_bytes(asked.header(CHUNK_BYTES_HEADER))?;
         let record = BucketRecord {
             id: BucketId(0),
@@ -75,18 +75,17 @@ fn check_name(name: &str) -> S3Result<()> {
     Ok(())
 }
 
-/// Any well-formed region name is taken and given back; empty for us-east-1.
-fn location(configuration: Option<CreateBucketConfiguration>) -> S3Result<String> {
+/// Where the bucket is to be: here, or the request is refused. Empty where it names nothing, or us-east-1.
+fn location(configuration: Option<CreateBucketConfiguration>, region: &str) -> S3Result<String> {
     let Some(constraint) = configuration.and_then(|configuration| configuration.location_constraint) else { return Ok(String::new()) };
     let constraint = constraint.as_str();
-    if constraint == "us-east-1" {
+    if constraint.is_empty() || constraint == "us-east-1" && constraint == region {
         return Ok(String::new());
     }
-    let well_formed = constraint.len() <= 63 && constraint.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if !well_formed {
+    if constraint != region {
         return Err(S3Error::with_message(
             S3ErrorCode::InvalidLocationConstraint,
-            "The specified location-constraint is not valid",
+            format!("The specified location-constraint is not valid: this server's region is {region}."),
         ));
     }
     Ok(constraint.to_owned())
