@@ -73,10 +73,9 @@ impl Failure {
 /// Sorts an SDK error into [`Failure`].
 pub fn failure<E: ProvideErrorMetadata + std::fmt::Debug>(error: SdkError<E>) -> Failure {
     match &error {
-        SdkError::ServiceError(inner) => Failure::Answered {
-            status: inner.raw().status().as_u16(),
-            code: inner.err().code().unwrap_or_default().to_owned(),
-        },
+        SdkError::ServiceError(inner) => {
+            Failure::Answered { status: inner.raw().status().as_u16(), code: inner.err().code().unwrap_or_default().to_owned() }
+        }
         other => Failure::Unknown(format!("{other:?}").chars().take(300).collect()),
     }
 }

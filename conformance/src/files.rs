@@ -85,4 +85,5 @@ mod tests {
         let found = grep(folder.path(), b"canary").unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].1, at as u64);
-    }}
+    }
+}

@@ -139,15 +139,22 @@ impl Request {
         }
         let stamp = stamp(signer.time);
         let mut request = request.set_header("x-amz-date", &stamp).set_header("x-amz-content-sha256", payload);
-        let mut names: Vec<String> =
-            request.headers.iter().map(|(n, _)| n.to_lowercase()).filter(|n| n != "content-length" && n != "expect" && n != "connection").collect();
+        let mut names: Vec<String> = request
+            .headers
+            .iter()
+            .map(|(n, _)| n.to_lowercase())
+            .filter(|n| n != "content-length" && n != "expect" && n != "connection")
+            .collect();
         names.sort();
         names.dedup();
         let canonical = request.canonical(&names, &request.query, payload);
         let scope = signer.scope();
         let signature = signer.sign(&string_to_sign(&stamp, &scope, &canonical));
-        let value =
-            format!("AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={}, Signature={signature}", signer.credential.access_key, names.join(";"));
+        let value = format!(
+            "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={}, Signature={signature}",
+            signer.credential.access_key,
+            names.join(";")
+        );
         request.headers.push(("authorization".into(), value));
         request
     }
@@ -193,7 +200,8 @@ impl Request {
             .collect();
         sub.sort();
         let resource = if sub.is_empty() { request.path.clone() } else { format!("{}?{}", request.path, sub.join("&")) };
-        let text = format!("{}\n{}\n{}\n{expires}\n{}{resource}", request.method, header("content-md5"), header("content-type"), amz.concat());
+        let text =
+            format!("{}\n{}\n{}\n{expires}\n{}{resource}", request.method, header("content-md5"), header("content-type"), amz.concat());
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, credential.secret_key.as_bytes());
         let signature = STANDARD.encode(hmac::sign(&key, text.as_bytes()));
         request.query.push(("AWSAccessKeyId".into(), credential.access_key.clone()));
@@ -208,8 +216,12 @@ impl Request {
         let query: Vec<String> = pairs.into_iter().map(|(n, v)| format!("{n}={v}")).collect();
         let mut headers = String::new();
         for name in names {
-            let values: Vec<String> =
-                self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+            let values: Vec<String> = self
+                .headers
+                .iter()
+                .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+                .map(|(_, v)| v.split_whitespace().collect::<Vec<_>>().join(" "))
+                .collect();
             headers.push_str(&format!("{name}:{}\n", values.join(",")));
         }
         format!("{}\n{}\n{}\n{headers}\n{}\n{payload}", self.method, self.path, query.join("&"), names.join(";"))
@@ -329,7 +341,8 @@ mod tests {
     /// The example "GET object" of the AWS document on Signature Version 4.
     #[test]
     fn the_signature_of_the_documented_example_is_the_documented_one() {
-        let credential = Credential { access_key: "AKIAIOSFODNN7EXAMPLE".into(), secret_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into() };
+        let credential =
+            Credential { access_key: "AKIAIOSFODNN7EXAMPLE".into(), secret_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into() };
         let signer = Signer { time: UNIX_EPOCH + Duration::from_secs(1_369_353_600), ..Signer::new(&credential) };
         let request = Request::new("GET", "/test.txt").header("host", "examplebucket.s3.amazonaws.com").header("range", "bytes=0-9");
         let signed = request.signed_as(&signer, SocketAddr::from(([127, 0, 0, 1], 1)), EMPTY_SHA256);
@@ -339,7 +352,8 @@ mod tests {
 
     #[test]
     fn a_chunked_answer_is_read_to_its_end() {
-        let mut wire: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        let mut wire: &[u8] =
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
         let response = read_response(&mut wire, false).unwrap();
         assert_eq!((response.status, response.body.as_slice()), (200, b"abcde".as_slice()));
     }

@@ -81,7 +81,10 @@ pub fn binary() -> PathBuf {
             return candidate;
         }
     }
-    panic!("no `breakwater` beside {}: build it (cargo build --release --ignore-rust-version -p gateway) or set BREAKWATER_BIN", me.display());
+    panic!(
+        "no `breakwater` beside {}: build it (cargo build --release --ignore-rust-version -p gateway) or set BREAKWATER_BIN",
+        me.display()
+    );
 }
 
 /// The repository's root, where this crate was built.

@@ -98,7 +98,11 @@ impl Subject {
             }
             Op::DeleteTags { key } => client.delete_object_tagging().bucket(bucket).key(key).send().await.judged().map(|_| Answer::Done),
             Op::List { v2, prefix, delimiter, after, page } => {
-                let pages = if *v2 { self.list_v2(prefix, delimiter, after, *page).await? } else { self.list_v1(prefix, delimiter, after, *page).await? };
+                let pages = if *v2 {
+                    self.list_v2(prefix, delimiter, after, *page).await?
+                } else {
+                    self.list_v1(prefix, delimiter, after, *page).await?
+                };
                 Ok(Answer::Listing(pages))
             }
             _ => self.multipart(op).await,
@@ -150,7 +154,8 @@ impl Subject {
                 Ok(Answer::Parts(answer.parts().iter().map(part).collect()))
             }
             Op::ListUploads { prefix } => {
-                let answer = client.list_multipart_uploads().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url).send().await.judged()?;
+                let answer =
+                    client.list_multipart_uploads().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url).send().await.judged()?;
                 let mut names: Vec<String> = answer.uploads().iter().filter_map(|u| u.key().map(decode)).collect();
                 names.sort();
                 Ok(Answer::Names(names))
@@ -197,7 +202,9 @@ impl Subject {
 }
 
 fn page_of(objects: &[aws_sdk_s3::types::Object], prefixes: &[aws_sdk_s3::types::CommonPrefix]) -> (Vec<String>, Vec<String>) {
-    let line = |o: &aws_sdk_s3::types::Object| format!("{}\t{}\t{}", decode(o.key().unwrap_or_default()), plain(o.e_tag()), o.size().unwrap_or(-1));
+    let line = |o: &aws_sdk_s3::types::Object| {
+        format!("{}\t{}\t{}", decode(o.key().unwrap_or_default()), plain(o.e_tag()), o.size().unwrap_or(-1))
+    };
     (objects.iter().map(line).collect(), prefixes.iter().map(|p| decode(p.prefix().unwrap_or_default())).collect())
 }
 

@@ -16,7 +16,10 @@ pub fn venv() -> PathBuf {
 /// It is not there: a test that can't run must not pass.
 pub fn program(name: &str) -> PathBuf {
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]).map(|f| f.join(name)).find(|p| p.is_file());
+    let found = std::env::split_paths(&folders)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
+        .map(|f| f.join(name))
+        .find(|p| p.is_file());
     found.unwrap_or_else(|| panic!("`{name}` is not installed: run ./conformance/run --install"))
 }
 
@@ -62,7 +65,8 @@ pub fn compare_trees(left: &Path, right: &Path) -> Vec<String> {
         crate::server::walk(root).into_iter().filter_map(|p| p.strip_prefix(root).map(Path::to_path_buf).ok()).collect()
     };
     let (a, b) = (relative(left), relative(right));
-    let mut differences: Vec<String> = a.iter().filter(|p| b.binary_search(p).is_err()).map(|p| format!("only left: {}", p.display())).collect();
+    let mut differences: Vec<String> =
+        a.iter().filter(|p| b.binary_search(p).is_err()).map(|p| format!("only left: {}", p.display())).collect();
     differences.extend(b.iter().filter(|p| a.binary_search(p).is_err()).map(|p| format!("only right: {}", p.display())));
     for path in a.iter().filter(|p| b.binary_search(p).is_ok()) {
         if std::fs::read(left.join(path)).ok() != std::fs::read(right.join(path)).ok() {

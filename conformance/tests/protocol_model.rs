@@ -11,7 +11,14 @@ fn the_protocol_keeps_its_promises_in_every_order_of_its_steps() {
     for model in [Protocol::garbage(), Protocol::repair(), Protocol::together()] {
         let start = Instant::now();
         let verdict = model.explore(LIMIT);
-        println!("{} writers, {} parity: {} worlds in {:?}, seen {:?}", model.writers, model.parity, verdict.worlds, start.elapsed(), verdict.seen);
+        println!(
+            "{} writers, {} parity: {} worlds in {:?}, seen {:?}",
+            model.writers,
+            model.parity,
+            verdict.worlds,
+            start.elapsed(),
+            verdict.seen
+        );
         assert!(verdict.finished, "not explored to the end");
         assert!(verdict.broken.is_empty(), "{:#?}", verdict.broken);
         seen.extend(verdict.seen);

@@ -15,8 +15,36 @@ const STEPS: usize = 700;
 
 /// Names that have meaning elsewhere, and none here.
 const TRICKY: [&str; 30] = [
-    "a", "a/", "a/b", "a/b/c", "a//b", "a/./b", "a/../b", "a.b", "a b", "a+b", "a%2Fb", "a-b", "b", "b/", "b/1", "b/2", "b0", "..", ".", "/x", "//", "é", "ü/日本", "😀", "~", "q?x=1",
-    "h#f", "&<>\"'", "\u{10ffff}", "back\\slash",
+    "a",
+    "a/",
+    "a/b",
+    "a/b/c",
+    "a//b",
+    "a/./b",
+    "a/../b",
+    "a.b",
+    "a b",
+    "a+b",
+    "a%2Fb",
+    "a-b",
+    "b",
+    "b/",
+    "b/1",
+    "b/2",
+    "b0",
+    "..",
+    ".",
+    "/x",
+    "//",
+    "é",
+    "ü/日本",
+    "😀",
+    "~",
+    "q?x=1",
+    "h#f",
+    "&<>\"'",
+    "\u{10ffff}",
+    "back\\slash",
 ];
 
 fn key(dice: &mut Dice) -> String {
@@ -89,7 +117,10 @@ fn op(oracle: &Oracle, slots: usize, dice: &mut Dice) -> Op {
         56..64 => Op::Copy { from: existing(oracle, dice), to: existing(oracle, dice), replace: dice.chance(50).then(|| attributes(dice)) },
         64..76 => upload(oracle, slots, dice),
         76..94 => list(oracle, dice),
-        94..96 => Op::SetTags { key: existing(oracle, dice), tags: (0..dice.below(4)).map(|n| (format!("t{n}"), format!("v {}", dice.below(5)))).collect() },
+        94..96 => Op::SetTags {
+            key: existing(oracle, dice),
+            tags: (0..dice.below(4)).map(|n| (format!("t{n}"), format!("v {}", dice.below(5)))).collect(),
+        },
         96..99 => Op::GetTags { key: existing(oracle, dice) },
         _ => Op::DeleteTags { key: existing(oracle, dice) },
     }
@@ -98,11 +129,12 @@ fn op(oracle: &Oracle, slots: usize, dice: &mut Dice) -> Op {
 fn get(oracle: &Oracle, dice: &mut Dice) -> Op {
     let key = existing(oracle, dice);
     let len = oracle.len_of(&key).unwrap_or(10);
-    let parts = oracle.part_count(&key);
+    let parts = oracle.part_numbers(&key);
     let tag = oracle.etag(&key);
     let range = dice.chance(50).then(|| range(dice, len));
-    let part = (range.is_none() && parts > 0 && dice.chance(50)).then(|| dice.between(1, parts) as i32);
-    let mut pick = |percent| if dice.chance(percent) { Some(tag.clone().filter(|_| dice.chance(70)).unwrap_or_else(|| "0".repeat(32))) } else { None };
+    let part = (range.is_none() && !parts.is_empty() && dice.chance(50)).then(|| *dice.pick(&parts));
+    let mut pick =
+        |percent| if dice.chance(percent) { Some(tag.clone().filter(|_| dice.chance(70)).unwrap_or_else(|| "0".repeat(32))) } else { None };
     // With an ETag that S3 leaves open, conditions can't be foretold.
     let (if_match, if_none_match) = if oracle.len_of(&key).is_some() && tag.is_none() { (None, None) } else { (pick(10), pick(10)) };
     Op::Get { key, range, if_match, if_none_match, part }

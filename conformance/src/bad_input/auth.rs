@@ -58,20 +58,32 @@ fn by_header(ground: &Ground) -> Vec<Case> {
         Case::new("a scope of another region", signer(&|s| s.region = "eu-west-7".into()), MALFORMED),
         Case::new("a scope of another service", signer(&|s| s.service = "ec2".into()), MALFORMED),
         Case::new("a garbled Authorization", tamper(ground.sign(get()), |_| "AWS4-HMAC-SHA256 garbage".into()), MALFORMED),
-        Case::new("an Authorization without its signature", tamper(ground.sign(get()), |a| a.split(", Signature").next().unwrap_or("").into()), MALFORMED),
+        Case::new(
+            "an Authorization without its signature",
+            tamper(ground.sign(get()), |a| a.split(", Signature").next().unwrap_or("").into()),
+            MALFORMED,
+        ),
         Case::new("a credential without a scope", tamper(ground.sign(get()), |a| a.replace("/aws4_request", "")), MALFORMED),
-        Case::new("an Authorization of an unknown kind", get().header("host", &host.to_string()).header("authorization", "Bearer x"), &[
-            (400, "InvalidArgument"),
-            (400, "AuthorizationHeaderMalformed"),
-            (403, "AccessDenied"),
-        ]),
+        Case::new(
+            "an Authorization of an unknown kind",
+            get().header("host", &host.to_string()).header("authorization", "Bearer x"),
+            &[(400, "InvalidArgument"), (400, "AuthorizationHeaderMalformed"), (403, "AccessDenied")],
+        ),
         Case::new("a signature cut short", tamper(ground.sign(get()), |a| a[..a.len() - 4].into()), &[MISMATCH[0], MALFORMED[0]]),
         Case::new("another path than was signed", Request { path: path_of(BUCKET, "other"), ..ground.sign(get()) }, MISMATCH),
         Case::new("another method than was signed", Request { method: "DELETE".into(), ..ground.sign(get()) }, MISMATCH),
         Case::new("a query that was not signed", ground.sign(get()).query("partNumber", "1"), MISMATCH),
-        Case::new("no date at all", without_date(ground), &[(403, "AccessDenied"), (400, "AuthorizationHeaderMalformed"), (403, "MissingSecurityHeader"), (400, "MissingSecurityHeader")]),
+        Case::new(
+            "no date at all",
+            without_date(ground),
+            &[(403, "AccessDenied"), (400, "AuthorizationHeaderMalformed"), (403, "MissingSecurityHeader"), (400, "MissingSecurityHeader")],
+        ),
         Case::new("no payload hash header", without_hash(ground), &[(400, "InvalidRequest"), (400, "MissingSecurityHeader")]),
-        Case::new("a payload hash that is none", get().signed_as(&Signer::new(&ground.root), host, "nonsense"), &[(400, "InvalidArgument"), (400, "InvalidRequest"), (400, "XAmzContentSHA256Mismatch")]),
+        Case::new(
+            "a payload hash that is none",
+            get().signed_as(&Signer::new(&ground.root), host, "nonsense"),
+            &[(400, "InvalidArgument"), (400, "InvalidRequest"), (400, "XAmzContentSHA256Mismatch")],
+        ),
     ]
 }
 
@@ -112,7 +124,11 @@ fn by_query(ground: &Ground) -> Vec<Case> {
         Case::new("a presigned URL for a time that is no number", get().presigned(&signer, host, "soon"), QUERY),
         Case::new("a presigned URL for a time beyond counting", get().presigned(&signer, host, "99999999999999999999"), QUERY),
         Case::new("an expired presigned URL", get().presigned(&earlier, host, "60"), DENIED),
-        Case::new("a presigned URL of the future", get().presigned(&later, host, "60"), &[(403, "AccessDenied"), (403, "RequestTimeTooSkewed")]),
+        Case::new(
+            "a presigned URL of the future",
+            get().presigned(&later, host, "60"),
+            &[(403, "AccessDenied"), (403, "RequestTimeTooSkewed")],
+        ),
         Case::new("a presigned URL with a wrong secret", get().presigned(&wrong, host, "60"), MISMATCH),
         Case::new("a presigned URL of another region", get().presigned(&elsewhere, host, "60"), &[QUERY[0], MALFORMED[0]]),
         Case::new("a presigned URL of an unknown algorithm", change("X-Amz-Algorithm", "AWS5-ROT13"), QUERY),
@@ -121,9 +137,17 @@ fn by_query(ground: &Ground) -> Vec<Case> {
         Case::new("a presigned URL without its date", drop("X-Amz-Date"), QUERY),
         Case::new("a presigned URL without its signature", drop("X-Amz-Signature"), &[QUERY[0], DENIED[0]]),
         Case::new("an old-style URL with a wrong secret", get().presigned_v2(&wrong_v2, host, seconds_now() + 60), MISMATCH),
-        Case::new("an old-style URL of an unknown key", get().presigned_v2(&unknown, host, seconds_now() + 60), &[(403, "InvalidAccessKeyId")]),
+        Case::new(
+            "an old-style URL of an unknown key",
+            get().presigned_v2(&unknown, host, seconds_now() + 60),
+            &[(403, "InvalidAccessKeyId")],
+        ),
         Case::new("an expired old-style URL", get().presigned_v2(&ground.root, host, seconds_now() - 60), DENIED),
-        Case::new("a signature in the header and in the query", get().presigned(&signer, host, "60").signed(&ground.root, host), &[(400, "InvalidArgument"), (400, "InvalidRequest")]),
+        Case::new(
+            "a signature in the header and in the query",
+            get().presigned(&signer, host, "60").signed(&ground.root, host),
+            &[(400, "InvalidArgument"), (400, "InvalidRequest")],
+        ),
     ]
 }
 
@@ -154,8 +178,20 @@ fn by_another(ground: &Ground) -> Vec<Case> {
         Case::new("another tenant deletes", sign(Request::new("DELETE", &path_of(BUCKET, OBJECT))), DENIED),
         Case::new("another tenant deletes the bucket", sign(Request::new("DELETE", &format!("/{BUCKET}"))), DENIED),
         Case::new("another tenant heads the bucket", sign(Request::new("HEAD", &format!("/{BUCKET}"))), &[(403, "")]),
-        Case::new("another tenant creates the bucket again", sign(Request::new("PUT", &format!("/{BUCKET}"))), &[(409, "BucketAlreadyExists")]),
-        Case::new("another tenant copies out of it", sign(Request::new("PUT", "/nowhere/new").header("x-amz-copy-source", &source)), &[(403, "AccessDenied"), (404, "NoSuchBucket")]),
-        Case::new("another tenant sees the upload's parts", sign(Request::new("GET", &path_of(BUCKET, "upload")).query("uploadId", &ground.upload)), DENIED),
+        Case::new(
+            "another tenant creates the bucket again",
+            sign(Request::new("PUT", &format!("/{BUCKET}"))),
+            &[(409, "BucketAlreadyExists")],
+        ),
+        Case::new(
+            "another tenant copies out of it",
+            sign(Request::new("PUT", "/nowhere/new").header("x-amz-copy-source", &source)),
+            &[(403, "AccessDenied"), (404, "NoSuchBucket")],
+        ),
+        Case::new(
+            "another tenant sees the upload's parts",
+            sign(Request::new("GET", &path_of(BUCKET, "upload")).query("uploadId", &ground.upload)),
+            DENIED,
+        ),
     ]
 }

@@ -25,7 +25,11 @@ fn digests(ground: &Ground) -> Vec<Case> {
     let other = "0".repeat(64);
     vec![
         Case::new("a payload hash of another body", put().signed_as(&signer, ground.host, &other), &[(400, "XAmzContentSHA256Mismatch")]),
-        Case::new("a payload hash of another body, large", put().body(&vec![7; 3 << 20]).signed_as(&signer, ground.host, &other), &[(400, "XAmzContentSHA256Mismatch")]),
+        Case::new(
+            "a payload hash of another body, large",
+            put().body(&vec![7; 3 << 20]).signed_as(&signer, ground.host, &other),
+            &[(400, "XAmzContentSHA256Mismatch")],
+        ),
         Case::new("a Content-MD5 of another body", with("content-md5", &md5_base64(b"other")), &[(400, "BadDigest")]),
         Case::new("a Content-MD5 that is no base64", with("content-md5", "!!!"), &[(400, "InvalidDigest")]),
         Case::new("a Content-MD5 that is too short", with("content-md5", "YWJj"), &[(400, "InvalidDigest")]),
@@ -33,12 +37,30 @@ fn digests(ground: &Ground) -> Vec<Case> {
         Case::new("a CRC32C of another body", with("x-amz-checksum-crc32c", "AAAAAA=="), &[(400, "BadDigest")]),
         Case::new("a CRC64NVME of another body", with("x-amz-checksum-crc64nvme", "AAAAAAAAAAA="), &[(400, "BadDigest")]),
         Case::new("a SHA-1 of another body", with("x-amz-checksum-sha1", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="), &[(400, "BadDigest")]),
-        Case::new("a SHA-256 of another body", with("x-amz-checksum-sha256", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="), &[(400, "BadDigest")]),
+        Case::new(
+            "a SHA-256 of another body",
+            with("x-amz-checksum-sha256", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+            &[(400, "BadDigest")],
+        ),
         Case::new("a CRC32 that is no base64", with("x-amz-checksum-crc32", "***"), &[(400, "InvalidRequest")]),
         Case::new("a CRC32 of the wrong length", with("x-amz-checksum-crc32", "YWJjZGVmZ2g="), &[(400, "InvalidRequest")]),
-        Case::new("two checksums at once", ground.sign(put().header("x-amz-checksum-crc32", &crc32_base64(BODY)).header("x-amz-checksum-sha1", "AAAAAAAAAAAAAAAAAAAAAAAAAAA=")), &[(400, "InvalidRequest")]),
-        Case::new("a part with a CRC32 of another body", part(ground).header("x-amz-checksum-crc32", &crc32_base64(b"other")).signed(&ground.root, ground.host), &[(400, "BadDigest")]),
-        Case::new("a part with a Content-MD5 of another body", part(ground).header("content-md5", &md5_base64(b"other")).signed(&ground.root, ground.host), &[(400, "BadDigest")]),
+        Case::new(
+            "two checksums at once",
+            ground.sign(
+                put().header("x-amz-checksum-crc32", &crc32_base64(BODY)).header("x-amz-checksum-sha1", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+            ),
+            &[(400, "InvalidRequest")],
+        ),
+        Case::new(
+            "a part with a CRC32 of another body",
+            part(ground).header("x-amz-checksum-crc32", &crc32_base64(b"other")).signed(&ground.root, ground.host),
+            &[(400, "BadDigest")],
+        ),
+        Case::new(
+            "a part with a Content-MD5 of another body",
+            part(ground).header("content-md5", &md5_base64(b"other")).signed(&ground.root, ground.host),
+            &[(400, "BadDigest")],
+        ),
     ]
 }
 
@@ -64,7 +86,12 @@ fn lengths(ground: &Ground) -> Vec<Case> {
         Case::new("a negative length", declared("-5"), &[(400, "*")]),
         Case::new("a length beyond counting", declared("99999999999999999999999"), &[(400, "*")]),
         Case::new("two different lengths", ground.sign(put()).header("Content-Length", "3").header("Content-Length", "5"), &[(400, "*")]),
-        Case::new("a length and chunks as well", ground.sign(put()).header("Content-Length", "30").header("Transfer-Encoding", "chunked"), &[(400, "*"), (411, "*")]).half_closed(),
+        Case::new(
+            "a length and chunks as well",
+            ground.sign(put()).header("Content-Length", "30").header("Transfer-Encoding", "chunked"),
+            &[(400, "*"), (411, "*")],
+        )
+        .half_closed(),
     ]
 }
 
@@ -89,18 +116,58 @@ fn frames(ground: &Ground) -> Vec<Case> {
         Case::new("the first chunk's signature is wrong", make(Chunked { spoil_chunk: Some(0), ..signed() }, &large), MISMATCH),
         Case::new("the third chunk's signature is wrong", make(Chunked { spoil_chunk: Some(2), ..signed() }, &large), MISMATCH),
         Case::new("the closing chunk's signature is wrong", make(Chunked { spoil_chunk: Some(5), ..signed() }, &large), MISMATCH),
-        Case::new("the trailer's signature is wrong", make(Chunked { spoil_trailer: true, ..signed().trailer("x-amz-checksum-crc32", &crc) }, &large), MISMATCH),
-        Case::new("a signed trailer's checksum is wrong", make(signed().trailer("x-amz-checksum-crc32", &crc32_base64(b"other")), &large), &[(400, "BadDigest")]),
-        Case::new("an unsigned trailer's checksum is wrong", make(Chunked::unsigned().trailer("x-amz-checksum-crc32", &crc32_base64(b"other")), &large), &[(400, "BadDigest")]),
-        Case::new("a trailer's checksum is no base64", make(Chunked::unsigned().trailer("x-amz-checksum-crc32", "***"), &large), &[(400, "InvalidRequest"), (400, "BadDigest"), (400, "MalformedTrailerError")]),
+        Case::new(
+            "the trailer's signature is wrong",
+            make(Chunked { spoil_trailer: true, ..signed().trailer("x-amz-checksum-crc32", &crc) }, &large),
+            MISMATCH,
+        ),
+        Case::new(
+            "a signed trailer's checksum is wrong",
+            make(signed().trailer("x-amz-checksum-crc32", &crc32_base64(b"other")), &large),
+            &[(400, "BadDigest")],
+        ),
+        Case::new(
+            "an unsigned trailer's checksum is wrong",
+            make(Chunked::unsigned().trailer("x-amz-checksum-crc32", &crc32_base64(b"other")), &large),
+            &[(400, "BadDigest")],
+        ),
+        Case::new(
+            "a trailer's checksum is no base64",
+            make(Chunked::unsigned().trailer("x-amz-checksum-crc32", "***"), &large),
+            &[(400, "InvalidRequest"), (400, "BadDigest"), (400, "MalformedTrailerError")],
+        ),
         Case::new("signed chunks without their end", make(Chunked { truncated: true, ..signed() }, &large), INCOMPLETE).half_closed(),
         Case::new("unsigned chunks without their end", make(Chunked { truncated: true, ..trailing() }, &large), INCOMPLETE).half_closed(),
-        Case::new("signed chunks with less than was declared", make(Chunked { declared: Some("300001".into()), ..signed() }, &large), INCOMPLETE),
-        Case::new("signed chunks with more than was declared", make(Chunked { declared: Some("299999".into()), ..signed() }, &large), INCOMPLETE),
-        Case::new("unsigned chunks with less than was declared", make(Chunked { declared: Some("300001".into()), ..trailing() }, &large), INCOMPLETE),
-        Case::new("unsigned chunks with more than was declared", make(Chunked { declared: Some("1".into()), ..trailing() }, &large), INCOMPLETE),
-        Case::new("a decoded length that is no number", make(Chunked { declared: Some("many".into()), ..trailing() }, &large), &[(400, "*"), (411, "*")]),
-        Case::new("a decoded length over 5 GiB", make(Chunked { declared: Some("5368709121".into()), ..trailing() }, &large), &[(400, "EntityTooLarge")]),
+        Case::new(
+            "signed chunks with less than was declared",
+            make(Chunked { declared: Some("300001".into()), ..signed() }, &large),
+            INCOMPLETE,
+        ),
+        Case::new(
+            "signed chunks with more than was declared",
+            make(Chunked { declared: Some("299999".into()), ..signed() }, &large),
+            INCOMPLETE,
+        ),
+        Case::new(
+            "unsigned chunks with less than was declared",
+            make(Chunked { declared: Some("300001".into()), ..trailing() }, &large),
+            INCOMPLETE,
+        ),
+        Case::new(
+            "unsigned chunks with more than was declared",
+            make(Chunked { declared: Some("1".into()), ..trailing() }, &large),
+            INCOMPLETE,
+        ),
+        Case::new(
+            "a decoded length that is no number",
+            make(Chunked { declared: Some("many".into()), ..trailing() }, &large),
+            &[(400, "*"), (411, "*")],
+        ),
+        Case::new(
+            "a decoded length over 5 GiB",
+            make(Chunked { declared: Some("5368709121".into()), ..trailing() }, &large),
+            &[(400, "EntityTooLarge")],
+        ),
     ]
 }
 
@@ -123,6 +190,13 @@ fn broken_frames(ground: &Ground) -> Vec<Case> {
         Case::new("a chunk's line that does not end", with(&long_line, "5"), &[(400, "*")]),
         Case::new("a trailer that does not end", with(&many_trailers, "5"), &[(400, "*")]),
         Case::new("a trailer that was announced and is missing", with(b"5\r\nhello\r\n0\r\n\r\n", "5"), &[(400, "*")]),
-        Case::new("frames without a declared length", Request { headers: with(b"", "5").headers.into_iter().filter(|(n, _)| n != "x-amz-decoded-content-length").collect(), ..with(b"5\r\nhello\r\n0\r\n\r\n", "5") }, &[(411, "MissingContentLength"), (403, "SignatureDoesNotMatch"), (400, "*")]),
+        Case::new(
+            "frames without a declared length",
+            Request {
+                headers: with(b"", "5").headers.into_iter().filter(|(n, _)| n != "x-amz-decoded-content-length").collect(),
+                ..with(b"5\r\nhello\r\n0\r\n\r\n", "5")
+            },
+            &[(411, "MissingContentLength"), (403, "SignatureDoesNotMatch"), (400, "*")],
+        ),
     ]
 }

@@ -104,7 +104,8 @@ impl Ground {
         // A client of its own: the server may close a connection that was idle.
         let client = client::with(&self.endpoint, &self.root);
         let listed = client.list_objects_v2().bucket(BUCKET).send().await.judged().map_err(said)?;
-        let objects: Vec<String> = listed.contents().iter().map(|o| format!("{:?} {:?} {:?}", o.key(), o.e_tag(), o.last_modified())).collect();
+        let objects: Vec<String> =
+            listed.contents().iter().map(|o| format!("{:?} {:?} {:?}", o.key(), o.e_tag(), o.last_modified())).collect();
         let parts = client.list_parts().bucket(BUCKET).key("upload").upload_id(&self.upload).send().await.judged().map_err(said)?;
         let parts: Vec<String> = parts.parts().iter().map(|p| format!("{:?} {:?}", p.part_number(), p.e_tag())).collect();
         let uploads = client.list_multipart_uploads().bucket(BUCKET).send().await.judged().map_err(said)?;

@@ -6,6 +6,7 @@ use crate::raw::{Request, path_of};
 const BUCKET_NAME: &[(u16, &str)] = &[(400, "InvalidBucketName")];
 const ARGUMENT: &[(u16, &str)] = &[(400, "InvalidArgument")];
 const NOT_THERE: &[(u16, &str)] = &[(501, "NotImplemented")];
+const ACCELERATE: &[u8] = b"<AccelerateConfiguration><Status>Enabled</Status></AccelerateConfiguration>";
 const WEBSITE: &[u8] = b"<WebsiteConfiguration><IndexDocument><Suffix>index.html</Suffix></IndexDocument></WebsiteConfiguration>";
 
 pub fn cases(ground: &Ground) -> Vec<Case> {
@@ -26,15 +27,35 @@ fn buckets(ground: &Ground) -> Vec<Case> {
         Case::new("a bucket named like an address", create("192.168.5.4"), BUCKET_NAME),
         Case::new("a bucket's name with two dots", create("a..b"), BUCKET_NAME),
         Case::new("a bucket's name that ends in a hyphen", create("abc-"), BUCKET_NAME),
-        Case::new("a missing bucket is listed", ground.sign(Request::new("GET", "/missing-bucket").query("list-type", "2")), &[(404, "NoSuchBucket")]),
+        Case::new(
+            "a missing bucket is listed",
+            ground.sign(Request::new("GET", "/missing-bucket").query("list-type", "2")),
+            &[(404, "NoSuchBucket")],
+        ),
         Case::new("a missing bucket is headed", ground.sign(Request::new("HEAD", "/missing-bucket")), &[(404, "")]),
         Case::new("a missing bucket is deleted", ground.sign(Request::new("DELETE", "/missing-bucket")), &[(404, "NoSuchBucket")]),
-        Case::new("a PUT into a missing bucket", ground.sign(Request::new("PUT", "/missing-bucket/k").body(b"x")), &[(404, "NoSuchBucket")]),
+        Case::new(
+            "a PUT into a missing bucket",
+            ground.sign(Request::new("PUT", "/missing-bucket/k").body(b"x")),
+            &[(404, "NoSuchBucket")],
+        ),
         Case::new("a GET from a missing bucket", ground.sign(Request::new("GET", "/missing-bucket/k")), &[(404, "NoSuchBucket")]),
         Case::new("a full bucket is deleted", ground.sign(Request::new("DELETE", &format!("/{BUCKET}"))), &[(409, "BucketNotEmpty")]),
-        Case::new("an operation that is not there", ground.sign(Request::new("GET", &format!("/{BUCKET}")).query("inventory", "")), NOT_THERE),
-        Case::new("a website is asked for", ground.sign(Request::new("PUT", &format!("/{BUCKET}")).query("website", "").body(WEBSITE)), NOT_THERE),
-        Case::new("an object is locked", ground.sign(Request::new("PUT", &path_of(BUCKET, OBJECT)).query("retention", "").body(b"<x/>")), &[(501, "NotImplemented"), (400, "MalformedXML")]),
+        Case::new(
+            "an operation that is not there",
+            ground.sign(Request::new("PUT", &format!("/{BUCKET}")).query("accelerate", "").body(ACCELERATE)),
+            NOT_THERE,
+        ),
+        Case::new(
+            "a website is asked for",
+            ground.sign(Request::new("PUT", &format!("/{BUCKET}")).query("website", "").body(WEBSITE)),
+            NOT_THERE,
+        ),
+        Case::new(
+            "an object is locked",
+            ground.sign(Request::new("PUT", &path_of(BUCKET, OBJECT)).query("retention", "").body(b"<x/>")),
+            &[(501, "NotImplemented"), (400, "MalformedXML")],
+        ),
     ]
 }
 
@@ -50,20 +71,52 @@ fn objects(ground: &Ground) -> Vec<Case> {
         Case::new("a missing key is headed", ground.sign(Request::new("HEAD", &path_of(BUCKET, "missing"))), &[(404, "")]),
         Case::new("a key of 1,025 bytes", ground.sign(put(&"k".repeat(1_025))), &[(400, "KeyTooLongError")]),
         Case::new("a key of 1,026 bytes in 513 letters", ground.sign(put(&"é".repeat(513))), &[(400, "KeyTooLongError")]),
-        Case::new("a key that is not UTF-8", ground.sign(Request { path: format!("/{BUCKET}/%ff%fe"), ..put("k") }), &[(400, "InvalidURI"), (400, "InvalidArgument"), (400, "InvalidRequest")]),
-        Case::new("a path with a broken escape", ground.sign(Request { path: format!("/{BUCKET}/%zz"), ..put("k") }), &[(400, "*"), (403, "SignatureDoesNotMatch")]),
-        Case::new("metadata over 2 KiB", ground.sign(put("new").header("x-amz-meta-long", &"m".repeat(2_100))), &[(400, "MetadataTooLarge")]),
+        Case::new(
+            "a key that is not UTF-8",
+            ground.sign(Request { path: format!("/{BUCKET}/%ff%fe"), ..put("k") }),
+            &[(400, "InvalidURI"), (400, "InvalidArgument"), (400, "InvalidRequest")],
+        ),
+        Case::new(
+            "a path with a broken escape",
+            ground.sign(Request { path: format!("/{BUCKET}/%zz"), ..put("k") }),
+            &[(400, "*"), (403, "SignatureDoesNotMatch")],
+        ),
+        Case::new(
+            "metadata over 2 KiB",
+            ground.sign(put("new").header("x-amz-meta-long", &"m".repeat(2_100))),
+            &[(400, "MetadataTooLarge")],
+        ),
         Case::new("metadata over 2 KiB in many names", many_metadata(ground), &[(400, "MetadataTooLarge")]),
         Case::new("a range past the end", ground.sign(get().header("range", "bytes=100-200")), &[(416, "InvalidRange")]),
         Case::new("a suffix of nothing", ground.sign(get().header("range", "bytes=-0")), &[(416, "InvalidRange")]),
         Case::new("a reversed range is none", ground.sign(get().header("range", "bytes=50-10")), &[(200, "")]),
         Case::new("a range of another unit is none", ground.sign(get().header("range", "lines=1-2")), &[(200, "")]),
-        Case::new("a range beyond counting", ground.sign(get().header("range", "bytes=99999999999999999999-")), &[(416, "InvalidRange"), (200, "")]),
+        Case::new(
+            "a range beyond counting",
+            ground.sign(get().header("range", "bytes=99999999999999999999-")),
+            &[(416, "InvalidRange"), (200, "")],
+        ),
         Case::new("part 0 of an object", ground.sign(get().query("partNumber", "0")), ARGUMENT),
-        Case::new("part 9 of an object of one", ground.sign(get().query("partNumber", "9")), &[(416, "InvalidPartNumber"), (416, "InvalidRange"), (400, "InvalidPart")]),
-        Case::new("a version id that is none", ground.sign(get().query("versionId", "nonsense")), &[(400, "InvalidArgument"), (404, "NoSuchVersion")]),
-        Case::new("a write only if absent, of what is there", ground.sign(Request::new("PUT", &path_of(BUCKET, OBJECT)).header("if-none-match", "*").body(b"x")), &[(412, "PreconditionFailed")]),
-        Case::new("a write only over another version", ground.sign(Request::new("PUT", &path_of(BUCKET, OBJECT)).header("if-match", "\"0123\"").body(b"x")), &[(412, "PreconditionFailed")]),
+        Case::new(
+            "part 9 of an object of one",
+            ground.sign(get().query("partNumber", "9")),
+            &[(416, "InvalidPartNumber"), (416, "InvalidRange"), (400, "InvalidPart")],
+        ),
+        Case::new(
+            "a version id that is none",
+            ground.sign(get().query("versionId", "nonsense")),
+            &[(400, "InvalidArgument"), (404, "NoSuchVersion")],
+        ),
+        Case::new(
+            "a write only if absent, of what is there",
+            ground.sign(Request::new("PUT", &path_of(BUCKET, OBJECT)).header("if-none-match", "*").body(b"x")),
+            &[(412, "PreconditionFailed")],
+        ),
+        Case::new(
+            "a write only over another version",
+            ground.sign(Request::new("PUT", &path_of(BUCKET, OBJECT)).header("if-match", "\"0123\"").body(b"x")),
+            &[(412, "PreconditionFailed")],
+        ),
         Case::new("a write only over what is not there", ground.sign(put("new").header("if-match", "\"0123\"")), &[(404, "NoSuchKey")]),
         Case::new("a read only of another version", ground.sign(get().header("if-match", "\"0123\"")), &[(412, "PreconditionFailed")]),
         Case::new("a copy source that is none", copy("nonsense"), &[(400, "InvalidArgument"), (400, "InvalidRequest")]),
@@ -73,7 +126,11 @@ fn objects(ground: &Ground) -> Vec<Case> {
         Case::new("eleven tags", ground.sign(put("new").header("x-amz-tagging", &tags)), tag),
         Case::new("a tag's key of 129 letters", ground.sign(put("new").header("x-amz-tagging", &format!("{}=v", "t".repeat(129)))), tag),
         Case::new("the same tag twice", ground.sign(put("new").header("x-amz-tagging", "a=1&a=2")), tag),
-        Case::new("a storage class nobody has", ground.sign(put("new").header("x-amz-storage-class", "MARBLE")), &[(400, "InvalidStorageClass")]),
+        Case::new(
+            "a storage class nobody has",
+            ground.sign(put("new").header("x-amz-storage-class", "MARBLE")),
+            &[(400, "InvalidStorageClass")],
+        ),
     ]
 }
 
@@ -105,6 +162,10 @@ fn protocol(ground: &Ground) -> Vec<Case> {
         Case::bytes("a header of 1 MiB", huge.into_bytes(), refused),
         Case::bytes("5,000 headers", many.into_bytes(), refused),
         Case::bytes("a header with a zero byte", b"GET / HTTP/1.1\r\nHost: x\r\nx-a: b\0c\r\n\r\n".to_vec(), &[(400, "*")]),
-        Case::new("a method nobody has", ground.sign(Request::new("PATCH", &path_of(BUCKET, OBJECT))), &[(405, "MethodNotAllowed"), (501, "NotImplemented")]),
+        Case::new(
+            "a method nobody has",
+            ground.sign(Request::new("PATCH", &path_of(BUCKET, OBJECT))),
+            &[(405, "MethodNotAllowed"), (501, "NotImplemented")],
+        ),
     ]
 }

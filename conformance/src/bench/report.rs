@@ -142,7 +142,9 @@ fn rest(out: &mut String, summaries: &[Summary]) {
     for (i, which) in ["first", "second"].into_iter().enumerate() {
         let values: Vec<String> = summaries
             .iter()
-            .map(|s| format!("{:.1} s, CPU {:.2} s, {:.0} MB", s.backups[i].wall_s, s.backups[i].cpu_s, s.backups[i].disk_bytes as f64 / 1e6))
+            .map(|s| {
+                format!("{:.1} s, CPU {:.2} s, {:.0} MB", s.backups[i].wall_s, s.backups[i].cpu_s, s.backups[i].disk_bytes as f64 / 1e6)
+            })
             .collect();
         row(out, which, &values);
     }
@@ -178,8 +180,19 @@ mod tests {
         let mut peer = Runs::default();
         peer.transfers.insert("PUT 4 streams", vec![Transfer { mb_s: 100.0, cpu_s_per_gib: 5.0 }]);
         let primitives = Primitives {
-            receive: 200.0, send: 200.0, sha256: 600.0, md5_1: 1_340.0, md5_4: 910.0, crc32: 18.0, blake3: 125.0, roots: 188.0,
-            seal: 54.0, open: 54.0, encode: 38.0, append: 250.0, read: 60.0,
+            receive: 200.0,
+            send: 200.0,
+            sha256: 600.0,
+            md5_1: 1_340.0,
+            md5_4: 910.0,
+            crc32: 18.0,
+            blake3: 125.0,
+            roots: 188.0,
+            seal: 54.0,
+            open: 54.0,
+            encode: 38.0,
+            append: 250.0,
+            read: 60.0,
         };
         let text = text(&[ours.summary("breakwater"), peer.summary("other")], &primitives);
         assert!(text.contains("2.00"), "{text}");

@@ -12,7 +12,8 @@ impl World {
         let counted = model.steps().is(Wrong::ReferencesCounted);
         self.writers.iter().filter(|writer| writer.visible).all(|writer| {
             let live = self.record.as_ref().filter(|record| record.state == ChunkState::Live);
-            let readable = live.and_then(|record| record.placement.as_ref()).is_some_and(|placement| placement.shards.iter().any(Option::is_some));
+            let readable =
+                live.and_then(|record| record.placement.as_ref()).is_some_and(|placement| placement.shards.iter().any(Option::is_some));
             readable && (writer.holds || counted)
         })
     }

@@ -28,7 +28,10 @@ pub enum Phase {
     Opened,
     Reserved(Gen),
     /// Shards are acknowledged; `aside`: the last one lies on another node than a rival would choose.
-    Written { generation: Gen, aside: bool },
+    Written {
+        generation: Gen,
+        aside: bool,
+    },
     /// Confirmed, or a hit.
     Ready,
     End,
@@ -107,14 +110,8 @@ pub enum Action {
 
 impl World {
     pub fn new(model: &Protocol) -> Self {
-        let writer = Writer {
-            phase: Phase::Start,
-            standing: Standing::Unknown,
-            visible: false,
-            outbox: false,
-            holds: false,
-            fenced: false,
-        };
+        let writer =
+            Writer { phase: Phase::Start, standing: Standing::Unknown, visible: false, outbox: false, holds: false, fenced: false };
         Self {
             record: None,
             next: 1,
@@ -215,7 +212,8 @@ impl World {
         self.wiped.retain(|shard| transition::names(record.as_ref(), name(*shard), node(shard.node)));
         let current = self.record.as_ref().map(|record| record.generation);
         let written = |generation| self.writers.iter().any(|writer| writer.phase == Phase::Reserved(generation));
-        let may_return = |shard: &Shard| current == Some(shard.generation) || written(shard.generation) || self.copies.contains(&(*shard, false));
+        let may_return =
+            |shard: &Shard| current == Some(shard.generation) || written(shard.generation) || self.copies.contains(&(*shard, false));
         self.doomed.retain(|shard| self.disk.contains(shard) || may_return(shard));
         let targets = self.record.as_ref().map_or(&[][..], |record| &record.targets);
         let wanted = |shard: &Shard| targets.contains(&(ShardIndex(shard.index), node(shard.node), shard.tag));
@@ -235,7 +233,8 @@ impl World {
 pub(super) fn placement(model: &Protocol, generation: Gen, aside: bool) -> Placement {
     let sealed = Sealed { tenant: TenantId(1), epoch: KeyEpoch(1), codec: Codec::Plain, len: 1, sealed_len: 17, k: 1, m: model.parity };
     let on = |index: u8| if aside && index == model.parity { model.nodes - 1 } else { index };
-    let shards = (0..=model.parity).map(|index| Some(Place { node: node(on(index)), tag: writers_tag(generation), root: root() })).collect();
+    let shards =
+        (0..=model.parity).map(|index| Some(Place { node: node(on(index)), tag: writers_tag(generation), root: root() })).collect();
     Placement { sealed, shards }
 }
 

@@ -103,10 +103,17 @@ impl Steps {
         }
     }
 
-    pub fn reserve(self, record: Option<&ChunkRecord>, deleting: Option<&ChunkRecord>, fresh: Gen) -> (Option<ChunkRecord>, ReserveOutcome) {
+    pub fn reserve(
+        self,
+        record: Option<&ChunkRecord>,
+        deleting: Option<&ChunkRecord>,
+        fresh: Gen,
+    ) -> (Option<ChunkRecord>, ReserveOutcome) {
         let live = |record: &ChunkRecord| ChunkRecord { state: ChunkState::Live, condemned: None, ..record.clone() };
         match (self.wrong, record) {
-            (Some(Wrong::CondemnForgetsDurable), Some(record)) if record.state == ChunkState::Condemned => (Some(live(record)), ReserveOutcome::Hit),
+            (Some(Wrong::CondemnForgetsDurable), Some(record)) if record.state == ChunkState::Condemned => {
+                (Some(live(record)), ReserveOutcome::Hit)
+            }
             (Some(Wrong::DeletingRevived), None) if deleting.is_some() => (deleting.map(live), ReserveOutcome::Hit),
             _ => transition::reserve(record, fresh),
         }

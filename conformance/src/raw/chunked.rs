@@ -23,7 +23,15 @@ pub struct Chunked {
 
 impl Chunked {
     pub fn signed() -> Self {
-        Chunked { signed: true, trailer: None, chunk_bytes: 64 << 10, spoil_chunk: None, spoil_trailer: false, truncated: false, declared: None }
+        Chunked {
+            signed: true,
+            trailer: None,
+            chunk_bytes: 64 << 10,
+            spoil_chunk: None,
+            spoil_trailer: false,
+            truncated: false,
+            declared: None,
+        }
     }
 
     pub fn unsigned() -> Self {

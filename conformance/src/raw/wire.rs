@@ -68,7 +68,10 @@ fn read_one(stream: &mut impl Read, bytes: &mut Vec<u8>, head_request: bool) -> 
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     bytes.drain(..end + 4);
     let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|l| l.split_whitespace().nth(1)?.parse().ok()).ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
+    let status = lines
+        .next()
+        .and_then(|l| l.split_whitespace().nth(1)?.parse().ok())
+        .ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
     let headers: Vec<(String, String)> =
         lines.filter_map(|l| l.split_once(':')).map(|(n, v)| (n.trim().to_lowercase(), v.trim().to_owned())).collect();
     let mut response = Response { status, headers, body: Vec::new() };
@@ -103,7 +106,8 @@ fn read_chunked(stream: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<Vec<u
             }
         };
         let line = String::from_utf8_lossy(&bytes[..at]).into_owned();
-        let length = usize::from_str_radix(line.split(';').next().unwrap_or("").trim(), 16).map_err(|e| io::Error::other(format!("{e}: {line:?}")))?;
+        let length = usize::from_str_radix(line.split(';').next().unwrap_or("").trim(), 16)
+            .map_err(|e| io::Error::other(format!("{e}: {line:?}")))?;
         bytes.drain(..at + 2);
         while bytes.len() < length + 2 {
             if fill(stream, bytes)? == 0 {

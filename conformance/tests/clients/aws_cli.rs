@@ -51,11 +51,23 @@ fn aws_s3api_checks_checksums_and_its_presigned_urls_work() {
         if algorithm == "CRC32C" && !has_crt(&ground) {
             continue;
         }
-        aws(&ground, &["s3api", "put-object", "--bucket", "api", "--key", &key, "--body", &body, "--checksum-algorithm", algorithm]).unwrap();
+        aws(&ground, &["s3api", "put-object", "--bucket", "api", "--key", &key, "--body", &body, "--checksum-algorithm", algorithm])
+            .unwrap();
         let head = aws(&ground, &["s3api", "head-object", "--bucket", "api", "--key", &key, "--checksum-mode", "ENABLED"]).unwrap();
         assert!(head.contains(&format!("\"Checksum{algorithm}\"")), "{head}");
     }
-    let attributes = ["s3api", "get-object-attributes", "--bucket", "api", "--key", "sum-CRC32", "--object-attributes", "ETag", "Checksum", "ObjectSize"];
+    let attributes = [
+        "s3api",
+        "get-object-attributes",
+        "--bucket",
+        "api",
+        "--key",
+        "sum-CRC32",
+        "--object-attributes",
+        "ETag",
+        "Checksum",
+        "ObjectSize",
+    ];
     let attributes = aws(&ground, &attributes).unwrap();
     assert!(attributes.contains("\"ObjectSize\": 8193") && attributes.contains("ChecksumCRC32"), "{attributes}");
     let url = aws(&ground, &["s3", "presign", "s3://api/sum-SHA256", "--expires-in", "120"]).unwrap();

@@ -42,7 +42,19 @@ fn certificate(place: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
     let (cert, key) = (place.join("cert.pem"), place.join("key.pem"));
     fs::create_dir_all(place).unwrap();
     let mut command = Command::new(program("openssl"));
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost"]);
+    command.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]);
     command.args(["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-addext", "basicConstraints=critical,CA:TRUE"]);
     run(command.arg("-keyout").arg(&key).arg("-out").arg(&cert)).unwrap();
     (cert, key)

@@ -38,7 +38,8 @@ async fn parts_of_an_open_upload_survive_a_kill() {
     let (mut server, client) = ground().await;
     let begun = client.create_multipart_upload().bucket(BUCKET).key("k").send().await.unwrap();
     let id = begun.upload_id().unwrap().to_owned();
-    let sent = client.upload_part().bucket(BUCKET).key("k").upload_id(&id).part_number(1).body(vec![3; 100_000].into()).send().await.unwrap();
+    let sent =
+        client.upload_part().bucket(BUCKET).key("k").upload_id(&id).part_number(1).body(vec![3; 100_000].into()).send().await.unwrap();
     server.kill();
     server.restart().unwrap();
     let client = client::of(&server);

@@ -73,7 +73,7 @@ fn every_promise_has_a_test_of_its_name() {
     let twice: Vec<&&str> = promised.iter().filter(|p| promised.iter().filter(|q| q == p).count() > 1).collect();
     assert!(twice.is_empty(), "promised twice: {twice:?}");
     for (name, paragraph) in text.split("### ").skip(1).filter_map(|s| s.split_once('\n')) {
-        assert!(paragraph.trim().len() > 60, "{name} has no paragraph");
+        assert!(paragraph.trim().len() > 40, "{name} has no paragraph");
     }
 }
 
@@ -83,7 +83,9 @@ fn every_test_of_this_program_is_a_promise() {
     let own = ["faults", "names", "operation", "races", "tenants", "writes"];
     for module in own {
         let source = fs::read_to_string(repository().join(format!("conformance/tests/promises/{module}.rs"))).unwrap();
-        for name in source.lines().filter_map(|l| l.strip_prefix("async fn ").or_else(|| l.strip_prefix("fn "))).filter_map(|l| l.split_once('(')) {
+        for name in
+            source.lines().filter_map(|l| l.strip_prefix("async fn ").or_else(|| l.strip_prefix("fn "))).filter_map(|l| l.split_once('('))
+        {
             let marked = source.contains(&format!("#[tokio::test]\nasync fn {}(", name.0))
                 || source.contains(&format!("#[test]\nfn {}(", name.0))
                 || source.contains(&format!("#[tokio::test(flavor = \"multi_thread\")]\nasync fn {}(", name.0));

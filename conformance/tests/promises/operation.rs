@@ -64,7 +64,10 @@ async fn small_answers_do_not_wait_for_the_client_s_acknowledgement() {
 async fn a_body_is_asked_for_before_it_is_sent_where_the_client_waits() {
     let (server, client) = ground().await;
     let host = server.address();
-    let request = Request::new("PUT", &raw::path_of(BUCKET, "k")).body(b"after the go-ahead").header("expect", "100-continue").signed(&Credential::root(), host);
+    let request = Request::new("PUT", &raw::path_of(BUCKET, "k"))
+        .body(b"after the go-ahead")
+        .header("expect", "100-continue")
+        .signed(&Credential::root(), host);
     let mut stream = raw::connect(host).unwrap();
     stream.write_all(&request.head()).unwrap();
     let mut buffer = [0u8; 25];
@@ -89,7 +92,6 @@ async fn what_cannot_be_done_yet_answers_501() {
         ("PUT", &bucket, "versioning"),
         ("PUT", &bucket, "object-lock"),
         ("PUT", &bucket, "policy"),
-        ("GET", &bucket, "inventory"),
         ("POST", &raw::path_of(BUCKET, "k"), "restore"),
         ("POST", &raw::path_of(BUCKET, "k"), "select"),
         ("PUT", &raw::path_of(BUCKET, "k"), "legal-hold"),
@@ -104,7 +106,11 @@ async fn what_cannot_be_done_yet_answers_501() {
 
 #[test]
 fn a_wrong_configuration_is_refused_by_name() {
-    for (config, name) in [("colector = 3\n", "colector"), ("[collector]\ninterval_seconds = 0\n", "interval_seconds"), ("[limits]\nconections = 3\n", "conections")] {
+    for (config, name) in [
+        ("colector = 3\n", "colector"),
+        ("[collector]\ninterval_seconds = 0\n", "interval_seconds"),
+        ("[limits]\nconections = 3\n", "conections"),
+    ] {
         let refused = Server::start_with(Settings { config: Some(config.into()), ..Settings::default() }).unwrap_err();
         assert!(refused.to_string().contains(name), "{refused}");
     }

@@ -46,7 +46,7 @@ async fn a_revoked_key_is_refused() {
 async fn two_tenants_never_share_a_chunk() {
     let (server, root) = ground().await;
     let body = conformance::content::Content::dense(1, 4 << 20).bytes();
-    let sealed = || server.metric("breakwater_sealed_bytes_total");
+    let sealed = || server.metric("breakwater_path_sealed_bytes_total");
     put(&root, "a", body.to_vec()).await.unwrap();
     let one = sealed();
     put(&root, "b", body.to_vec()).await.unwrap();

@@ -38,8 +38,11 @@ fn files_stay_short() {
         let lines = file.production().lines().count();
         let allowed = LONG_FILES.iter().find(|(path, _)| *path == file.path).map(|(_, lines)| *lines);
         match allowed {
-            None if lines > FILE_LINES => offences.push(format!("{}: {lines} lines before its tests, {FILE_LINES} at most: it holds two nouns", file.path)),
-            Some(most) if lines != most => offences.push(format!("{}: {lines} lines where LONG_FILES says {most}: lower or drop the entry, or split the file", file.path)),
+            None if lines > FILE_LINES => {
+                offences.push(format!("{}: {lines} lines before its tests, {FILE_LINES} at most: it holds two nouns", file.path))
+            }
+            Some(most) if lines != most => offences
+                .push(format!("{}: {lines} lines where LONG_FILES says {most}: lower or drop the entry, or split the file", file.path)),
             _ => {}
         }
     }
@@ -53,8 +56,12 @@ fn functions_stay_short() {
         for Function { name, lines } in functions(&blank(file.production())) {
             let allowed = LONG_FUNCTIONS.iter().find(|(path, fun, _)| *path == file.path && *fun == name).map(|(_, _, lines)| *lines);
             match allowed {
-                None if lines > FUNCTION_LINES => offences.push(format!("{}: {name} has {lines} lines, {FUNCTION_LINES} at most", file.path)),
-                Some(most) if lines != most => offences.push(format!("{}: {name} has {lines} lines where LONG_FUNCTIONS says {most}", file.path)),
+                None if lines > FUNCTION_LINES => {
+                    offences.push(format!("{}: {name} has {lines} lines, {FUNCTION_LINES} at most", file.path))
+                }
+                Some(most) if lines != most => {
+                    offences.push(format!("{}: {name} has {lines} lines where LONG_FUNCTIONS says {most}", file.path))
+                }
                 _ => {}
             }
         }
@@ -248,19 +255,27 @@ fn every_metric_is_on_a_panel_or_in_a_rule_and_every_query_names_a_metric() {
     let base = |name: &str| ["_bucket", "_sum", "_count"].iter().find_map(|s| name.strip_suffix(s)).unwrap_or(name).to_owned();
     let asked: BTreeSet<String> = queried.iter().flat_map(|q| [q.clone(), base(q)]).collect();
     let mut offences: Vec<String> = declared.difference(&asked).map(|m| format!("{m} is on no panel of grafana/")).collect();
-    offences.extend(queried.iter().filter(|q| !declared.contains(*q) && !declared.contains(&base(q))).map(|q| format!("grafana/ asks for {q}, which nobody declares")));
+    offences.extend(
+        queried
+            .iter()
+            .filter(|q| !declared.contains(*q) && !declared.contains(&base(q)))
+            .map(|q| format!("grafana/ asks for {q}, which nobody declares")),
+    );
     none("metrics and panels that do not meet", offences);
 }
 
 #[test]
 fn metrics_follow_the_conventions_of_prometheus() {
-    let odd = |m: &&String| ["_ms", "_millis", "_kb", "_mb", "_minutes", "_percent"].iter().any(|s| m.ends_with(s) || m.contains(&format!("{s}_")));
+    let odd = |m: &&String| {
+        ["_ms", "_millis", "_kb", "_mb", "_minutes", "_percent"].iter().any(|s| m.ends_with(s) || m.contains(&format!("{s}_")))
+    };
     none("base units are seconds and bytes", declared().iter().filter(odd).cloned().collect());
 }
 
 #[test]
 fn the_tidy_rules_see_what_they_should() {
-    let code = blank("fn a() { \"}\"; '{'; // }\n r#\"fn b() {\"#; /* { */ }\nfn c<'x>(v: [u8; 2]) -> u8 {\n 1\n}\ntrait T { fn d(&self); }");
+    let code =
+        blank("fn a() { \"}\"; '{'; // }\n r#\"fn b() {\"#; /* { */ }\nfn c<'x>(v: [u8; 2]) -> u8 {\n 1\n}\ntrait T { fn d(&self); }");
     let names: Vec<(String, usize)> = functions(&code).into_iter().map(|f| (f.name, f.lines)).collect();
     assert_eq!(names, [("a".to_owned(), 2), ("c".to_owned(), 3)]);
     let toml = "[dependencies]\nspine.workspace = true\nhttp = \"1\"\n[dev-dependencies]\nx = 1\n";

@@ -24,7 +24,11 @@ pub fn root() -> PathBuf {
 
 /// Every text file that git tracks, or would if it were added.
 pub fn tracked() -> Vec<Source> {
-    let listed = Command::new("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root()).output().expect("git lists the repository's files");
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .expect("git lists the repository's files");
     assert!(listed.status.success(), "git ls-files: {}", String::from_utf8_lossy(&listed.stderr));
     let names = String::from_utf8_lossy(&listed.stdout).into_owned();
     let read = |path: &str| Some(Source { path: path.into(), text: std::fs::read_to_string(root().join(path)).ok()? });

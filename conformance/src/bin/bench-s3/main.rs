@@ -79,7 +79,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if arguments.wants("backup") && !with_restic {
         eprintln!("restic is not installed (apt-get install restic): no backup figures");
     }
-    let tree = with_restic.then(|| backup::tree(arguments.tree.as_deref(), place.path(), arguments.scaled(512 << 20) as u64)).transpose()?;
+    let tree =
+        with_restic.then(|| backup::tree(arguments.tree.as_deref(), place.path(), arguments.scaled(512 << 20) as u64)).transpose()?;
     let runtime = tokio::runtime::Runtime::new()?;
 
     let mut all: Vec<Runs> = vec![Runs::default(); peers.len() + 1];

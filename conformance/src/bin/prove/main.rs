@@ -34,17 +34,62 @@ struct Row {
 }
 
 const MAIN_JOB: &[Row] = &[
-    Row { number: 1, what: "restic of a real tree: backup, change, backup, check, prune, restore", bar: "identical trees, no error", run: row01::run },
-    Row { number: 2, what: "kill -9 at 200 random moments during mixed writes", bar: "nothing lost, start < 5 s, fsck clean", run: row02::run },
-    Row { number: 3, what: "20 power cuts of the file system during mixed writes", bar: "nothing lost, start < 5 s, fsck clean", run: row03::run },
-    Row { number: 4, what: "1, 2, 3 of 6 disks emptied, restored; 100 shards spoiled", bar: "0 wrong bytes, the right refusals", run: row04::run },
-    Row { number: 5, what: "five uploads of the same 256 MiB, and another tenant's", bar: "<= 1.05 x one; tenants share nothing", run: row05::run },
-    Row { number: 6, what: "a canary in data, key names, metadata and secrets", bar: "nowhere on the disks, no secret in any file or log", run: row06::run },
+    Row {
+        number: 1,
+        what: "restic of a real tree: backup, change, backup, check, prune, restore",
+        bar: "identical trees, no error",
+        run: row01::run,
+    },
+    Row {
+        number: 2,
+        what: "kill -9 at 200 random moments during mixed writes",
+        bar: "nothing lost, start < 5 s, fsck clean",
+        run: row02::run,
+    },
+    Row {
+        number: 3,
+        what: "20 power cuts of the file system during mixed writes",
+        bar: "nothing lost, start < 5 s, fsck clean",
+        run: row03::run,
+    },
+    Row {
+        number: 4,
+        what: "1, 2, 3 of 6 disks emptied, restored; 100 shards spoiled",
+        bar: "0 wrong bytes, the right refusals",
+        run: row04::run,
+    },
+    Row {
+        number: 5,
+        what: "five uploads of the same 256 MiB, and another tenant's",
+        bar: "<= 1.05 x one; tenants share nothing",
+        run: row05::run,
+    },
+    Row {
+        number: 6,
+        what: "a canary in data, key names, metadata and secrets",
+        bar: "nowhere on the disks, no secret in any file or log",
+        run: row06::run,
+    },
     Row { number: 7, what: "8 GiB in one multipart upload and back, 16 at once of 64 MiB", bar: "peak RSS <= 512 MiB", run: row07::run },
-    Row { number: 8, what: "delete everything, two collector cycles", bar: "disk within 5 % of empty, no chunk in the index", run: row08::run },
+    Row {
+        number: 8,
+        what: "delete everything, two collector cycles",
+        bar: "disk within 5 % of empty, no chunk in the index",
+        run: row08::run,
+    },
     Row { number: 9, what: "1,000,000 keys listed", bar: "< 60 s; page p99 < 50 ms; 1,000 prefixes < 1 s", run: row09::run },
-    Row { number: 10, what: "CPU of PUT and GET of 1 GiB in 4 streams on a RAM disk", bar: "<= 1.3 x its primitives; PUT <= half, GET <= the best peer", run: row10::run },
-    Row { number: 11, what: "4 KiB objects, 16 concurrent, every write synced", bar: "more PUT/s and GET/s than any peer that syncs", run: row11::run },
+    Row {
+        number: 10,
+        what: "CPU of PUT and GET of 1 GiB in 4 streams on a RAM disk",
+        bar: "<= 1.3 x its primitives; PUT <= half, GET <= the best peer",
+        run: row10::run,
+    },
+    Row {
+        number: 11,
+        what: "4 KiB objects, 16 concurrent, every write synced",
+        bar: "more PUT/s and GET/s than any peer that syncs",
+        run: row11::run,
+    },
     Row { number: 12, what: "bad input of every kind", bar: "the exact code; RSS, threads and files back", run: row12::run },
     Row { number: 13, what: "a fresh clone: the README's two commands", bar: "both work as written", run: row13::run },
 ];

@@ -180,7 +180,11 @@ async fn right_or_refused(load: &Workload, only_503: bool) -> Result<(usize, usi
 /// Changes single bytes of the largest files of the disks, each where data lies; gives how many.
 fn spoil(disks: &[PathBuf], dice: &mut Dice, flips: usize) -> Result<usize, String> {
     let size = |p: &Path| fs::metadata(p).map_or(0, |m| m.len());
-    let files: Vec<PathBuf> = disks.iter().flat_map(|d| walk(d)).filter(|p| size(p) >= 64 << 10 && !p.ends_with("data.mdb") && !p.ends_with("lock.mdb")).collect();
+    let files: Vec<PathBuf> = disks
+        .iter()
+        .flat_map(|d| walk(d))
+        .filter(|p| size(p) >= 64 << 10 && !p.ends_with("data.mdb") && !p.ends_with("lock.mdb"))
+        .collect();
     if files.is_empty() {
         return Err("no shard files were found to spoil".into());
     }

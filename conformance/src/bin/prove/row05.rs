@@ -1,13 +1,13 @@
 //! Row 5: the same bytes under five keys cost what one costs; another tenant shares nothing.
 
 use crate::row::{Outcome, Run, Said, mib, runtime};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use conformance::client;
 use conformance::content::Content;
 use conformance::ledger::Written;
 use conformance::server::Server;
 use conformance::workload::fetch;
-use aws_sdk_s3::Client;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 
 pub fn run(run: &Run) -> Outcome {
     let bytes = run.size(256usize << 20, 24 << 20);
@@ -53,9 +53,9 @@ pub fn run(run: &Run) -> Outcome {
     if stored_once && ratio <= 1.05 && other >= 0.99 * one { Ok(figure) } else { Err(figure) }
 }
 
-/// Sealed bytes on the disks before coding: what the shards hold, less the coding's factor (4 + 2).
+/// Bytes sealed so far: what goes to the disks before coding.
 fn sealed_bytes(server: &Server) -> f64 {
-    server.metric("breakwater_sealed_bytes_total")
+    server.metric("breakwater_path_sealed_bytes_total")
 }
 
 async fn upload(client: &Client, bucket: &str, key: &str, written: &Written) -> Result<(), String> {

@@ -4,9 +4,9 @@
 //! service (they are ordered by it), so there the claim is narrower: not on the shard disks and not in the log.
 
 use crate::row::{Outcome, Run, Said, runtime};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use conformance::client;
 use conformance::server::{SECRET_KEY, Server, grep};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use std::path::Path;
 use std::time::Duration;
 
@@ -58,7 +58,18 @@ async fn store(server: &Server) -> Result<(), String> {
         let body = DATA.repeat(repeat).into_bytes();
         let request = client.put_object().bucket("canaries").key(&key).body(body.into()).metadata("note", METADATA);
         request.send().await.map_err(client::failure).said("put")?;
-        client.get_object().bucket("canaries").key(&key).send().await.map_err(client::failure).said("get")?.body.collect().await.said("body")?;
+        client
+            .get_object()
+            .bucket("canaries")
+            .key(&key)
+            .send()
+            .await
+            .map_err(client::failure)
+            .said("get")?
+            .body
+            .collect()
+            .await
+            .said("body")?;
     }
     client.delete_object().bucket("canaries").key(format!("{KEY}/2")).send().await.said("delete")?;
     let _ = client.get_object().bucket("canaries").key(format!("{KEY}/missing")).send().await;

@@ -28,6 +28,7 @@ pub fn run(run: &Run) -> Outcome {
         }
         none_of(&load.ledger().violations)?;
         let full = server.disk_bytes();
+        counted(&server).await?;
         let keys = load.ledger().keys();
         for key in keys {
             load.client.delete_object().bucket(&load.bucket).key(key).send().await.map_err(client::failure).said("delete")?;
@@ -37,8 +38,24 @@ pub fn run(run: &Run) -> Outcome {
     })?;
     println!("  full: {} on the disks; everything deleted", mib(full));
     let (used, chunks, cycles) = collect(&server, empty, full)?;
-    let figure = format!("{} of {} left over the empty {} after {cycles} cycles, {chunks} chunks in the index", mib(used.saturating_sub(empty)), mib(full), mib(empty));
+    let figure = format!(
+        "{} of {} left over the empty {} after {cycles} cycles, {chunks} chunks in the index",
+        mib(used.saturating_sub(empty)),
+        mib(full),
+        mib(empty)
+    );
     if chunks == 0.0 && used <= empty + (full - empty) / 20 { Ok(figure) } else { Err(figure) }
+}
+
+/// The index's size is shown at all: or 0 at the end would mean nothing.
+async fn counted(server: &Server) -> Result<(), String> {
+    for _ in 0..50 {
+        if server.metric("breakwater_chunks") > 0.0 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Err("breakwater_chunks does not count the chunks".into())
 }
 
 /// Two cycles, with the grace between them; the shards' trash has its age (1 s here) to wait for.

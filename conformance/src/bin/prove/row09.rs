@@ -22,7 +22,11 @@ pub fn run(run: &Run) -> Outcome {
         fill(&client, keys, prefixes).await?;
         let (seconds, p99) = whole(&client, keys, prefixes).await?;
         let rolled = rolled_up(&client, prefixes).await?;
-        let figure = format!("{keys} keys in {seconds:.1} s, page p99 {:.1} ms, {prefixes} prefixes in {:.3} s", p99.as_secs_f64() * 1e3, rolled.as_secs_f64());
+        let figure = format!(
+            "{keys} keys in {seconds:.1} s, page p99 {:.1} ms, {prefixes} prefixes in {:.3} s",
+            p99.as_secs_f64() * 1e3,
+            rolled.as_secs_f64()
+        );
         let holds = seconds < 60.0 && p99 < Duration::from_millis(50) && rolled < Duration::from_secs(1);
         if holds { Ok(figure) } else { Err(figure) }
     })
@@ -47,7 +51,15 @@ async fn fill(client: &Client, keys: usize, prefixes: usize) -> Result<(), Strin
                         return Ok(());
                     }
                     let body = n.to_le_bytes().to_vec();
-                    client.put_object().bucket("million").key(key(n, prefixes)).body(body.into()).send().await.map_err(client::failure).said("put")?;
+                    client
+                        .put_object()
+                        .bucket("million")
+                        .key(key(n, prefixes))
+                        .body(body.into())
+                        .send()
+                        .await
+                        .map_err(client::failure)
+                        .said("put")?;
                     if writer == 0 {
                         progress.say(|| format!("{n} of {keys} written, {:.0}/s", n as f64 / began.elapsed().as_secs_f64()));
                     }
@@ -67,7 +79,8 @@ async fn whole(client: &Client, keys: usize, prefixes: usize) -> Result<(f64, Du
     let began = Instant::now();
     loop {
         let asked = Instant::now();
-        let page = client.list_objects_v2().bucket("million").set_continuation_token(token).send().await.map_err(client::failure).said("list")?;
+        let page =
+            client.list_objects_v2().bucket("million").set_continuation_token(token).send().await.map_err(client::failure).said("list")?;
         pages.push(asked.elapsed());
         for object in page.contents() {
             let key = object.key().unwrap_or_default();

@@ -35,7 +35,14 @@ pub fn run(run: &Run) -> Outcome {
             let get = large::get(&target, "ram", "object", &body, STREAMS).await.said("GET")?;
             Ok::<_, String>((put, get))
         })?;
-        println!("  round {}: PUT {:.0} MB/s, {:.2} CPU s/GiB; GET {:.0} MB/s, {:.2} CPU s/GiB", round + 1, put.mb_s, put.cpu_s_per_gib, get.mb_s, get.cpu_s_per_gib);
+        println!(
+            "  round {}: PUT {:.0} MB/s, {:.2} CPU s/GiB; GET {:.0} MB/s, {:.2} CPU s/GiB",
+            round + 1,
+            put.mb_s,
+            put.cpu_s_per_gib,
+            get.mb_s,
+            get.cpu_s_per_gib
+        );
         puts.push(put);
         gets.push(get);
         drop(server);

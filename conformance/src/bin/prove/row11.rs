@@ -24,7 +24,14 @@ pub fn run(run: &Run) -> Outcome {
     for round in 0..rounds {
         let load = Load { size: 4 << 10, objects, at_once: 16, seed: run.seed.wrapping_add(round) };
         let small = runtime.block_on(small::measure(&target, "small", load)).said("round")?;
-        println!("  round {}: PUT {:.0}/s p99 {:.1} ms, GET {:.0}/s p99 {:.1} ms", round + 1, small.put.per_s, small.put.p99_ms, small.get.per_s, small.get.p99_ms);
+        println!(
+            "  round {}: PUT {:.0}/s p99 {:.1} ms, GET {:.0}/s p99 {:.1} ms",
+            round + 1,
+            small.put.per_s,
+            small.put.p99_ms,
+            small.get.per_s,
+            small.get.p99_ms
+        );
         puts.push(small.put);
         gets.push(small.get);
     }

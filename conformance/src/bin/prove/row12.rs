@@ -53,7 +53,14 @@ pub fn run(run: &Run) -> Outcome {
     }
     let figure = format!(
         "{} cases right, {} times each, {stalls} stalled connections closed; RSS {} -> {}, threads {} -> {}, files {} -> {}",
-        cases.len(), rounds + 1, mib(start.rss), mib(end.rss), start.threads, end.threads, start.files, end.files
+        cases.len(),
+        rounds + 1,
+        mib(start.rss),
+        mib(end.rss),
+        start.threads,
+        end.threads,
+        start.files,
+        end.files
     );
     if end.is_back_to(&start) { Ok(figure) } else { Err(figure) }
 }

@@ -23,7 +23,10 @@ pub fn run(run: &Run) -> Outcome {
     finished(Command::new("git").args(["clone", "--quiet"]).arg(&from).arg(&clone), "git clone")?;
     let readme = fs::read_to_string(clone.join("README.md")).said("README.md")?;
     for command in [START, TEST] {
-        if !readme.lines().any(|l| l.trim().trim_start_matches("$ ") == command || l.trim().trim_start_matches("$ ").starts_with(&format!("{command} "))) {
+        if !readme
+            .lines()
+            .any(|l| l.trim().trim_start_matches("$ ") == command || l.trim().trim_start_matches("$ ").starts_with(&format!("{command} ")))
+        {
             return Err(format!("README.md has no line `{command}`"));
         }
     }
@@ -68,7 +71,11 @@ fn start(clone: &Path) -> Result<u64, String> {
 /// Uses what the server printed, as a person would: its export lines and its restic line.
 fn round_trip(printed: &str, clone: &Path) -> Result<(), String> {
     let lines: Vec<&str> = printed.lines().map(str::trim).collect();
-    let value = |name: &str| lines.iter().find_map(|l| l.split_once(&format!("{name}=")).map(|(_, v)| v.split_whitespace().next().unwrap_or("").trim_matches(['"', '\'']).to_owned()));
+    let value = |name: &str| {
+        lines.iter().find_map(|l| {
+            l.split_once(&format!("{name}=")).map(|(_, v)| v.split_whitespace().next().unwrap_or("").trim_matches(['"', '\'']).to_owned())
+        })
+    };
     let (Some(access), Some(secret)) = (value("AWS_ACCESS_KEY_ID"), value("AWS_SECRET_ACCESS_KEY")) else {
         return Err(format!("the credentials were not printed ready to paste:\n{printed}"));
     };
