@@ -129,6 +129,8 @@ where
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(bounds.head).max_buf_size(BUFFER_BYTES).max_header_size(HEAD_BYTES);
+    // A client that shut its side in the middle of a body is still told that the body was incomplete.
+    builder.half_close(true);
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let result = tokio::select! {
         result = served.as_mut() => result,
