@@ -67,7 +67,7 @@ impl Dice {
         getrandom::u64().unwrap_or(0x5eed) >> 16
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -77,7 +77,7 @@ impl Dice {
 
     /// A number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        (self.roll() % bound as u64) as usize
     }
 
     /// A number from `low` to `high`, both included.
@@ -96,7 +96,7 @@ impl Dice {
 
     /// An independent source for a worker.
     pub fn fork(&mut self) -> Dice {
-        Dice::new(self.next())
+        Dice::new(self.roll())
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
     fn dice_of_one_seed_fall_alike() {
         let (mut a, mut b) = (Dice::new(7), Dice::new(7));
         for _ in 0..100 {
-            assert_eq!(a.next(), b.next());
+            assert_eq!(a.roll(), b.roll());
         }
     }
 }

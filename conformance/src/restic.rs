@@ -111,8 +111,8 @@ pub fn made_tree(place: &Path, files: usize, seed: u64) -> io::Result<PathBuf> {
         let content = match n % 10 {
             0 => Content::text(7, 30_000),
             1 => Content::dense(seed, 0),
-            2 => Content::dense(dice.next(), dice.clone().between(100_000, 1_500_000)),
-            _ => Content::text(dice.next(), dice.clone().between(1, 40_000)),
+            2 => Content::dense(dice.roll(), dice.clone().between(100_000, 1_500_000)),
+            _ => Content::text(dice.roll(), dice.clone().between(1, 40_000)),
         };
         fs::write(folder.join(format!("file-{n}.txt")), content.bytes())?;
     }

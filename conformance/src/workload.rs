@@ -240,7 +240,7 @@ impl Workload {
 }
 
 fn content(dice: &mut Dice, low: usize, high: usize) -> Content {
-    let (seed, len) = (dice.next(), dice.between(low, high));
+    let (seed, len) = (dice.roll(), dice.between(low, high));
     if dice.chance(30) { Content::text(seed, len) } else { Content::dense(seed, len) }
 }
 

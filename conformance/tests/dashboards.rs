@@ -123,7 +123,7 @@ async fn load(client: &Client, target: &Target, round: u64) {
     let bucket = "dashboards";
     let mut dice = Dice::new(round);
     for (i, len) in [100, 5_000, 70_000, 3 << 20].into_iter().enumerate() {
-        for content in [Content::dense(dice.next(), len), Content::text(7, len)] {
+        for content in [Content::dense(dice.roll(), len), Content::text(7, len)] {
             let key = format!("{i}-{round}-{}", content.dense);
             let body = ByteStream::from(content.bytes());
             client.put_object().bucket(bucket).key(&key).body(body).send().await.unwrap();

@@ -44,14 +44,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     measure("reserve of 16 new chunks", 1_000, |n| run(&mut write, vec![reserve(keys + n, (keys + n) * 16)]))?;
     measure("confirm of 16 chunks", 1_000, |n| run(&mut write, vec![confirm(keys + n, (keys + n) * 16)]))?;
     measure("reserve of 16 chunks that are there", 1_000, |n| run(&mut write, vec![reserve(2 * keys + n, n * 16 % keys)]))?;
-    measure("unref of 16 chunks", 1_000, |n| run(&mut write, vec![Command::Chunk(ChunkCommand::Unref { version: version(2 * keys + n, 9) })]))?;
+    measure("unref of 16 chunks", 1_000, |n| {
+        run(&mut write, vec![Command::Chunk(ChunkCommand::Unref { version: version(2 * keys + n, 9) })])
+    })?;
     write.commit()?;
 
     let read = table.read()?;
     let query = |after: String, delimiter: &str| {
-        Query::Namespace(NamespaceQuery::List(ListQuery { bucket: BUCKET, prefix: String::new(), delimiter: delimiter.into(), after: Some(after), max: 1_000 }))
+        Query::Namespace(NamespaceQuery::List(ListQuery {
+            bucket: BUCKET,
+            prefix: String::new(),
+            delimiter: delimiter.into(),
+            after: Some(after),
+            max: 1_000,
+        }))
     };
-    measure("head", 10_000, |n| answer(&read, &Query::Namespace(NamespaceQuery::Head { bucket: BUCKET, key: key(n * 7 % keys) })).map(drop))?;
+    measure("head", 10_000, |n| {
+        answer(&read, &Query::Namespace(NamespaceQuery::Head { bucket: BUCKET, key: key(n * 7 % keys) })).map(drop)
+    })?;
     measure("listing of 1,000 keys", 100, |n| answer(&read, &query(key(n * 1_000 % keys), "")).map(drop))?;
     measure("listing of 1,000 prefixes", 100, |n| answer(&read, &query(key(n * 100), "/")).map(drop))?;
     Ok(())
@@ -94,7 +104,11 @@ fn key(n: u64) -> String {
 fn put(n: u64, kind: u8) -> Command {
     let id = ChunkId(spread(n, kind));
     let body = Body::Inline { epoch: KeyEpoch(1), codec: Codec::Plain, id, len: 4_096, sealed: Bytes::from(vec![0x5A; 4_112]) };
-    let attributes = Attributes { content_type: Some("application/octet-stream".into()), user: vec![("mtime".into(), "1700000000.123".into())], ..Attributes::default() };
+    let attributes = Attributes {
+        content_type: Some("application/octet-stream".into()),
+        user: vec![("mtime".into(), "1700000000.123".into())],
+        ..Attributes::default()
+    };
     let head = VersionHead {
         id: version(n, kind),
         seq: Seq(0),
@@ -111,14 +125,18 @@ fn put(n: u64, kind: u8) -> Command {
 }
 
 fn reserve(holder: u64, first: u64) -> Command {
-    Command::Chunk(ChunkCommand::Reserve { version: version(holder, 9), chunks: (first..first + 16).map(|n| ChunkId(spread(n, 8))).collect() })
+    Command::Chunk(ChunkCommand::Reserve {
+        version: version(holder, 9),
+        chunks: (first..first + 16).map(|n| ChunkId(spread(n, 8))).collect(),
+    })
 }
 
 /// Confirms what the reserve of the same numbers was given: this program counts generations along.
 fn confirm(holder: u64, first: u64) -> Command {
     thread_local!(static GENERATION: std::cell::Cell<u64> = const { std::cell::Cell::new(1) });
     let from = GENERATION.with(|next| next.replace(next.get() + 16));
-    let sealed = Sealed { tenant: TenantId(1), epoch: KeyEpoch(1), codec: Codec::Plain, len: 1 << 20, sealed_len: (1 << 20) + 16, k: 4, m: 2 };
+    let sealed =
+        Sealed { tenant: TenantId(1), epoch: KeyEpoch(1), codec: Codec::Plain, len: 1 << 20, sealed_len: (1 << 20) + 16, k: 4, m: 2 };
     let place = |generation, node| Some(Place { node: NodeId([node; 32]), tag: Tag(generation), root: ShardRoot([node; 32]) });
     let confirmation = |n: u64| {
         let generation = from + (n - first);

@@ -1,20 +1,20 @@
 //! Namespace and chunk index: deterministic state machines, applied from a replicated log, on ordered tables.
 
-pub mod table;
-pub mod chunk_index;
-pub mod machine;
-pub mod namespace;
-pub mod root;
-pub mod ended;
-pub mod key;
-pub mod record;
 pub mod checkpoint;
+pub mod chunk_index;
+pub mod ended;
 pub mod group;
 pub mod journal;
+pub mod key;
 pub mod lmdb;
+pub mod machine;
 pub mod metric;
+pub mod namespace;
 pub mod propose;
+pub mod record;
 pub mod room;
-pub mod service;
+pub mod root;
 #[cfg(test)]
 mod sample;
+pub mod service;
+pub mod table;

@@ -220,7 +220,8 @@ impl Coder {
             return Err(ErasureError::Stripe { got: shards.len(), n: self.n() });
         }
         let expected = self.shard_len(sealed_len);
-        let wrong = shards.iter().enumerate().find_map(|(index, shard)| shard.as_ref().filter(|s| s.len() != expected).map(|s| (index, s.len())));
+        let wrong =
+            shards.iter().enumerate().find_map(|(index, shard)| shard.as_ref().filter(|s| s.len() != expected).map(|s| (index, s.len())));
         if let Some((index, len)) = wrong {
             return Err(ErasureError::ShardLength { index, len, expected });
         }
@@ -341,8 +342,8 @@ mod tests {
                 shards[*i] = None;
             }
             prop_assert_eq!(&coder.join(&shards, len).unwrap(), &chunk);
-            for i in 0..coder.n() {
-                prop_assert_eq!(&coder.rebuild_one(&shards, i, len).unwrap(), &all[i]);
+            for (i, shard) in all.iter().enumerate() {
+                prop_assert_eq!(&coder.rebuild_one(&shards, i, len).unwrap(), shard);
             }
             coder.rebuild(&mut shards, len).unwrap();
             for i in 0..coder.k() {

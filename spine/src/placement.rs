@@ -142,8 +142,7 @@ fn ranked(chunk: ChunkId, n: usize, candidates: &[Candidate]) -> Vec<&Candidate>
     let (near, far) = all.split_at(all.len().min(NEIGHBOURHOOD * n));
     let near: Vec<&Candidate> = near.iter().copied().filter(usable).collect();
     let free: u128 = near.iter().map(|c| u128::from(c.free)).sum();
-    let mut ranked: Vec<(u64, u64, &Candidate)> =
-        near.into_iter().map(|c| (cost(chunk, c.node), weight(c.free, n, free), c)).collect();
+    let mut ranked: Vec<(u64, u64, &Candidate)> = near.into_iter().map(|c| (cost(chunk, c.node), weight(c.free, n, free), c)).collect();
     // weight_a / cost_a > weight_b / cost_b, without dividing.
     ranked.sort_by(|(cost_a, weight_a, _), (cost_b, weight_b, _)| {
         (u128::from(*weight_b) * u128::from(*cost_a)).cmp(&(u128::from(*weight_a) * u128::from(*cost_b)))

@@ -79,7 +79,7 @@ pub fn read_blocks(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
             n if n > 0 => {
                 buffer.filled += n as usize;
                 // A read that ends within a block ended with the file; going on there would not be aligned.
-                if buffer.filled % BLOCK as usize != 0 {
+                if !buffer.filled.is_multiple_of(BLOCK as usize) {
                     break;
                 }
             }
@@ -103,7 +103,7 @@ mod tests {
     fn blocks_give_any_range_up_to_the_end_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let whole: Vec<u8> = (0..50_001u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let whole: Vec<u8> = (0..50_001u32).map(|i| ((i * 31) >> 3) as u8).collect();
         File::create(&path).unwrap().write_all_at(&whole, 0).unwrap();
         let direct = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&path);
         for file in [File::open(&path).ok(), direct.ok()].into_iter().flatten() {

@@ -12,6 +12,7 @@ const WEBSITE: &[u8] = b"<WebsiteConfiguration><IndexDocument><Suffix>index.html
 pub fn cases(ground: &Ground) -> Vec<Case> {
     let mut cases = buckets(ground);
     cases.extend(objects(ground));
+    cases.extend(derived(ground));
     cases.extend(listings(ground));
     cases.extend(protocol(ground));
     cases
@@ -62,10 +63,6 @@ fn buckets(ground: &Ground) -> Vec<Case> {
 fn objects(ground: &Ground) -> Vec<Case> {
     let put = |key: &str| Request::new("PUT", &path_of(BUCKET, key)).body(b"x");
     let get = || Request::new("GET", &path_of(BUCKET, OBJECT));
-    let copy = |source: &str| ground.sign(Request::new("PUT", &path_of(BUCKET, "new")).header("x-amz-copy-source", source));
-    let itself = Request::new("PUT", &path_of(BUCKET, OBJECT)).header("x-amz-copy-source", &format!("{BUCKET}/{OBJECT}"));
-    let tags = (0..11).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join("&");
-    let tag: &[(u16, &str)] = &[(400, "InvalidTag"), (400, "BadRequest"), (400, "InvalidArgument")];
     vec![
         Case::new("a missing key", ground.sign(Request::new("GET", &path_of(BUCKET, "missing"))), &[(404, "NoSuchKey")]),
         Case::new("a missing key is headed", ground.sign(Request::new("HEAD", &path_of(BUCKET, "missing"))), &[(404, "")]),
@@ -119,6 +116,17 @@ fn objects(ground: &Ground) -> Vec<Case> {
         ),
         Case::new("a write only over what is not there", ground.sign(put("new").header("if-match", "\"0123\"")), &[(404, "NoSuchKey")]),
         Case::new("a read only of another version", ground.sign(get().header("if-match", "\"0123\"")), &[(412, "PreconditionFailed")]),
+    ]
+}
+
+/// Copies, tags and classes.
+fn derived(ground: &Ground) -> Vec<Case> {
+    let put = |key: &str| Request::new("PUT", &path_of(BUCKET, key)).body(b"x");
+    let copy = |source: &str| ground.sign(Request::new("PUT", &path_of(BUCKET, "new")).header("x-amz-copy-source", source));
+    let itself = Request::new("PUT", &path_of(BUCKET, OBJECT)).header("x-amz-copy-source", &format!("{BUCKET}/{OBJECT}"));
+    let tags = (0..11).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join("&");
+    let tag: &[(u16, &str)] = &[(400, "InvalidTag"), (400, "BadRequest"), (400, "InvalidArgument")];
+    vec![
         Case::new("a copy source that is none", copy("nonsense"), &[(400, "InvalidArgument"), (400, "InvalidRequest")]),
         Case::new("a copy of a missing key", copy(&format!("{BUCKET}/missing")), &[(404, "NoSuchKey")]),
         Case::new("a copy from a missing bucket", copy("missing-bucket/k"), &[(404, "NoSuchBucket")]),

@@ -117,7 +117,8 @@ fn small(out: &mut String, summaries: &[Summary]) {
     let sizes: Vec<usize> = summaries.first().map(|s| s.small.keys().copied().collect()).unwrap_or_default();
     for size in sizes {
         heading(out, &format!("objects of {} KiB, 16 at once", size >> 10), summaries);
-        let kinds: [(&str, fn(&Small) -> Operations); 3] = [("PUT", |s| s.put), ("GET", |s| s.get), ("DELETE", |s| s.delete)];
+        type Kind = (&'static str, fn(&Small) -> Operations);
+        let kinds: [Kind; 3] = [("PUT", |s| s.put), ("GET", |s| s.get), ("DELETE", |s| s.delete)];
         for (kind, pick) in kinds {
             let all: Vec<Operations> = summaries.iter().map(|s| s.small.get(&size).map(pick).unwrap_or_default()).collect();
             row(out, &format!("{kind}/s"), &beside(&all.iter().map(|o| o.per_s).collect::<Vec<_>>(), |v| format!("{v:.0}")));

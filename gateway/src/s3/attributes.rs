@@ -51,10 +51,7 @@ pub fn storage_class(headers: &HeaderMap) -> S3Result<Option<String>> {
         None => Ok(None),
         Some(class) if class == STANDARD => Ok(None),
         Some(class) if STORAGE_CLASSES.contains(&class.as_str()) => Ok(Some(class)),
-        Some(_) => Err(S3Error::with_message(
-            S3ErrorCode::InvalidStorageClass,
-            "The storage class you specified is not valid",
-        )),
+        Some(_) => Err(S3Error::with_message(S3ErrorCode::InvalidStorageClass, "The storage class you specified is not valid")),
     }
 }
 
@@ -64,9 +61,7 @@ pub fn website_redirect(headers: &HeaderMap) -> S3Result<Option<String>> {
         return Err(error::invalid_argument("The length of website redirect location cannot exceed 2,048 characters."));
     }
     if !(target.starts_with('/') || target.starts_with("http://") || target.starts_with("https://")) {
-        return Err(error::invalid_argument(
-            "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.",
-        ));
+        return Err(error::invalid_argument("The website redirect location must have a prefix of 'http://' or 'https://' or '/'."));
     }
     Ok(Some(target))
 }
@@ -93,10 +88,7 @@ fn user_metadata(user: Option<Metadata>) -> S3Result<Vec<(String, String)>> {
     let mut pairs: Vec<(String, String)> = user.unwrap_or_default().into_iter().collect();
     let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > limit::USER_METADATA_BYTES {
-        return Err(S3Error::with_message(
-            S3ErrorCode::MetadataTooLarge,
-            "Your metadata headers exceed the maximum allowed metadata size",
-        ));
+        return Err(S3Error::with_message(S3ErrorCode::MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size"));
     }
     if pairs.iter().any(|(_, value)| value.contains(|c: char| c.is_control() && c != '\t')) {
         return Err(error::invalid_argument("Metadata values must not hold control characters"));

@@ -8,13 +8,8 @@ use crc_fast::CrcAlgorithm;
 use sha1::Digest as _;
 use spine::wire::namespace::{Checksum, ChecksumAlgorithm, ChecksumKind};
 
-pub const ALL: [ChecksumAlgorithm; 5] = [
-    ChecksumAlgorithm::Crc32,
-    ChecksumAlgorithm::Crc32c,
-    ChecksumAlgorithm::Crc64Nvme,
-    ChecksumAlgorithm::Sha1,
-    ChecksumAlgorithm::Sha256,
-];
+pub const ALL: [ChecksumAlgorithm; 5] =
+    [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Crc64Nvme, ChecksumAlgorithm::Sha1, ChecksumAlgorithm::Sha256];
 
 /// What S3 computes where the client named none.
 pub const DEFAULT: ChecksumAlgorithm = ChecksumAlgorithm::Crc64Nvme;

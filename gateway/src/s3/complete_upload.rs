@@ -111,9 +111,9 @@ fn wish(input: &mut CompleteMultipartUploadInput, asked: &Asked) -> S3Result<Wis
     if parts.is_empty() || parts.len() > limit::PARTS as usize {
         return Err(error::malformed_xml());
     }
-    let mut sums = checksum::ALL.into_iter().filter_map(|algorithm| {
-        asked.header(checksum::header(algorithm)).map(|text| (algorithm, text.to_owned()))
-    });
+    let mut sums = checksum::ALL
+        .into_iter()
+        .filter_map(|algorithm| asked.header(checksum::header(algorithm)).map(|text| (algorithm, text.to_owned())));
     let checksum = sums.next();
     if sums.next().is_some() {
         return Err(error::invalid_request("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."));

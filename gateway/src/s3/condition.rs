@@ -47,7 +47,8 @@ impl Conditions {
     }
 
     fn read(headers: &HeaderMap, prefix: &str) -> Conditions {
-        let text = |name: &str| headers.get(format!("{prefix}{name}")).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty());
+        let text =
+            |name: &str| headers.get(format!("{prefix}{name}")).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty());
         let date = |name: &str| {
             text(name).and_then(|text| Timestamp::parse(TimestampFormat::HttpDate, text).ok()).map(|time| moment::client_seconds(&time))
         };
@@ -125,11 +126,7 @@ pub fn of_write(headers: &HeaderMap) -> Condition {
 /// If-Range: whether the Range header counts. A weak tag or a date that is not exactly Last-Modified does not.
 pub fn range_counts(headers: &HeaderMap, head: &VersionHead) -> bool {
     let Some(text) = headers.get(header::IF_RANGE).and_then(|value| value.to_str().ok()) else { return true };
-    if text.contains('"') {
-        strong(&parse(text), &head.etag.text())
-    } else {
-        text == moment::http_date(head.modified)
-    }
+    if text.contains('"') { strong(&parse(text), &head.etag.text()) } else { text == moment::http_date(head.modified) }
 }
 
 fn strong(tags: &Tags, etag: &str) -> bool {

@@ -4,7 +4,7 @@ use super::caller::{Asked, wrong_answer};
 use super::error::{self, S3Result};
 use super::{Breakwater, moment, unsupported};
 use s3s::dto::{CreateBucketConfiguration, CreateBucketInput, CreateBucketOutput};
-use s3s::{S3Request, S3Response, S3Error, S3ErrorCode};
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response};
 use spine::id::BucketId;
 use spine::limit;
 use spine::wire::root::{BucketRecord, RootCommand, Versioning};
@@ -68,7 +68,8 @@ fn refuse_options(input: &CreateBucketInput, asked: &Asked) -> S3Result<()> {
 
 /// What s3s has not refused already.
 fn check_name(name: &str) -> S3Result<()> {
-    let reserved = RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || RESERVED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
+    let reserved =
+        RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || RESERVED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
     if reserved || !s3s::path::check_bucket_name(name) {
         return Err(S3Error::with_message(S3ErrorCode::InvalidBucketName, "The specified bucket is not valid."));
     }

@@ -99,7 +99,9 @@ fn checksum_of(algorithm: Option<&str>, kind: Option<&str>) -> S3Result<Option<(
     let Some(algorithm) = algorithm else {
         return match kind {
             None => Ok(None),
-            Some(_) => Err(error::invalid_request("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.")),
+            Some(_) => {
+                Err(error::invalid_request("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header."))
+            }
         };
     };
     let algorithm = checksum::from_name(algorithm).ok_or_else(|| {

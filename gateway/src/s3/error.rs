@@ -107,10 +107,7 @@ pub fn invalid_digest() -> S3Error {
 }
 
 pub fn malformed_xml() -> S3Error {
-    fault(
-        S3ErrorCode::MalformedXML,
-        "The XML you provided was not well-formed or did not validate against our published schema",
-    )
+    fault(S3ErrorCode::MalformedXML, "The XML you provided was not well-formed or did not validate against our published schema")
 }
 
 pub fn malformed_trailer() -> S3Error {
@@ -122,10 +119,7 @@ pub fn malformed_trailer() -> S3Error {
 }
 
 pub fn too_large(max: u64) -> S3Error {
-    fault(
-        S3ErrorCode::EntityTooLarge,
-        format!("Your proposed upload exceeds the maximum allowed size of {max} bytes"),
-    )
+    fault(S3ErrorCode::EntityTooLarge, format!("Your proposed upload exceeds the maximum allowed size of {max} bytes"))
 }
 
 /// `configuration` is not set on this bucket: true of every bucket while it cannot be set.
@@ -135,20 +129,13 @@ pub fn unconfigured(configuration: Unconfigured) -> S3Error {
         Unconfigured::Cors => ("NoSuchCORSConfiguration", "The CORS configuration does not exist"),
         Unconfigured::Lifecycle => ("NoSuchLifecycleConfiguration", "The lifecycle configuration does not exist"),
         Unconfigured::Tags => ("NoSuchTagSet", "The TagSet does not exist"),
-        Unconfigured::Encryption => (
-            "ServerSideEncryptionConfigurationNotFoundError",
-            "The server side encryption configuration was not found",
-        ),
+        Unconfigured::Encryption => {
+            ("ServerSideEncryptionConfigurationNotFoundError", "The server side encryption configuration was not found")
+        }
         Unconfigured::Website => ("NoSuchWebsiteConfiguration", "The specified bucket does not have a website configuration"),
         Unconfigured::Replication => ("ReplicationConfigurationNotFoundError", "The replication configuration was not found"),
-        Unconfigured::ObjectLock => (
-            "ObjectLockConfigurationNotFoundError",
-            "Object Lock configuration does not exist for this bucket",
-        ),
-        Unconfigured::PublicAccessBlock => (
-            "NoSuchPublicAccessBlockConfiguration",
-            "The public access block configuration was not found",
-        ),
+        Unconfigured::ObjectLock => ("ObjectLockConfigurationNotFoundError", "Object Lock configuration does not exist for this bucket"),
+        Unconfigured::PublicAccessBlock => ("NoSuchPublicAccessBlockConfiguration", "The public access block configuration was not found"),
         Unconfigured::Ownership => ("OwnershipControlsNotFoundError", "The bucket ownership controls were not found"),
         Unconfigured::Named => ("NoSuchConfiguration", "The specified configuration does not exist."),
     };
@@ -255,10 +242,7 @@ pub fn refused(refusal: Refusal) -> S3Error {
 }
 
 fn incomplete_body() -> S3Error {
-    fault(
-        S3ErrorCode::IncompleteBody,
-        "You did not provide the number of bytes specified by the Content-Length HTTP header",
-    )
+    fault(S3ErrorCode::IncompleteBody, "You did not provide the number of bytes specified by the Content-Length HTTP header")
 }
 
 /// What a request's body failed with, found by walking the chain of causes.
@@ -297,9 +281,7 @@ fn known_body_fault(error: &(dyn std::error::Error + 'static)) -> Option<S3Error
                 S3ErrorCode::SignatureDoesNotMatch,
                 "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
             )),
-            AwsChunkedStreamError::TrailersTooLarge(..) | AwsChunkedStreamError::TooManyTrailerHeaders(..) => {
-                Some(malformed_trailer())
-            }
+            AwsChunkedStreamError::TrailersTooLarge(..) | AwsChunkedStreamError::TooManyTrailerHeaders(..) => Some(malformed_trailer()),
             other => Some(fault(other.to_s3_error_code(), other.to_string())),
         };
     }
@@ -322,10 +304,7 @@ pub fn content_sha256_mismatch() -> S3Error {
 
 /// The client stopped sending.
 pub fn request_timeout() -> S3Error {
-    fault(
-        S3ErrorCode::RequestTimeout,
-        "Your socket connection to the server was not read from or written to within the timeout period.",
-    )
+    fault(S3ErrorCode::RequestTimeout, "Your socket connection to the server was not read from or written to within the timeout period.")
 }
 
 #[cfg(test)]

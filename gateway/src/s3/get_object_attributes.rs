@@ -44,7 +44,8 @@ impl Breakwater {
 /// Names in `x-amz-object-attributes`, over all its lines.
 fn wanted(asked: &Asked) -> S3Result<Vec<String>> {
     let lines = asked.headers.get_all("x-amz-object-attributes").iter().filter_map(|line| line.to_str().ok());
-    let names: Vec<String> = lines.flat_map(|line| line.split(',')).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+    let names: Vec<String> =
+        lines.flat_map(|line| line.split(',')).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
     if names.is_empty() || names.iter().any(|name| !KNOWN.contains(&name.as_str())) {
         return Err(error::invalid_argument("Invalid attribute name specified."));
     }

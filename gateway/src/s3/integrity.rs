@@ -57,7 +57,8 @@ impl Promise {
         }
         let arrived = trailers.and_then(TrailingHeaders::take).unwrap_or_default();
         if let Some(algorithm) = self.trailer {
-            let text = arrived.get(checksum::header(algorithm)).and_then(|value| value.to_str().ok()).ok_or_else(error::malformed_trailer)?;
+            let text =
+                arrived.get(checksum::header(algorithm)).and_then(|value| value.to_str().ok()).ok_or_else(error::malformed_trailer)?;
             let promised = checksum::decode(algorithm, text.trim()).ok_or_else(|| invalid_value(checksum::header(algorithm)))?;
             compare(algorithm, &promised, computed)?;
         }
@@ -101,7 +102,8 @@ fn trailer(headers: &HeaderMap) -> S3Result<Option<ChecksumAlgorithm>> {
     for header in headers.get_all("x-amz-trailer") {
         for name in header.to_str().unwrap_or("?").split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let algorithm = checksum::ALL.into_iter().find(|algorithm| checksum::header(*algorithm).eq_ignore_ascii_case(name));
-            let algorithm = algorithm.ok_or_else(|| error::invalid_request("The value specified in the x-amz-trailer header is not supported"))?;
+            let algorithm =
+                algorithm.ok_or_else(|| error::invalid_request("The value specified in the x-amz-trailer header is not supported"))?;
             if found.replace(algorithm).is_some() {
                 return Err(several());
             }

@@ -95,15 +95,24 @@ impl S3 for Breakwater {
         self.list_objects_v2_op(request).await
     }
 
-    async fn create_multipart_upload(&self, request: S3Request<CreateMultipartUploadInput>) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         self.create_upload_op(request).await
     }
 
-    async fn abort_multipart_upload(&self, request: S3Request<AbortMultipartUploadInput>) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
         self.abort_upload_op(request).await
     }
 
-    async fn complete_multipart_upload(&self, request: S3Request<CompleteMultipartUploadInput>) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         self.complete_upload_op(request).await
     }
 
@@ -119,7 +128,10 @@ impl S3 for Breakwater {
         self.list_parts_op(request).await
     }
 
-    async fn list_multipart_uploads(&self, request: S3Request<ListMultipartUploadsInput>) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+    async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
         self.list_uploads_op(request).await
     }
 
@@ -132,7 +144,10 @@ impl S3 for Breakwater {
         self.absent(request, |input| &input.bucket, Unconfigured::Policy).await
     }
 
-    async fn get_bucket_policy_status(&self, request: S3Request<GetBucketPolicyStatusInput>) -> S3Result<S3Response<GetBucketPolicyStatusOutput>> {
+    async fn get_bucket_policy_status(
+        &self,
+        request: S3Request<GetBucketPolicyStatusInput>,
+    ) -> S3Result<S3Response<GetBucketPolicyStatusOutput>> {
         self.absent(request, |input| &input.bucket, Unconfigured::Policy).await
     }
 
@@ -140,7 +155,10 @@ impl S3 for Breakwater {
         self.absent(request, |input| &input.bucket, Unconfigured::Cors).await
     }
 
-    async fn get_bucket_lifecycle_configuration(&self, request: S3Request<GetBucketLifecycleConfigurationInput>) -> S3Result<S3Response<GetBucketLifecycleConfigurationOutput>> {
+    async fn get_bucket_lifecycle_configuration(
+        &self,
+        request: S3Request<GetBucketLifecycleConfigurationInput>,
+    ) -> S3Result<S3Response<GetBucketLifecycleConfigurationOutput>> {
         self.absent(request, |input| &input.bucket, Unconfigured::Lifecycle).await
     }
 
@@ -156,68 +174,138 @@ impl S3 for Breakwater {
         self.absent(request, |input| &input.bucket, Unconfigured::Website).await
     }
 
-    async fn get_bucket_replication(&self, request: S3Request<GetBucketReplicationInput>) -> S3Result<S3Response<GetBucketReplicationOutput>> {
+    async fn get_bucket_replication(
+        &self,
+        request: S3Request<GetBucketReplicationInput>,
+    ) -> S3Result<S3Response<GetBucketReplicationOutput>> {
         self.absent(request, |input| &input.bucket, Unconfigured::Replication).await
     }
 
-    async fn get_object_lock_configuration(&self, request: S3Request<GetObjectLockConfigurationInput>) -> S3Result<S3Response<GetObjectLockConfigurationOutput>> {
+    async fn get_object_lock_configuration(
+        &self,
+        request: S3Request<GetObjectLockConfigurationInput>,
+    ) -> S3Result<S3Response<GetObjectLockConfigurationOutput>> {
         self.absent(request, |input| &input.bucket, Unconfigured::ObjectLock).await
     }
 
-    async fn get_public_access_block(&self, request: S3Request<GetPublicAccessBlockInput>) -> S3Result<S3Response<GetPublicAccessBlockOutput>> {
+    async fn get_public_access_block(
+        &self,
+        request: S3Request<GetPublicAccessBlockInput>,
+    ) -> S3Result<S3Response<GetPublicAccessBlockOutput>> {
         self.absent(request, |input| &input.bucket, Unconfigured::PublicAccessBlock).await
     }
 
-    async fn get_bucket_ownership_controls(&self, request: S3Request<GetBucketOwnershipControlsInput>) -> S3Result<S3Response<GetBucketOwnershipControlsOutput>> {
+    async fn get_bucket_ownership_controls(
+        &self,
+        request: S3Request<GetBucketOwnershipControlsInput>,
+    ) -> S3Result<S3Response<GetBucketOwnershipControlsOutput>> {
         self.absent(request, |input| &input.bucket, Unconfigured::Ownership).await
     }
 
-    async fn get_bucket_analytics_configuration(&self, request: S3Request<GetBucketAnalyticsConfigurationInput>) -> S3Result<S3Response<GetBucketAnalyticsConfigurationOutput>> {
+    async fn get_bucket_analytics_configuration(
+        &self,
+        request: S3Request<GetBucketAnalyticsConfigurationInput>,
+    ) -> S3Result<S3Response<GetBucketAnalyticsConfigurationOutput>> {
         self.absent(request, |input| &input.bucket, Unconfigured::Named).await
     }
 
-    async fn get_bucket_inventory_configuration(&self, request: S3Request<GetBucketInventoryConfigurationInput>) -> S3Result<S3Response<GetBucketInventoryConfigurationOutput>> {
+    async fn get_bucket_inventory_configuration(
+        &self,
+        request: S3Request<GetBucketInventoryConfigurationInput>,
+    ) -> S3Result<S3Response<GetBucketInventoryConfigurationOutput>> {
         self.absent(request, |input| &input.bucket, Unconfigured::Named).await
     }
 
-    async fn get_bucket_metrics_configuration(&self, request: S3Request<GetBucketMetricsConfigurationInput>) -> S3Result<S3Response<GetBucketMetricsConfigurationOutput>> {
+    async fn get_bucket_metrics_configuration(
+        &self,
+        request: S3Request<GetBucketMetricsConfigurationInput>,
+    ) -> S3Result<S3Response<GetBucketMetricsConfigurationOutput>> {
         self.absent(request, |input| &input.bucket, Unconfigured::Named).await
     }
 
-    async fn get_bucket_intelligent_tiering_configuration(&self, request: S3Request<GetBucketIntelligentTieringConfigurationInput>) -> S3Result<S3Response<GetBucketIntelligentTieringConfigurationOutput>> {
+    async fn get_bucket_intelligent_tiering_configuration(
+        &self,
+        request: S3Request<GetBucketIntelligentTieringConfigurationInput>,
+    ) -> S3Result<S3Response<GetBucketIntelligentTieringConfigurationOutput>> {
         self.absent(request, |input| &input.bucket, Unconfigured::Named).await
     }
 
-    async fn get_bucket_request_payment(&self, request: S3Request<GetBucketRequestPaymentInput>) -> S3Result<S3Response<GetBucketRequestPaymentOutput>> {
-        self.same_for_all(request, |input| &input.bucket, GetBucketRequestPaymentOutput { payer: Some(Payer::from_static(Payer::BUCKET_OWNER)) }).await
+    async fn get_bucket_request_payment(
+        &self,
+        request: S3Request<GetBucketRequestPaymentInput>,
+    ) -> S3Result<S3Response<GetBucketRequestPaymentOutput>> {
+        self.same_for_all(
+            request,
+            |input| &input.bucket,
+            GetBucketRequestPaymentOutput { payer: Some(Payer::from_static(Payer::BUCKET_OWNER)) },
+        )
+        .await
     }
 
     async fn get_bucket_logging(&self, request: S3Request<GetBucketLoggingInput>) -> S3Result<S3Response<GetBucketLoggingOutput>> {
         self.same_for_all(request, |input| &input.bucket, GetBucketLoggingOutput::default()).await
     }
 
-    async fn get_bucket_notification_configuration(&self, request: S3Request<GetBucketNotificationConfigurationInput>) -> S3Result<S3Response<GetBucketNotificationConfigurationOutput>> {
+    async fn get_bucket_notification_configuration(
+        &self,
+        request: S3Request<GetBucketNotificationConfigurationInput>,
+    ) -> S3Result<S3Response<GetBucketNotificationConfigurationOutput>> {
         self.same_for_all(request, |input| &input.bucket, GetBucketNotificationConfigurationOutput::default()).await
     }
 
-    async fn get_bucket_accelerate_configuration(&self, request: S3Request<GetBucketAccelerateConfigurationInput>) -> S3Result<S3Response<GetBucketAccelerateConfigurationOutput>> {
+    async fn get_bucket_accelerate_configuration(
+        &self,
+        request: S3Request<GetBucketAccelerateConfigurationInput>,
+    ) -> S3Result<S3Response<GetBucketAccelerateConfigurationOutput>> {
         self.same_for_all(request, |input| &input.bucket, GetBucketAccelerateConfigurationOutput::default()).await
     }
 
-    async fn list_bucket_analytics_configurations(&self, request: S3Request<ListBucketAnalyticsConfigurationsInput>) -> S3Result<S3Response<ListBucketAnalyticsConfigurationsOutput>> {
-        self.same_for_all(request, |input| &input.bucket, ListBucketAnalyticsConfigurationsOutput { is_truncated: Some(false), ..Default::default() }).await
+    async fn list_bucket_analytics_configurations(
+        &self,
+        request: S3Request<ListBucketAnalyticsConfigurationsInput>,
+    ) -> S3Result<S3Response<ListBucketAnalyticsConfigurationsOutput>> {
+        self.same_for_all(
+            request,
+            |input| &input.bucket,
+            ListBucketAnalyticsConfigurationsOutput { is_truncated: Some(false), ..Default::default() },
+        )
+        .await
     }
 
-    async fn list_bucket_inventory_configurations(&self, request: S3Request<ListBucketInventoryConfigurationsInput>) -> S3Result<S3Response<ListBucketInventoryConfigurationsOutput>> {
-        self.same_for_all(request, |input| &input.bucket, ListBucketInventoryConfigurationsOutput { is_truncated: Some(false), ..Default::default() }).await
+    async fn list_bucket_inventory_configurations(
+        &self,
+        request: S3Request<ListBucketInventoryConfigurationsInput>,
+    ) -> S3Result<S3Response<ListBucketInventoryConfigurationsOutput>> {
+        self.same_for_all(
+            request,
+            |input| &input.bucket,
+            ListBucketInventoryConfigurationsOutput { is_truncated: Some(false), ..Default::default() },
+        )
+        .await
     }
 
-    async fn list_bucket_metrics_configurations(&self, request: S3Request<ListBucketMetricsConfigurationsInput>) -> S3Result<S3Response<ListBucketMetricsConfigurationsOutput>> {
-        self.same_for_all(request, |input| &input.bucket, ListBucketMetricsConfigurationsOutput { is_truncated: Some(false), ..Default::default() }).await
+    async fn list_bucket_metrics_configurations(
+        &self,
+        request: S3Request<ListBucketMetricsConfigurationsInput>,
+    ) -> S3Result<S3Response<ListBucketMetricsConfigurationsOutput>> {
+        self.same_for_all(
+            request,
+            |input| &input.bucket,
+            ListBucketMetricsConfigurationsOutput { is_truncated: Some(false), ..Default::default() },
+        )
+        .await
     }
 
-    async fn list_bucket_intelligent_tiering_configurations(&self, request: S3Request<ListBucketIntelligentTieringConfigurationsInput>) -> S3Result<S3Response<ListBucketIntelligentTieringConfigurationsOutput>> {
-        self.same_for_all(request, |input| &input.bucket, ListBucketIntelligentTieringConfigurationsOutput { is_truncated: Some(false), ..Default::default() }).await
+    async fn list_bucket_intelligent_tiering_configurations(
+        &self,
+        request: S3Request<ListBucketIntelligentTieringConfigurationsInput>,
+    ) -> S3Result<S3Response<ListBucketIntelligentTieringConfigurationsOutput>> {
+        self.same_for_all(
+            request,
+            |input| &input.bucket,
+            ListBucketIntelligentTieringConfigurationsOutput { is_truncated: Some(false), ..Default::default() },
+        )
+        .await
     }
 
     async fn delete_bucket_policy(&self, request: S3Request<DeleteBucketPolicyInput>) -> S3Result<S3Response<DeleteBucketPolicyOutput>> {
@@ -228,7 +316,10 @@ impl S3 for Breakwater {
         self.same_for_all(request, |input| &input.bucket, DeleteBucketCorsOutput {}).await
     }
 
-    async fn delete_bucket_lifecycle(&self, request: S3Request<DeleteBucketLifecycleInput>) -> S3Result<S3Response<DeleteBucketLifecycleOutput>> {
+    async fn delete_bucket_lifecycle(
+        &self,
+        request: S3Request<DeleteBucketLifecycleInput>,
+    ) -> S3Result<S3Response<DeleteBucketLifecycleOutput>> {
         self.same_for_all(request, |input| &input.bucket, DeleteBucketLifecycleOutput {}).await
     }
 
@@ -236,7 +327,10 @@ impl S3 for Breakwater {
         self.same_for_all(request, |input| &input.bucket, DeleteBucketTaggingOutput {}).await
     }
 
-    async fn delete_bucket_encryption(&self, request: S3Request<DeleteBucketEncryptionInput>) -> S3Result<S3Response<DeleteBucketEncryptionOutput>> {
+    async fn delete_bucket_encryption(
+        &self,
+        request: S3Request<DeleteBucketEncryptionInput>,
+    ) -> S3Result<S3Response<DeleteBucketEncryptionOutput>> {
         self.same_for_all(request, |input| &input.bucket, DeleteBucketEncryptionOutput {}).await
     }
 
@@ -244,15 +338,24 @@ impl S3 for Breakwater {
         self.same_for_all(request, |input| &input.bucket, DeleteBucketWebsiteOutput {}).await
     }
 
-    async fn delete_bucket_replication(&self, request: S3Request<DeleteBucketReplicationInput>) -> S3Result<S3Response<DeleteBucketReplicationOutput>> {
+    async fn delete_bucket_replication(
+        &self,
+        request: S3Request<DeleteBucketReplicationInput>,
+    ) -> S3Result<S3Response<DeleteBucketReplicationOutput>> {
         self.same_for_all(request, |input| &input.bucket, DeleteBucketReplicationOutput {}).await
     }
 
-    async fn delete_public_access_block(&self, request: S3Request<DeletePublicAccessBlockInput>) -> S3Result<S3Response<DeletePublicAccessBlockOutput>> {
+    async fn delete_public_access_block(
+        &self,
+        request: S3Request<DeletePublicAccessBlockInput>,
+    ) -> S3Result<S3Response<DeletePublicAccessBlockOutput>> {
         self.same_for_all(request, |input| &input.bucket, DeletePublicAccessBlockOutput {}).await
     }
 
-    async fn delete_bucket_ownership_controls(&self, request: S3Request<DeleteBucketOwnershipControlsInput>) -> S3Result<S3Response<DeleteBucketOwnershipControlsOutput>> {
+    async fn delete_bucket_ownership_controls(
+        &self,
+        request: S3Request<DeleteBucketOwnershipControlsInput>,
+    ) -> S3Result<S3Response<DeleteBucketOwnershipControlsOutput>> {
         self.same_for_all(request, |input| &input.bucket, DeleteBucketOwnershipControlsOutput {}).await
     }
 }

@@ -86,9 +86,8 @@ impl Incoming {
             Some(len) => Some(u64::try_from(len).map_err(|_| error::invalid_argument("Content-Length must not be negative"))?),
             None => exact,
         };
-        let len = len.ok_or_else(|| {
-            error::fault(s3s::S3ErrorCode::MissingContentLength, "You must provide the Content-Length HTTP header.")
-        })?;
+        let len =
+            len.ok_or_else(|| error::fault(s3s::S3ErrorCode::MissingContentLength, "You must provide the Content-Length HTTP header."))?;
         if len > limit::PUT_BYTES {
             return Err(error::too_large(limit::PUT_BYTES));
         }

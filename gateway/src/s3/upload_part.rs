@@ -8,9 +8,7 @@ use super::integrity::Promise;
 use super::put_object::{Incoming, full_object};
 use super::{Breakwater, attributes, checksum, moment, range, unsupported, view};
 use crate::write::{BodyRequest, StoredBody};
-use s3s::dto::{
-    CopyPartResult, ETag, ServerSideEncryption, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
-};
+use s3s::dto::{CopyPartResult, ETag, ServerSideEncryption, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput};
 use s3s::{S3Request, S3Response};
 use spine::id::{TenantId, UnixMs, UploadId};
 use spine::limit;
@@ -47,10 +45,7 @@ impl Breakwater {
         Ok(S3Response::new(output))
     }
 
-    pub(super) async fn upload_part_copy_op(
-        &self,
-        request: S3Request<UploadPartCopyInput>,
-    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+    pub(super) async fn upload_part_copy_op(&self, request: S3Request<UploadPartCopyInput>) -> S3Result<S3Response<UploadPartCopyOutput>> {
         let (input, asked) = Asked::split(request)?;
         unsupported::refuse(&asked.headers)?;
         let number = view::part_number(input.part_number)?;

@@ -19,7 +19,13 @@ pub fn current(table: &dyn TableRead, chunk: ChunkId) -> Result<Option<ChunkReco
 }
 
 /// Puts `new` in the place of `old`, which is what [`current`] gave, in every list and in the totals.
-pub fn replace(table: &mut dyn TableWrite, ledger: &mut Ledger, chunk: ChunkId, old: Option<&ChunkRecord>, new: &ChunkRecord) -> Result<(), TableError> {
+pub fn replace(
+    table: &mut dyn TableWrite,
+    ledger: &mut Ledger,
+    chunk: ChunkId,
+    old: Option<&ChunkRecord>,
+    new: &ChunkRecord,
+) -> Result<(), TableError> {
     let listed = |record: &ChunkRecord| record.condemned.filter(|_| record.state == ChunkState::Condemned);
     if let Some(old) = old {
         ledger.subtract(old);

@@ -23,7 +23,9 @@ fn run(table: &mut MemoryTable, command: ChunkCommand) -> Reply {
 }
 
 fn reserve(table: &mut MemoryTable, holder: u64, of: u8) -> ReserveOutcome {
-    let Reply::Reserved(outcomes) = run(table, ChunkCommand::Reserve { version: version(holder), chunks: vec![chunk(of)] }) else { panic!() };
+    let Reply::Reserved(outcomes) = run(table, ChunkCommand::Reserve { version: version(holder), chunks: vec![chunk(of)] }) else {
+        panic!()
+    };
     outcomes.into_iter().next().unwrap()
 }
 
@@ -127,7 +129,10 @@ fn a_chunk_is_uploaded_once_and_found_by_the_next_writer() {
     assert!(confirm(&mut table, 2, 7, generation, &[1]), "durable already");
     assert_eq!(reserve(&mut table, 3, 7), ReserveOutcome::Hit);
     assert_eq!(record(&table, 7).unwrap().placement, Some(placement(generation, &[])), "the first placement stays");
-    assert_eq!(answer(&table, &ChunkQuery::References { chunk: chunk(7), max: 9 }).unwrap(), ChunkAnswer::References(vec![version(1), version(2), version(3)]));
+    assert_eq!(
+        answer(&table, &ChunkQuery::References { chunk: chunk(7), max: 9 }).unwrap(),
+        ChunkAnswer::References(vec![version(1), version(2), version(3)])
+    );
     assert_eq!(totals(&table), Totals { chunks: 1, references: 3, owed: 0, plain_bytes: 1_000, sealed_bytes: 1_016 });
 }
 

@@ -113,7 +113,13 @@ pub fn begin_delete(record: Option<&ChunkRecord>, generation: Gen, referenced: b
 ///
 /// # Errors
 /// `ChunkGone`: no durable record of this generation, or no such index. `TargetGone`: the node holds another index.
-pub fn reserve_target(record: Option<&ChunkRecord>, generation: Gen, index: ShardIndex, node: NodeId, fresh: Tag) -> Result<ChunkRecord, Refusal> {
+pub fn reserve_target(
+    record: Option<&ChunkRecord>,
+    generation: Gen,
+    index: ShardIndex,
+    node: NodeId,
+    fresh: Tag,
+) -> Result<ChunkRecord, Refusal> {
     let (record, placement) = durable(record, generation).ok_or(Refusal::ChunkGone)?;
     if usize::from(index.0) >= placement.shards.len() {
         return Err(Refusal::ChunkGone);
@@ -132,7 +138,12 @@ pub fn reserve_target(record: Option<&ChunkRecord>, generation: Gen, index: Shar
 ///
 /// # Errors
 /// `ChunkGone`: no durable record of this generation. `TargetGone`: this very copy is not reserved.
-pub fn relocate(record: Option<&ChunkRecord>, generation: Gen, index: ShardIndex, place: Place) -> Result<(ChunkRecord, Option<Place>), Refusal> {
+pub fn relocate(
+    record: Option<&ChunkRecord>,
+    generation: Gen,
+    index: ShardIndex,
+    place: Place,
+) -> Result<(ChunkRecord, Option<Place>), Refusal> {
     let (record, _) = durable(record, generation).ok_or(Refusal::ChunkGone)?;
     let reserved = (index, place.node, place.tag);
     if !record.targets.contains(&reserved) {

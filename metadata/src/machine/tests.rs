@@ -47,7 +47,11 @@ fn a_refusal_stops_a_chain_and_what_came_before_it_stays() {
     let batch = chained(vec![open(1), commit(2, "k", &[1]), open(3)]);
     let replies = apply(&mut table, &batch, Seq(10)).unwrap();
     assert_eq!(replies, [Reply::Done, Reply::Refused(Refusal::IntentClosed), Reply::Refused(Refusal::Skipped)]);
-    let Answer::Namespace(NamespaceAnswer::Intents(intents)) = answer(&table, &Query::Namespace(NamespaceQuery::Intents { after: None, max: 9 })).unwrap() else { panic!() };
+    let Answer::Namespace(NamespaceAnswer::Intents(intents)) =
+        answer(&table, &Query::Namespace(NamespaceQuery::Intents { after: None, max: 9 })).unwrap()
+    else {
+        panic!()
+    };
     assert_eq!(intents.len(), 1);
 }
 
@@ -77,7 +81,8 @@ fn what_would_break_the_table_is_refused_before_the_log() {
     assert!(fine(commit(1, &long(limit::KEY_BYTES), &[1])));
     assert!(!fine(commit(1, &long(limit::KEY_BYTES + 1), &[1])));
     let part = |number| {
-        let part = PartRecord { number, version: version(1), size: 1, md5: [0; 16], checksum: None, modified: UnixMs(1), body: piece(version(1)) };
+        let part =
+            PartRecord { number, version: version(1), size: 1, md5: [0; 16], checksum: None, modified: UnixMs(1), body: piece(version(1)) };
         Command::Namespace(NamespaceCommand::PutPart { upload: UploadId([0; 16]), part: Box::new(part), manifest: None })
     };
     assert_eq!([0, 1, 10_000, 10_001].map(|number| fine(part(number))), [false, true, true, false]);
@@ -232,7 +237,12 @@ impl World {
             Event::CommitInline(key) => {
                 let n = self.next;
                 self.next += 1;
-                let commit = NamespaceCommand::Commit { bucket: BUCKET, key: key.to_string(), new: inline(version(n), 1, 1), condition: Condition::default() };
+                let commit = NamespaceCommand::Commit {
+                    bucket: BUCKET,
+                    key: key.to_string(),
+                    new: inline(version(n), 1, 1),
+                    condition: Condition::default(),
+                };
                 self.send(vec![Command::Namespace(commit)]);
             }
             Event::Reap(w) => {

@@ -48,7 +48,12 @@ fn repeated(current: Option<&VersionHead>, new: &NewVersion) -> Option<Reply> {
 ///
 /// # Errors
 /// The inner one: `IntentClosed`.
-pub fn guard(table: &dyn TableRead, version: VersionId, body: &Body, manifest: Option<&Manifest>) -> Result<Result<(), Refusal>, TableError> {
+pub fn guard(
+    table: &dyn TableRead,
+    version: VersionId,
+    body: &Body,
+    manifest: Option<&Manifest>,
+) -> Result<Result<(), Refusal>, TableError> {
     let standing = intent::standing(table, version)?;
     Ok(match (body, manifest) {
         (Body::Inline { .. }, None) if matches!(standing, Standing::Unknown | Standing::Open) => Ok(()),

@@ -100,10 +100,8 @@ fn a_bucket_with_an_object_or_an_open_upload_is_not_deleted() {
     let mut table = MemoryTable::default();
     let Reply::Bucket(record) = run(&mut table, bucket("b", 1)) else { panic!() };
     let delete = || RootCommand::DeleteBucket { name: "b".into(), tenant: TenantId(1) };
-    for (space, entry) in [
-        (Space::Objects, key::object(record.id, b"k")),
-        (Space::Uploads, key::upload(record.id, "k", UploadId([1; 16]))),
-    ] {
+    for (space, entry) in [(Space::Objects, key::object(record.id, b"k")), (Space::Uploads, key::upload(record.id, "k", UploadId([1; 16])))]
+    {
         table.put(space, &entry, b"x").unwrap();
         assert_eq!(run(&mut table, delete()), refused(Refusal::BucketNotEmpty));
         table.delete(space, &entry).unwrap();

@@ -108,17 +108,33 @@ pub enum ChunkQuery {
     /// Records in the order asked.
     Records(Vec<ChunkId>),
     /// Chunks without references that are not Condemned or Deleting yet.
-    Unreferenced { max: usize },
+    Unreferenced {
+        max: usize,
+    },
     /// Condemned at or before this.
-    Condemned { before: UnixMs, max: usize },
+    Condemned {
+        before: UnixMs,
+        max: usize,
+    },
     /// Deleting, with the placement whose shards are to go.
-    Deleting { max: usize },
+    Deleting {
+        max: usize,
+    },
     /// Chunks that owe shards or have reserved targets, after this one.
-    Owed { after: Option<ChunkId>, max: usize },
+    Owed {
+        after: Option<ChunkId>,
+        max: usize,
+    },
     /// Every record after this one, in order: fsck, sweep.
-    Scan { after: Option<ChunkId>, max: usize },
+    Scan {
+        after: Option<ChunkId>,
+        max: usize,
+    },
     /// References of one chunk, for fsck.
-    References { chunk: ChunkId, max: usize },
+    References {
+        chunk: ChunkId,
+        max: usize,
+    },
     Totals,
 }
 

@@ -1,6 +1,6 @@
 //! What a gateway says to a metadata node, and hears.
 
-use crate::id::{Gen, Seq, Tag, UnixMs, ChunkId};
+use crate::id::{ChunkId, Gen, Seq, Tag, UnixMs};
 use crate::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Place, ReserveOutcome};
 use crate::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, VersionHead};
 use crate::wire::root::{BucketRecord, RootAnswer, RootCommand, RootQuery};
@@ -76,17 +76,26 @@ pub enum Reply {
     Done,
     Refused(Refusal),
     Bucket(BucketRecord),
-    Committed { seq: Seq, modified: UnixMs },
+    Committed {
+        seq: Seq,
+        modified: UnixMs,
+    },
     /// What was there, if anything.
-    Deleted { was: Option<Box<VersionHead>> },
+    Deleted {
+        was: Option<Box<VersionHead>>,
+    },
     Reserved(Vec<ReserveOutcome>),
     Confirmed(Vec<bool>),
     /// `more`: call again.
-    Unreferenced { more: bool },
+    Unreferenced {
+        more: bool,
+    },
     Deleting(Vec<(ChunkId, Gen)>),
     Target(Tag),
     /// The place the index had before, if it had one.
-    Moved { old: Option<Place> },
+    Moved {
+        old: Option<Place>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +106,7 @@ pub enum Query {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "an answer is made once and read once; a box would be one more allocation for each")]
 pub enum Answer {
     Root(RootAnswer),
     Namespace(NamespaceAnswer),

@@ -114,7 +114,13 @@ pub struct Piece {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// Sealed like a chunk (same keys, same AAD), without shards. An empty body is `Inline` with nothing in it.
-    Inline { epoch: KeyEpoch, codec: Codec, id: ChunkId, len: u32, sealed: Bytes },
+    Inline {
+        epoch: KeyEpoch,
+        codec: Codec,
+        id: ChunkId,
+        len: u32,
+        sealed: Bytes,
+    },
     Pieces(Vec<Piece>),
 }
 
@@ -212,7 +218,14 @@ pub enum NamespaceCommand {
     /// `parts`: exactly what the gateway validated, in order. `new.body.body` has their pieces (or, where a part was inline,
     /// the gateway turned it into a piece first). Parts not listed go to the outbox. Replies `Committed`.
     /// Refused with `NoSuchUpload`, `PartChanged`, and as Commit.
-    CompleteUpload { upload: UploadId, bucket: BucketId, key: String, parts: Vec<(u32, VersionId)>, new: Box<NewVersion>, condition: Condition },
+    CompleteUpload {
+        upload: UploadId,
+        bucket: BucketId,
+        key: String,
+        parts: Vec<(u32, VersionId)>,
+        new: Box<NewVersion>,
+        condition: Condition,
+    },
     /// Parts' references go to the outbox. Refused with `NoSuchUpload`.
     AbortUpload { upload: UploadId, bucket: BucketId, key: String },
     /// Forgets outbox entries whose Unref is through, and the manifests of their versions. Idempotent.
@@ -271,20 +284,39 @@ pub struct UploadsPage {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NamespaceQuery {
-    Head { bucket: BucketId, key: String },
+    Head {
+        bucket: BucketId,
+        key: String,
+    },
     /// Head and body at one moment.
-    Open { bucket: BucketId, key: String },
+    Open {
+        bucket: BucketId,
+        key: String,
+    },
     /// Manifests in the order asked; `None` where there is none (the version was replaced and collected meanwhile).
     Manifests(Vec<VersionId>),
     List(ListQuery),
     /// The upload, if it is open and of this bucket and key.
-    Upload { bucket: BucketId, key: String, upload: UploadId },
+    Upload {
+        bucket: BucketId,
+        key: String,
+        upload: UploadId,
+    },
     /// Parts with numbers after `after`, ascending, and whether there are more.
-    Parts { upload: UploadId, after: u32, max: usize },
+    Parts {
+        upload: UploadId,
+        after: u32,
+        max: usize,
+    },
     Uploads(UploadsQuery),
-    Outbox { max: usize },
+    Outbox {
+        max: usize,
+    },
     /// Open intents, any order: (version, writer, last renewed). Paged by version.
-    Intents { after: Option<VersionId>, max: usize },
+    Intents {
+        after: Option<VersionId>,
+        max: usize,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,8 @@
 //! What a gateway says to a storage node, and hears.
 
 use crate::id::NodeId;
-use crate::wire::chunk::{Sealed, ShardName};
 use crate::id::ShardRoot;
+use crate::wire::chunk::{Sealed, ShardName};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 

@@ -196,7 +196,12 @@ impl<'de> de::Deserializer<'de> for Generator<'_> {
         visitor.visit_seq(Items { generator: &mut self, left: len })
     }
 
-    fn deserialize_struct<V: Visitor<'de>>(mut self, _: &'static str, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Refused> {
+    fn deserialize_struct<V: Visitor<'de>>(
+        mut self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refused> {
         visitor.visit_seq(Items { generator: &mut self, left: fields.len() })
     }
 

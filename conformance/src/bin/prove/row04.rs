@@ -103,7 +103,7 @@ async fn fill(load: &Workload, dice: &mut Dice, objects: usize) -> Result<(), St
             2 => dice.between(1 << 20, 3 << 20),
             _ => dice.between(100_000, 900_000),
         };
-        load.put(&format!("kept/{n:04}"), Content::dense(dice.next(), len)).await;
+        load.put(&format!("kept/{n:04}"), Content::dense(dice.roll(), len)).await;
     }
     let unanswered = load.ledger().unanswered;
     if unanswered > 0 { Err(format!("{unanswered} writes of a healthy server failed")) } else { Ok(()) }
@@ -122,7 +122,7 @@ async fn under_load(load: &Workload, dice: &mut Dice, seconds: u64) -> Result<()
 }
 
 async fn put_sharded(load: &Workload, dice: &mut Dice) -> Result<(), Failure> {
-    let content = Content::dense(dice.next(), SHARDED);
+    let content = Content::dense(dice.roll(), SHARDED);
     let key = format!("probe/{}", dice.below(5));
     let answer = load.client.put_object().bucket(&load.bucket).key(&key).body(content.bytes().into()).send().await.judged();
     match &answer {
@@ -193,7 +193,7 @@ fn spoil(disks: &[PathBuf], dice: &mut Dice, flips: usize) -> Result<usize, Stri
         tries += 1;
         let path = dice.pick(&files);
         let file = OpenOptions::new().read(true).write(true).open(path).said("shard file")?;
-        let at = dice.next() % size(path).max(1);
+        let at = dice.roll() % size(path).max(1);
         let mut byte = [0u8];
         if file.read_at(&mut byte, at).is_ok_and(|n| n == 1) && byte[0] != 0 {
             file.write_at(&[byte[0] ^ 0x41], at).said("flip")?;

@@ -72,8 +72,13 @@ fn only_the_last_part_may_be_small() {
 #[test]
 fn a_checksum_in_the_list_must_be_the_part_s_own() {
     let stored = [record(1, b"a", FULL, ChecksumAlgorithm::Crc32)];
-    let right = Checksum { algorithm: ChecksumAlgorithm::Crc32, kind: ChecksumKind::FullObject, value: checksum::of(ChecksumAlgorithm::Crc32, b"a") };
-    let with = |crc32: Option<String>, sha1: Option<String>| CompletedPart { checksum_crc32: crc32, checksum_sha1: sha1, ..listed(&stored[0]) };
+    let right = Checksum {
+        algorithm: ChecksumAlgorithm::Crc32,
+        kind: ChecksumKind::FullObject,
+        value: checksum::of(ChecksumAlgorithm::Crc32, b"a"),
+    };
+    let with =
+        |crc32: Option<String>, sha1: Option<String>| CompletedPart { checksum_crc32: crc32, checksum_sha1: sha1, ..listed(&stored[0]) };
     assert!(choose(&[with(Some(checksum::text(&right, None)), None)], &stored).is_ok());
     assert_eq!(code(choose(&[with(Some("AAAAAA==".into()), None)], &stored)).as_deref(), Some("InvalidPart"));
     assert_eq!(code(choose(&[with(None, Some("2jmj7l5rSw0yVb/vlWAYkK/YBwk=".into()))], &stored)).as_deref(), Some("InvalidPart"));

@@ -22,7 +22,8 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn delimiter() -> impl Strategy<Value = String> {
-    prop_oneof![4 => Just("/"), 3 => Just(""), 1 => Just("//"), 1 => Just("ab"), 1 => Just("é"), 1 => Just("\u{10ffff}"), 1 => Just("a")].prop_map(str::to_owned)
+    prop_oneof![4 => Just("/"), 3 => Just(""), 1 => Just("//"), 1 => Just("ab"), 1 => Just("é"), 1 => Just("\u{10ffff}"), 1 => Just("a")]
+        .prop_map(str::to_owned)
 }
 
 /// What a listing must give, by filtering and grouping all keys: entries in order, true for a common prefix.
@@ -173,7 +174,14 @@ fn a_key_marker_skips_all_uploads_of_its_key() {
         run(&mut table, NamespaceCommand::CreateUpload(Box::new(record)));
     }
     let list = |key_marker: &str, upload_marker| {
-        let query = UploadsQuery { bucket: BUCKET, prefix: String::new(), delimiter: String::new(), key_marker: key_marker.into(), upload_marker, max: 9 };
+        let query = UploadsQuery {
+            bucket: BUCKET,
+            prefix: String::new(),
+            delimiter: String::new(),
+            key_marker: key_marker.into(),
+            upload_marker,
+            max: 9,
+        };
         let NamespaceAnswer::Uploads(page) = answer(&table, &NamespaceQuery::Uploads(query)).unwrap() else { panic!() };
         page.uploads.iter().map(|upload| upload.id.0[0]).collect::<Vec<_>>()
     };

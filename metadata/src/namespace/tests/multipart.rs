@@ -23,13 +23,22 @@ fn put(table: &mut MemoryTable, number: u32, n: u64) -> Reply {
 }
 
 fn put_again(table: &mut MemoryTable, number: u32, n: u64) -> Reply {
-    let part = PartRecord { number, version: version(n), size: 1_000, md5: [n as u8; 16], checksum: None, modified: UnixMs(1), body: piece(version(n)) };
+    let part = PartRecord {
+        number,
+        version: version(n),
+        size: 1_000,
+        md5: [n as u8; 16],
+        checksum: None,
+        modified: UnixMs(1),
+        body: piece(version(n)),
+    };
     run(table, NamespaceCommand::PutPart { upload: UPLOAD, part: Box::new(part), manifest: Some(manifest(&[n as u8])) })
 }
 
 fn complete(table: &mut MemoryTable, listed: &[(u32, u64)], body: &[u64], condition: Condition) -> Reply {
     let of = body.iter().map(|&n| Piece { version: version(n), size: 1_000 }).collect();
-    let new = NewVersion { head: head(version(100), 1, 1_000), body: VersionBody { body: Body::Pieces(of), parts: vec![] }, manifest: None };
+    let new =
+        NewVersion { head: head(version(100), 1, 1_000), body: VersionBody { body: Body::Pieces(of), parts: vec![] }, manifest: None };
     let parts = listed.iter().map(|&(number, n)| (number, version(n))).collect();
     run(table, NamespaceCommand::CompleteUpload { upload: UPLOAD, bucket: BUCKET, key: "k".into(), parts, new: Box::new(new), condition })
 }
@@ -44,7 +53,10 @@ fn parts(table: &MemoryTable, after: u32, max: usize) -> (Vec<u32>, bool) {
 #[test]
 fn completing_makes_the_listed_parts_the_body_and_ends_the_others() {
     let mut table = table();
-    run(&mut table, NamespaceCommand::Commit { bucket: BUCKET, key: "k".into(), new: inline(version(50), 1, 1), condition: Condition::default() });
+    run(
+        &mut table,
+        NamespaceCommand::Commit { bucket: BUCKET, key: "k".into(), new: inline(version(50), 1, 1), condition: Condition::default() },
+    );
     assert_eq!(run(&mut table, upload(UPLOAD, "k")), Reply::Done);
     assert_eq!(run(&mut table, upload(UPLOAD, "k")), Reply::Done);
     for (number, n) in [(3, 3), (1, 1), (7, 7)] {
@@ -104,7 +116,8 @@ fn a_complete_that_does_not_fit_the_parts_changes_nothing() {
 fn an_object_of_one_empty_part_has_no_pieces() {
     let mut table = table();
     run(&mut table, upload(UPLOAD, "k"));
-    let part = PartRecord { number: 1, version: version(1), size: 0, md5: [0; 16], checksum: None, modified: UnixMs(1), body: inline_body() };
+    let part =
+        PartRecord { number: 1, version: version(1), size: 0, md5: [0; 16], checksum: None, modified: UnixMs(1), body: inline_body() };
     run(&mut table, NamespaceCommand::PutPart { upload: UPLOAD, part: Box::new(part), manifest: None });
     assert!(matches!(complete(&mut table, &[(1, 1)], &[], Condition::default()), Reply::Committed { .. }));
     run(&mut table, NamespaceCommand::Delete { bucket: BUCKET, key: "k".into(), condition: Condition::default() });
@@ -115,13 +128,25 @@ fn an_object_of_one_empty_part_has_no_pieces() {
 fn a_part_that_was_inline_may_become_a_piece_of_the_new_version() {
     let mut table = table();
     run(&mut table, upload(UPLOAD, "k"));
-    let part = PartRecord { number: 1, version: version(1), size: 5, md5: [0; 16], checksum: None, modified: UnixMs(1), body: inline_body() };
+    let part =
+        PartRecord { number: 1, version: version(1), size: 5, md5: [0; 16], checksum: None, modified: UnixMs(1), body: inline_body() };
     run(&mut table, NamespaceCommand::PutPart { upload: UPLOAD, part: Box::new(part), manifest: None });
     put(&mut table, 2, 2);
     let of = vec![Piece { version: version(100), size: 5 }, Piece { version: version(2), size: 1_000 }];
-    let new = NewVersion { head: head(version(100), 1, 1_005), body: VersionBody { body: Body::Pieces(of), parts: vec![] }, manifest: Some(manifest(&[9])) };
+    let new = NewVersion {
+        head: head(version(100), 1, 1_005),
+        body: VersionBody { body: Body::Pieces(of), parts: vec![] },
+        manifest: Some(manifest(&[9])),
+    };
     let parts = vec![(1, version(1)), (2, version(2))];
-    let command = NamespaceCommand::CompleteUpload { upload: UPLOAD, bucket: BUCKET, key: "k".into(), parts, new: Box::new(new), condition: Condition::default() };
+    let command = NamespaceCommand::CompleteUpload {
+        upload: UPLOAD,
+        bucket: BUCKET,
+        key: "k".into(),
+        parts,
+        new: Box::new(new),
+        condition: Condition::default(),
+    };
     assert_eq!(run(&mut table, command.clone()), refused(Refusal::IntentClosed));
     run(&mut table, NamespaceCommand::OpenIntent { version: version(100), writer: WriterId([1; 16]), opened: UnixMs(1) });
     assert!(matches!(run(&mut table, command), Reply::Committed { .. }));

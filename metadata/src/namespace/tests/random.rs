@@ -27,7 +27,12 @@ struct Demand {
 fn demand() -> impl Strategy<Value = Demand> {
     let tag = || prop::option::weighted(0.2, prop::option::weighted(0.6, 0..20u64));
     let small = |to| prop::option::weighted(0.1, 0..to);
-    (tag(), tag(), small(20u64), small(3u64)).prop_map(|(if_match, if_none_match, if_size, if_second)| Demand { if_match, if_none_match, if_size, if_second })
+    (tag(), tag(), small(20u64), small(3u64)).prop_map(|(if_match, if_none_match, if_size, if_second)| Demand {
+        if_match,
+        if_none_match,
+        if_size,
+        if_second,
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {

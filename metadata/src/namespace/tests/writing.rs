@@ -155,7 +155,8 @@ fn intents_are_renewed_forwards_only_and_paged_by_version() {
 #[test]
 fn nothing_is_written_into_a_bucket_that_is_gone() {
     let mut table = table();
-    let command = NamespaceCommand::Commit { bucket: BucketId(9), key: "k".into(), new: inline(version(1), 1, 1), condition: Condition::default() };
+    let command =
+        NamespaceCommand::Commit { bucket: BucketId(9), key: "k".into(), new: inline(version(1), 1, 1), condition: Condition::default() };
     assert_eq!(run(&mut table, command), refused(Refusal::NoSuchBucket));
 }
 
