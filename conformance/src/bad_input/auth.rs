@@ -109,12 +109,12 @@ fn by_query(ground: &Ground) -> Vec<Case> {
     let wrong_v2 = Credential { secret_key: "not the secret".into(), ..ground.root.clone() };
     let elsewhere = Signer { region: "eu-west-7".into(), ..signer.clone() };
     let change = |name: &str, value: &str| {
-        let mut request = get().presigned(&signer, host, "60");
+        let mut request = get().presigned(&signer, host, "3600");
         request.query.iter_mut().filter(|(n, _)| n == name).for_each(|(_, v)| *v = value.into());
         request
     };
     let drop = |name: &str| {
-        let mut request = get().presigned(&signer, host, "60");
+        let mut request = get().presigned(&signer, host, "3600");
         request.query.retain(|(n, _)| n != name);
         request
     };
@@ -126,26 +126,26 @@ fn by_query(ground: &Ground) -> Vec<Case> {
         Case::new("an expired presigned URL", get().presigned(&earlier, host, "60"), DENIED),
         Case::new(
             "a presigned URL of the future",
-            get().presigned(&later, host, "60"),
+            get().presigned(&later, host, "3600"),
             &[(403, "AccessDenied"), (403, "RequestTimeTooSkewed")],
         ),
-        Case::new("a presigned URL with a wrong secret", get().presigned(&wrong, host, "60"), MISMATCH),
-        Case::new("a presigned URL of another region", get().presigned(&elsewhere, host, "60"), &[QUERY[0], MALFORMED[0]]),
+        Case::new("a presigned URL with a wrong secret", get().presigned(&wrong, host, "3600"), MISMATCH),
+        Case::new("a presigned URL of another region", get().presigned(&elsewhere, host, "3600"), &[QUERY[0], MALFORMED[0]]),
         Case::new("a presigned URL of an unknown algorithm", change("X-Amz-Algorithm", "AWS5-ROT13"), QUERY),
         Case::new("a presigned URL with a garbled credential", change("X-Amz-Credential", "nobody"), QUERY),
         Case::new("a presigned URL with a garbled date", change("X-Amz-Date", "yesterday"), QUERY),
         Case::new("a presigned URL without its date", drop("X-Amz-Date"), QUERY),
         Case::new("a presigned URL without its signature", drop("X-Amz-Signature"), &[QUERY[0], DENIED[0]]),
-        Case::new("an old-style URL with a wrong secret", get().presigned_v2(&wrong_v2, host, seconds_now() + 60), MISMATCH),
+        Case::new("an old-style URL with a wrong secret", get().presigned_v2(&wrong_v2, host, seconds_now() + 3600), MISMATCH),
         Case::new(
             "an old-style URL of an unknown key",
-            get().presigned_v2(&unknown, host, seconds_now() + 60),
+            get().presigned_v2(&unknown, host, seconds_now() + 3600),
             &[(403, "InvalidAccessKeyId")],
         ),
         Case::new("an expired old-style URL", get().presigned_v2(&ground.root, host, seconds_now() - 60), DENIED),
         Case::new(
             "a signature in the header and in the query",
-            get().presigned(&signer, host, "60").signed(&ground.root, host),
+            get().presigned(&signer, host, "3600").signed(&ground.root, host),
             &[(400, "InvalidArgument"), (400, "InvalidRequest")],
         ),
     ]
@@ -157,7 +157,7 @@ fn unsigned_parts(ground: &Ground) -> Vec<Case> {
     let signer = Signer::new(&ground.root);
     let source = format!("{BUCKET}/{OBJECT}");
     let refused: &[(u16, &str)] = &[(403, "AccessDenied"), (403, "SignatureDoesNotMatch")];
-    let presigned = || Request::new("PUT", &path_of(BUCKET, "new")).presigned(&signer, host, "60");
+    let presigned = || Request::new("PUT", &path_of(BUCKET, "new")).presigned(&signer, host, "3600");
     vec![
         Case::new("a presigned PUT with an unsigned copy source", presigned().header("x-amz-copy-source", &source), refused),
         Case::new("a presigned PUT with an unsigned ACL", presigned().header("x-amz-acl", "public-read"), refused),
