@@ -7,7 +7,7 @@
 //!   answered; [`workload`] drives mixed writes and keeps such a ledger; [`oracle`] is S3 in memory and
 //!   [`subject`] the same operations on a server.
 //! - [`bad_input`]: requests that are wrong, with the answers they must get.
-//! - [`files`] walks and searches folders.
+//! - [`files`] walks and searches folders; [`ram`] makes a RAM disk.
 //! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
 //! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
 //! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least; [`build`] builds the server for both.
@@ -27,6 +27,7 @@ pub mod ledger;
 pub mod model;
 pub mod oracle;
 pub mod primitives;
+pub mod ram;
 pub mod raw;
 pub mod restic;
 pub mod server;

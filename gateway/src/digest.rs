@@ -4,11 +4,11 @@
 //! Not here: comparing with what the client promised (the S3 operations).
 
 use crate::compute::{Compute, Lost};
+use crate::lanes::md5::State;
 use crate::lanes::{HERE, Lanes, Stream};
 use crate::metric::Stage;
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
-use md5_many::Md5State;
 use sha1::Digest as _;
 use spine::wire::namespace::ChecksumAlgorithm;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl Sum {
 
 /// All digests of one body so far.
 pub struct Digester {
-    md5: Md5State,
+    md5: State,
     sums: Vec<Sum>,
     stream: Arc<Stream>,
     compute: Arc<Compute>,
@@ -62,7 +62,7 @@ pub struct Digester {
 impl Digester {
     pub fn new(lanes: &Lanes, compute: &Arc<Compute>, checksums: &[ChecksumAlgorithm]) -> Digester {
         Digester {
-            md5: Md5State::new(),
+            md5: State::default(),
             sums: checksums.iter().map(|algorithm| Sum::new(*algorithm)).collect(),
             stream: Arc::new(lanes.stream()),
             compute: compute.clone(),

@@ -7,9 +7,13 @@
 //! job of a body never waits for company.
 //! Not here: the other checksums (`digest.rs`).
 
+pub mod md5;
+#[cfg(test)]
+mod md5_tests;
+
 use crate::metric::{LANES_SHARED, Stage};
 use bytes::Bytes;
-use md5_many::{Md5Many, Md5State};
+use md5::State;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -17,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Streams advanced in one pass.
-const STREAMS: usize = 16;
+const STREAMS: usize = md5::WIDE;
 /// Bytes that each stream advances in a pass: small enough that newcomers soon join.
 const STEP: usize = 128 << 10;
 /// How long a job waits for others.
@@ -26,12 +30,12 @@ const LINGER: Duration = Duration::from_millis(2);
 pub const HERE: usize = 16 << 10;
 
 struct Job {
-    state: Md5State,
+    state: State,
     data: Bytes,
     at: usize,
     /// The last of its body: someone waits for exactly this.
     urgent: bool,
-    done: oneshot::Sender<Md5State>,
+    done: oneshot::Sender<State>,
 }
 
 #[derive(Default)]
@@ -66,7 +70,7 @@ impl Drop for Stream {
 
 impl Stream {
     /// `state` after `data`; `None` if the thread is gone.
-    pub async fn advance(&self, mut state: Md5State, data: Bytes, last: bool) -> Option<Md5State> {
+    pub async fn advance(&self, mut state: State, data: Bytes, last: bool) -> Option<State> {
         if data.len() < HERE {
             state.update(&data);
             return Some(state);
@@ -116,70 +120,11 @@ impl Drop for Lanes {
 }
 
 fn run(shared: &Shared) {
-    let engine = Engine::measured();
     let mut jobs: Vec<Job> = Vec::with_capacity(STREAMS);
     let mut company = Company::default();
     while gather(shared, &mut jobs, &mut company) {
         LANES_SHARED.observe(jobs.len() as f64);
-        Stage::Md5.time(|| pass(&engine, &mut jobs));
-    }
-}
-
-/// How a number of streams is advanced. All ways give the same states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// One after the other, scalar.
-    Alone,
-    /// As many lanes as streams.
-    Together,
-    /// All lanes, the idle ones busy with a copy of the first stream: the widest kernel is so much faster that a quarter of it wins.
-    Padded,
-}
-
-/// The SIMD code and, for every number of streams, the way that is fastest on this machine.
-struct Engine {
-    many: Md5Many,
-    ways: [Way; STREAMS + 1],
-}
-
-impl Engine {
-    /// Tries every way on a few KiB: some milliseconds, once.
-    fn measured() -> Engine {
-        const PROBE: usize = 8 << 10;
-        let mut engine = Engine { many: Md5Many::new(), ways: [Way::Alone; STREAMS + 1] };
-        let data = vec![0x5a; PROBE];
-        for n in 2..=STREAMS {
-            let time = |way| {
-                let mut states = vec![Md5State::new(); n];
-                let inputs = vec![data.as_slice(); n];
-                let once = |_| {
-                    let start = Instant::now();
-                    engine.advance(way, &mut states, &inputs);
-                    start.elapsed()
-                };
-                (0..3).map(once).min()
-            };
-            let ways = [Way::Alone, Way::Together, Way::Padded];
-            engine.ways[n] = ways.into_iter().min_by_key(|way| time(*way)).unwrap_or(Way::Alone);
-        }
-        engine
-    }
-
-    /// Appends `inputs[i]` to `states[i]`; the inputs have one length.
-    fn advance(&self, way: Way, states: &mut [Md5State], inputs: &[&[u8]]) {
-        let lanes = self.many.lanes();
-        match way {
-            Way::Alone => states.iter_mut().zip(inputs).for_each(|(state, input)| state.update(input)),
-            Way::Padded if states.len() < lanes => {
-                let mut padded = states.to_vec();
-                let mut fed = inputs.to_vec();
-                padded.resize(lanes, states[0]);
-                fed.resize(lanes, inputs[0]);
-                self.many.update_many(&mut padded, &fed);
-                states.copy_from_slice(&padded[..states.len()]);
-            }
-            Way::Together | Way::Padded => self.many.update_many(states, inputs),
-        }
+        Stage::Md5.time(|| pass(&mut jobs));
     }
 }
 
@@ -247,13 +192,13 @@ fn gather(shared: &Shared, jobs: &mut Vec<Job>, company: &mut Company) -> bool {
 }
 
 /// Advances every job by the same number of bytes and gives back those that are done.
-fn pass(engine: &Engine, jobs: &mut Vec<Job>) {
+fn pass(jobs: &mut Vec<Job>) {
     // Whole blocks, so that no lane falls out of step; what is less than a block at the end of a job is nobody's loss.
     let step = jobs.iter().map(|job| job.data.len() - job.at).min().unwrap_or(0).min(STEP) & !63;
     if step > 0 {
-        let mut states: Vec<Md5State> = jobs.iter().map(|job| job.state).collect();
+        let mut states: Vec<State> = jobs.iter().map(|job| job.state).collect();
         let inputs: Vec<&[u8]> = jobs.iter().map(|job| &job.data[job.at..job.at + step]).collect();
-        engine.advance(engine.ways[jobs.len().min(STREAMS)], &mut states, &inputs);
+        md5::update_together(&mut states, &inputs);
         for (job, state) in jobs.iter_mut().zip(states) {
             job.state = state;
             job.at += step;
@@ -275,12 +220,12 @@ fn pass(engine: &Engine, jobs: &mut Vec<Job>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use md5::{Digest, Md5};
+    use ::md5::{Digest, Md5};
     use proptest::prelude::*;
 
     async fn whole(lanes: &Lanes, pieces: Vec<Bytes>) -> [u8; 16] {
         let stream = lanes.stream();
-        let mut state = Md5State::new();
+        let mut state = State::default();
         let count = pieces.len();
         for (i, piece) in pieces.into_iter().enumerate() {
             state = stream.advance(state, piece, i + 1 == count).await.unwrap();
@@ -309,32 +254,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_way_gives_the_same_states() {
-        let engine = Engine { many: Md5Many::new(), ways: [Way::Alone; STREAMS + 1] };
-        for n in 1..=STREAMS {
-            for (before, len) in [(0, 64), (64, 4_096), (13, 640), (0, 100)] {
-                let data: Vec<Bytes> = (0..n).map(|i| bytes(before + len, i as u64)).collect();
-                let digests = |way| {
-                    let mut states = vec![Md5State::new(); n];
-                    states.iter_mut().zip(&data).for_each(|(state, data)| state.update(&data[..before]));
-                    let inputs: Vec<&[u8]> = data.iter().map(|data| &data[before..]).collect();
-                    engine.advance(way, &mut states, &inputs);
-                    states.iter().map(Md5State::finalize).collect::<Vec<_>>()
-                };
-                let expected: Vec<[u8; 16]> = data.iter().map(|data| Md5::digest(data).into()).collect();
-                for way in [Way::Alone, Way::Together, Way::Padded] {
-                    assert_eq!(digests(way), expected, "{n} {way:?}");
-                }
-            }
-        }
-    }
-
     #[tokio::test]
     async fn a_dropped_body_does_not_hold_up_the_others() {
         let lanes = Lanes::start().unwrap();
         let stream = lanes.stream();
-        let gone = stream.advance(Md5State::new(), bytes(1 << 20, 1), false);
+        let gone = stream.advance(State::default(), bytes(1 << 20, 1), false);
         drop(tokio::time::timeout(Duration::ZERO, gone).await);
         assert_eq!(whole(&lanes, vec![bytes(100_000, 2)]).await, <[u8; 16]>::from(Md5::digest(bytes(100_000, 2))));
     }
@@ -342,25 +266,24 @@ mod tests {
     /// Not a claim about speed, which `cargo bench-s3` makes: prints what shared lanes cost here.
     #[test]
     fn sharing_lanes_is_reported() {
-        let engine = Engine::measured();
         let data: Vec<Bytes> = (0..16).map(|i| bytes(1 << 20, i)).collect();
         for n in [1usize, 2, 3, 4, 8, 16] {
             let mut jobs: Vec<Job> = Vec::new();
             let start = Instant::now();
             for _ in 0..4 {
                 jobs.extend(data[..n].iter().map(|d| Job {
-                    state: Md5State::new(),
+                    state: State::default(),
                     data: d.clone(),
                     at: 0,
                     urgent: false,
                     done: oneshot::channel().0,
                 }));
                 while !jobs.is_empty() {
-                    pass(&engine, &mut jobs);
+                    pass(&mut jobs);
                 }
             }
             let per_gib = start.elapsed().as_secs_f64() * 1_000.0 * 1_024.0 / (4 * n) as f64;
-            println!("md5 with {n} streams, {:?}: {per_gib:.0} ms a GiB", engine.ways[n]);
+            println!("md5 with {n} streams: {per_gib:.0} ms a GiB");
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Hashes, sealing and coding over an arena, chunk by chunk.
 
-use super::{CHUNK, K, M, per_gib, thread_cpu};
+use super::{CHUNK, K, M, md5, per_gib, thread_cpu};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use md5_many::{Md5Many, Md5State};
 use spine::erasure::Coder;
 use std::hint::black_box;
 
@@ -36,14 +35,10 @@ pub fn sha256(arena: &[u8], bytes: usize) -> f64 {
 
 /// MD5 of `lanes` streams side by side; each chunk is a quarter megabyte of each of four, or one of one.
 pub fn md5(arena: &[u8], bytes: usize, lanes: usize) -> f64 {
-    let engine = Md5Many::new();
-    let mut states = vec![Md5State::new(); lanes];
+    let mut states = vec![md5::State::default(); lanes];
     over(arena, bytes, |chunk| {
         let inputs: Vec<&[u8]> = chunk.chunks_exact(CHUNK / lanes).collect();
-        match &mut states[..] {
-            [one] => one.update(chunk),
-            many => engine.update_many(many, &inputs),
-        }
+        md5::update_together(&mut states, &inputs);
         black_box(&states);
     })
 }

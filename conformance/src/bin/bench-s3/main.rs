@@ -7,6 +7,7 @@ use conformance::bench::target::Target;
 use conformance::bench::{BenchError, backup, large, listing, small};
 use conformance::content::Dice;
 use conformance::primitives;
+use conformance::ram::{Place, RamDisk};
 use conformance::server::{Server, Settings};
 use std::path::{Path, PathBuf};
 
@@ -18,14 +19,19 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const SMALL: [(usize, usize); 3] = [(4 << 10, 4_000), (64 << 10, 2_000), (1 << 20, 400)];
 const AT_ONCE: usize = 16;
 const BUCKET: &str = "bench";
+/// The most that `--ram` takes, bytes.
+const RAM_DISK: u64 = 12 << 30;
 
 /// Measures Breakwater, and other S3 servers beside it.
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench-s3")]
 struct Arguments {
-    /// Folder for the server's data: on a RAM disk (/dev/shm/...) to see CPU, on a disk to see syncs. Default: the system's temporary folder
+    /// Folder for the server's data: a disk, to see syncs (--ram: to see CPU). Default: the system's temporary folder
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Measure on a RAM disk of its own with huge pages (as root; else in /dev/shm)
+    #[arg(long, conflicts_with = "dir")]
+    ram: bool,
     /// Another server that is running: NAME=URL,ACCESS,SECRET[,PID+PID...][,DATA-FOLDER]. May be repeated
     #[arg(long)]
     peer: Vec<String>,
@@ -70,9 +76,7 @@ const CONFIG: &str = "[collector]\ninterval_seconds = 86400\n";
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
     conformance::build::server()?;
-    let base = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
-    std::fs::create_dir_all(&base)?;
-    let place = tempfile::Builder::new().prefix("bench-s3-").tempdir_in(&base)?;
+    let place = place(&arguments)?;
     eprintln!("measuring in {}", place.path().display());
     let peers = arguments.peer.iter().map(|p| Target::peer(p)).collect::<Result<Vec<_>, _>>()?;
     let with_restic = arguments.wants("backup") && backup::available();
@@ -111,6 +115,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         std::fs::write(path, serde_json::to_vec_pretty(&summaries)?)?;
     }
     Ok(())
+}
+
+fn place(arguments: &Arguments) -> std::io::Result<Place> {
+    if arguments.ram {
+        return RamDisk::new(RAM_DISK).map(Place::Ram);
+    }
+    let base = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
+    std::fs::create_dir_all(&base)?;
+    tempfile::Builder::new().prefix("bench-s3-").tempdir_in(&base).map(Place::Folder)
 }
 
 /// One run on one server.

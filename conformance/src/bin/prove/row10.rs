@@ -7,20 +7,27 @@ use conformance::bench::figure::Transfer;
 use conformance::bench::large::{self, Large};
 use conformance::bench::target::Target;
 use conformance::primitives;
+use conformance::ram::{Place, RamDisk};
 use conformance::server::{Server, Settings};
-use std::path::PathBuf;
 
 const STREAMS: usize = 4;
 const RATIO: f64 = 1.3;
 /// CPU seconds per GiB of the best peer: PUT, Ceph RGW; GET, RustFS.
 const BEST_PUT: f64 = 5.1;
 const BEST_GET: f64 = 0.97;
+/// Bytes of RAM disk per byte of the object: its shards, what the server keeps ready, and as much again to warm the memory.
+const ROOM: u64 = 8;
 
 pub fn run(run: &Run) -> Outcome {
     let bytes = run.size(1u64 << 30, 128 << 20);
     let rounds = run.size(3, 1);
-    let ram = Run { quick: run.quick, seed: run.seed, dir: Some(run.dir.clone().unwrap_or_else(|| PathBuf::from("/dev/shm"))) };
-    let place = ram.place()?;
+    let place = match &run.dir {
+        Some(_) => Place::Folder(run.place()?),
+        None => Place::Ram(RamDisk::new(bytes * ROOM).said("RAM disk")?),
+    };
+    if let Place::Ram(disk) = &place {
+        println!("  RAM disk: {}", disk.kind());
+    }
     let runtime = runtime()?;
     let (mut puts, mut gets) = (Vec::new(), Vec::new());
     for round in 0..rounds {
