@@ -2,7 +2,7 @@
 //!
 //! One thread takes whatever waits (at most [`STREAMS`] streams, one job each) and advances all of it by the same number of
 //! bytes a pass; who is done leaves, who comes joins at the next pass. A lone stream is hashed at once with the scalar code.
-//! If others are known to be under way, a full-sized job waits up to [`LINGER`] for company: a shared pass costs a third.
+//! If others are known to be under way, a pass waits up to [`LINGER`] for [`ENOUGH`] of them: three cost less than one and a half.
 //! Invariants: a job carries its stream's state and gives it back, so that one stream is never advanced by two; the last
 //! job of a body never waits for company.
 //! Not here: the other checksums (`digest.rs`).
@@ -24,8 +24,10 @@ use tokio::sync::oneshot;
 const STREAMS: usize = md5::WIDE;
 /// Bytes that each stream advances in a pass: small enough that newcomers soon join.
 const STEP: usize = 128 << 10;
-/// How long a job waits for others.
-const LINGER: Duration = Duration::from_millis(2);
+/// Streams that are worth waiting for: more of them cost little less each.
+const ENOUGH: usize = 3;
+/// How long a pass waits for others: about as long as a stream of 100 MB/s takes to bring its next chunk.
+const LINGER: Duration = Duration::from_millis(10);
 /// Jobs below this are hashed where they are: handing them over would cost more.
 pub const HERE: usize = 16 << 10;
 
@@ -167,9 +169,8 @@ fn gather(shared: &Shared, jobs: &mut Vec<Job>, company: &mut Company) -> bool {
             queue = shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
-        let expected = shared.streams.load(Ordering::Relaxed).min(STREAMS);
-        let fresh = jobs.iter().all(|job| job.at == 0 && !job.urgent);
-        if jobs.len() >= expected || !fresh || queue.stopped {
+        let enough = shared.streams.load(Ordering::Relaxed).min(ENOUGH);
+        if jobs.len() >= enough || jobs.iter().any(|job| job.urgent) || queue.stopped {
             if until.is_some() {
                 company.came(jobs.len() > alone);
             }

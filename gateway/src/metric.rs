@@ -182,7 +182,7 @@ pub static LANES_SHARED: LazyLock<Histogram> = LazyLock::new(|| {
     declared(register_histogram!(
         "breakwater_md5_streams_per_pass",
         "Streams advanced together in one pass of the shared MD5 lanes",
-        vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 48.0]
+        vec![1.0, 2.0, 3.0, 4.0, 8.0, 16.0]
     ))
 });
 

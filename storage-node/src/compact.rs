@@ -17,7 +17,7 @@ use crate::op::{Op, Walked};
 use crate::record::{Body, Record, SegmentId};
 use crate::scan::{self, Walk};
 use bytes::Bytes;
-use crossbeam_channel::Sender;
+use tokio::sync::mpsc::UnboundedSender;
 use spine::id::UnixMs;
 use spine::wire::chunk::ShardName;
 use spine::wire::shard::{NodeError, ShardHeader};
@@ -44,7 +44,7 @@ pub struct Compacted {
 
 pub struct Compactor {
     core: Arc<Core>,
-    queue: Sender<Op>,
+    queue: UnboundedSender<Op>,
 }
 
 /// Answers that are still to come from the writer.
@@ -59,7 +59,7 @@ struct Moving {
 }
 
 impl Compactor {
-    pub fn new(core: Arc<Core>, queue: Sender<Op>) -> Self {
+    pub fn new(core: Arc<Core>, queue: UnboundedSender<Op>) -> Self {
         Self { core, queue }
     }
 

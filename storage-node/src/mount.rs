@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, oneshot};
 
 /// How often the keeper looks whether the index is far behind.
@@ -24,7 +25,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 pub struct Mount {
     pub core: Arc<Core>,
-    pub queue: Sender<Op>,
+    pub queue: UnboundedSender<Op>,
     /// One permit a KiB of puts that wait for the writer.
     pub puts: Arc<Semaphore>,
     pub reads: Arc<Semaphore>,
@@ -42,7 +43,8 @@ pub fn queue_permits(queue_bytes: u32) -> u32 {
 impl Mount {
     pub fn start(opened: Opened, metrics: Arc<DiskMetrics>, signal: Arc<Signal>) -> Result<Mount, OpenError> {
         let core = Arc::new(Core::new(opened.parts, metrics, signal));
-        let (queue, ops) = crossbeam_channel::unbounded();
+        // Not a channel that spins: six writers that yield to each other before they sleep cost as much CPU as their writes.
+        let (queue, ops) = tokio::sync::mpsc::unbounded_channel();
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         let compacting = Arc::new(Mutex::new(()));
         let writer = Writer::new(core.clone(), ops, opened.rested, opened.next_segment);
@@ -115,7 +117,7 @@ fn compact_every(every: Duration, compactor: &Compactor, one: &Mutex<()>, stoppe
 /// Folds the index, keeps the figures fresh, and closes the open segment when nobody writes.
 struct Keeper {
     core: Arc<Core>,
-    queue: Sender<Op>,
+    queue: UnboundedSender<Op>,
     stopped: Receiver<()>,
 }
 

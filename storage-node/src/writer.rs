@@ -18,7 +18,6 @@ use crate::op::{Done, Op, Walked};
 use crate::record::{BLOCK, Body, Location, Record, SegmentId, Stamp, record_size};
 use crate::stage::Stage;
 use bytes::Bytes;
-use crossbeam_channel::Receiver;
 use spine::id::{ShardRoot, UnixMs};
 use spine::wire::chunk::ShardName;
 use spine::wire::shard::{NodeError, ShardHeader};
@@ -28,6 +27,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// A group is closed at this many bytes or operations, so that the first of them does not wait long for the last.
 const GROUP_BYTES: u64 = 16 << 20;
@@ -66,7 +66,7 @@ struct Group {
 
 pub struct Writer {
     core: Arc<Core>,
-    queue: Receiver<Op>,
+    queue: UnboundedReceiver<Op>,
     stage: Stage,
     open: Option<Open>,
     /// A segment with room that is closed and sealed, and where it ends.
@@ -78,14 +78,14 @@ pub struct Writer {
 impl Writer {
     /// - `rested`: the segment to go on with, if it has room; its tail is cut and synced.
     /// - `next_segment`: higher than every segment there ever was.
-    pub fn new(core: Arc<Core>, queue: Receiver<Op>, rested: Option<(SegmentId, u64)>, next_segment: SegmentId) -> Self {
+    pub fn new(core: Arc<Core>, queue: UnboundedReceiver<Op>, rested: Option<(SegmentId, u64)>, next_segment: SegmentId) -> Self {
         let stage = Stage::new(core.segments.is_direct());
         Self { core, queue, stage, open: None, rested, next_segment, group: Group::default() }
     }
 
     /// Until told to stop, or nobody can tell any more.
     pub fn run(mut self) {
-        'groups: while let Ok(first) = self.queue.recv() {
+        'groups: while let Some(first) = self.queue.blocking_recv() {
             let mut next = Some(first);
             while let Some(op) = next.take() {
                 if matches!(op, Op::Stop) {

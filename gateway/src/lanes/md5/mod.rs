@@ -176,13 +176,15 @@ fn mix<const ROUND: usize>(sum: u32, b: u32, c: u32, d: u32) -> u32 {
 
 #[inline(always)]
 fn step<const ROUND: usize, const N: usize>(chains: &mut [Words; N], blocks: &[&[u8; BLOCK]; N], i: usize) {
-    for (chain, block) in chains.iter_mut().zip(blocks) {
-        let [a, b, c, d] = *chain;
-        let at = word(i) * 4;
+    // By index: with iterators the compiler leaves the chains in memory, at twice the time.
+    let mut n = 0;
+    while n < N {
+        let ([a, b, c, d], block, at) = (chains[n], blocks[n], word(i) * 4);
         let taken = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
         let sum = settled(a.wrapping_add(SINES[i]).wrapping_add(taken));
         let next = b.wrapping_add(mix::<ROUND>(sum, b, c, d).rotate_left(TURNS[ROUND][i % 4]));
-        *chain = [d, next, b, c];
+        chains[n] = [d, next, b, c];
+        n += 1;
     }
 }
 
