@@ -57,18 +57,22 @@ impl Inbound {
 
     /// Reads what is left and throws it away, so that a client which is still sending can read its answer and use the connection again.
     ///
-    /// Gives up after `max_bytes` or `within`. True if the body has ended cleanly.
-    pub async fn drain(&self, max_bytes: u64, within: Duration) -> bool {
+    /// Gives up after `max_bytes`, `within`, or `silence` without a byte, and at once where more than `max_bytes` were promised. True if the
+    /// body has ended cleanly.
+    pub async fn drain(&self, max_bytes: u64, within: Duration, silence: Duration) -> bool {
+        if self.size_hint().lower() > max_bytes {
+            return false;
+        }
         let until = self.received().saturating_add(max_bytes);
         let all = async {
             while !self.ended.load(Ordering::Relaxed) {
                 if self.received() > until {
                     return false;
                 }
-                match std::future::poll_fn(|cx| self.poll(cx)).await {
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) => return false,
-                    None => return true,
+                match tokio::time::timeout(silence, std::future::poll_fn(|cx| self.poll(cx))).await {
+                    Ok(Some(Ok(_))) => {}
+                    Ok(Some(Err(_))) | Err(_) => return false,
+                    Ok(None) => return true,
                 }
             }
             true

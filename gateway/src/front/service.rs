@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// How long a body that nobody wants is read for, so that its sender can read the answer.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// A sender that is silent for this long waits for its answer.
+const DRAIN_SILENCE: Duration = Duration::from_secs(2);
 
 /// What an operator may choose about bodies.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +74,7 @@ impl Front {
     /// Answers one request. Never fails: what goes wrong is the answer.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Outbound> {
         let notes = Notes::new(RequestId::next(), request.method().clone());
-        let (parts, incoming) = request.into_parts();
+        let (mut parts, incoming) = request.into_parts();
         let inbound = Inbound::new(incoming);
         let method = parts.method.clone();
         let path = parts.uri.path().to_string();
@@ -83,6 +85,7 @@ impl Front {
             }
             Ok(verdict) => {
                 let body = RequestBody::new(inbound.clone(), &verdict.body, self.limits.idle);
+                parts.uri = verdict.uri.unwrap_or(parts.uri);
                 let request = Request::from_parts(parts, s3s::Body::http_body(body));
                 (self.pass_on(request, &verdict.body, &notes).await, verdict.expects_continue)
             }
@@ -128,7 +131,7 @@ impl Front {
         let timed_out = inbound.fault().is_some_and(|fault| fault.kind == Kind::RequestTimeout);
         // A client that waits for 100 Continue sends nothing after a final answer; asking for the body would make it.
         let may_drain = !timed_out && (!waits || inbound.touched());
-        if !may_drain || !inbound.drain(self.limits.drain_bytes, DRAIN_TIME).await {
+        if !may_drain || !inbound.drain(self.limits.drain_bytes, DRAIN_TIME, DRAIN_SILENCE).await {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }

@@ -1,7 +1,7 @@
 //! The S3 operations: one file each (or each pair that shares its steps), and what they share.
 //!
 //! Map: buckets in [`create_bucket`], [`buckets`], [`unconfigured`]; objects in [`put_object`], [`get_object`], [`head_object`],
-//! [`delete_object`], [`copy_object`], [`get_object_attributes`], [`object_tagging`]; listings in [`list_objects`], [`list_uploads`];
+//! [`delete_object`], [`copy_object`], [`get_object_attributes`], [`object_tagging`]; listings in [`list_objects`], [`list_versions`], [`list_uploads`];
 //! multipart in [`create_upload`], [`upload_part`], [`complete_upload`]. Shared: who asks ([`caller`]), conditions, ranges, checksums,
 //! attributes, tags, tokens.
 //!
@@ -28,6 +28,7 @@ mod head_object;
 mod integrity;
 mod list_objects;
 mod list_uploads;
+mod list_versions;
 mod listing;
 mod moment;
 mod object_tagging;
@@ -37,6 +38,7 @@ mod put_object;
 mod range;
 mod tags;
 mod token;
+mod told;
 mod unconfigured;
 mod unsupported;
 mod upload_part;
