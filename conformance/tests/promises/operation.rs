@@ -3,7 +3,7 @@
 use super::{BUCKET, get, ground, put};
 use conformance::client;
 use conformance::content::Content;
-use conformance::raw::{self, Request};
+use conformance::raw::{self, Request, Signer};
 use conformance::server::{Credential, Server, Settings};
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -44,6 +44,20 @@ async fn a_refused_request_leaves_its_connection_usable() {
     let list = Request::new("GET", &format!("/{BUCKET}")).signed(&Credential::root(), host);
     stream.write_all(&list.wire()).unwrap();
     assert_eq!(raw::read_response(&mut stream, false).unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_refusal_does_not_wait_for_a_body_that_does_not_come() {
+    let (server, _client) = ground().await;
+    let host = server.address();
+    for length in ["200000", "5368709121"] {
+        let put = Request::new("PUT", &raw::path_of("missing-bucket", "k")).set_header("content-length", length);
+        let began = Instant::now();
+        let answer =
+            raw::exchange(host, &put.signed_as(&Signer::new(&Credential::root()), host, "UNSIGNED-PAYLOAD").wire(), false).unwrap();
+        assert!((400..=404).contains(&answer.status), "{}", answer.text());
+        assert!(began.elapsed() < Duration::from_secs(5), "{length}: the refusal took {:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]

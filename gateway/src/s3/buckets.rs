@@ -31,7 +31,9 @@ impl Breakwater {
             let command = RootCommand::DeleteBucket { name: input.bucket.clone(), tenant: asked.caller.tenant };
             match self.order_all(vec![Command::Root(command)]).await?.into_iter().next() {
                 Some(Reply::Done) => return Ok(S3Response::new(DeleteBucketOutput {})),
-                Some(Reply::Refused(Refusal::BucketNotEmpty)) if self.holds_no_object(bucket.id).await? => self.abort_uploads(bucket.id).await?,
+                Some(Reply::Refused(Refusal::BucketNotEmpty)) if self.holds_no_object(bucket.id).await? => {
+                    self.abort_uploads(bucket.id).await?
+                }
                 Some(Reply::Refused(refusal)) => return Err(error::refused(refusal)),
                 _ => return Err(wrong_answer()),
             }

@@ -300,12 +300,10 @@ fn check_wished(wish: &Wish, upload: &UploadRecord, actual: Option<&Checksum>, c
 }
 
 fn answer(input: &CompleteMultipartUploadInput, asked: &Asked, head: &VersionHead) -> S3Response<CompleteMultipartUploadOutput> {
-    let scheme = if asked.secure { "https" } else { "http" };
-    let host = asked.header("host").map(|host| format!("{scheme}://{host}")).unwrap_or_default();
     let mut output = CompleteMultipartUploadOutput {
         bucket: Some(input.bucket.clone()),
         key: Some(input.key.clone()),
-        location: Some(format!("{host}{}", asked.uri.path())),
+        location: Some(location(asked)),
         e_tag: Some(ETag::Strong(head.etag.text())),
         checksum_type: checksum::kind_out(head.checksum.as_ref()),
         server_side_encryption: Some(ServerSideEncryption::from_static(attributes::ENCRYPTION)),
@@ -313,6 +311,13 @@ fn answer(input: &CompleteMultipartUploadInput, asked: &Asked, head: &VersionHea
     };
     checksum::show!(output, head.checksum.as_ref(), head.etag.parts);
     Rendered::answer(output, |output| CompleteMultipartUploadOutput { key: None, ..output })
+}
+
+/// Where the object is, as the client asked for it.
+fn location(asked: &Asked) -> String {
+    let scheme = if asked.secure { "https" } else { "http" };
+    let host = asked.header("host").map(|host| format!("{scheme}://{host}")).unwrap_or_default();
+    format!("{host}{}", asked.uri.path())
 }
 
 #[cfg(test)]

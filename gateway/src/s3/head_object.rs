@@ -5,8 +5,7 @@ use super::condition::Conditions;
 use super::error::S3Result;
 use super::get_object::checksums_wanted;
 use super::told::tell;
-use super::{Breakwater, unsupported, view};
-use http::StatusCode;
+use super::{Breakwater, Partial, unsupported, view};
 use s3s::dto::{HeadObjectInput, HeadObjectOutput, TimestampFormat};
 use s3s::{S3Request, S3Response};
 
@@ -29,8 +28,11 @@ impl Breakwater {
         let mut output = HeadObjectOutput::default();
         tell!(output, head, slice, checksums_wanted(&asked));
         override_headers(&mut output, input);
-        let status = partial.then_some(StatusCode::PARTIAL_CONTENT);
-        Ok(S3Response { status, ..S3Response::new(output) })
+        let mut response = S3Response::new(output);
+        if partial {
+            response.extensions.insert(Partial);
+        }
+        Ok(response)
     }
 }
 

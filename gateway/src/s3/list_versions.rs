@@ -55,9 +55,7 @@ impl Breakwater {
 fn check_version_marker(key_marker: &str, marker: Option<&str>) -> S3Result<()> {
     match marker.filter(|marker| !marker.is_empty()) {
         None => Ok(()),
-        Some(_) if key_marker.is_empty() => {
-            Err(error::invalid_argument("A version-id marker cannot be specified without a key marker."))
-        }
+        Some(_) if key_marker.is_empty() => Err(error::invalid_argument("A version-id marker cannot be specified without a key marker.")),
         Some(NULL_VERSION) => Ok(()),
         Some(_) => Err(error::invalid_argument("Invalid version id specified")),
     }

@@ -46,6 +46,7 @@ mod view;
 
 use crate::path::DataPath;
 use bytes::Bytes;
+use http::StatusCode;
 use s3s::{Body, HttpResponse, S3Response};
 use std::sync::Arc;
 
@@ -82,8 +83,16 @@ impl Rendered {
     }
 }
 
-/// Must be applied to every response of the S3 service before it goes out: puts XML that was rendered here in its place.
+/// An answer to HEAD that tells of some of an object's bytes: 206, where s3s says 200.
+#[derive(Clone, Copy)]
+struct Partial;
+
+/// Must be applied to every response of the S3 service before it goes out: puts XML that was rendered here, and the status of a
+/// partial HEAD, in their place.
 pub fn finish(mut response: HttpResponse) -> HttpResponse {
+    if response.extensions_mut().remove::<Partial>().is_some() {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
     if let Some(Rendered(xml)) = response.extensions_mut().remove::<Rendered>() {
         response.headers_mut().remove(http::header::CONTENT_LENGTH);
         *response.body_mut() = Body::from(xml);

@@ -128,10 +128,7 @@ pub fn check(headers: &HeaderMap, query: &Query, rules: &Rules) -> Result<Claim,
         Some(header) if header.starts_with("AWS ") => {
             check_v2(query, rules)?;
             if !header["AWS ".len()..].contains(':') {
-                return Err(Fault::new(
-                    Kind::InvalidArgument,
-                    "AWS authorization header is invalid. Expected AwsAccessKeyId:signature",
-                ));
+                return Err(Fault::new(Kind::InvalidArgument, "AWS authorization header is invalid. Expected AwsAccessKeyId:signature"));
             }
             check_date_v2(headers)?;
             Ok(Claim::HeaderV2)
@@ -287,10 +284,7 @@ fn check_date_v2(headers: &HeaderMap) -> Result<(), Fault> {
     };
     let now = SystemTime::now();
     if date < Timestamp::from(now - SKEW) || date > Timestamp::from(now + SKEW) {
-        return Err(Fault::new(
-            Kind::RequestTimeTooSkewed,
-            "The difference between the request time and the current time is too large.",
-        ));
+        return Err(Fault::new(Kind::RequestTimeTooSkewed, "The difference between the request time and the current time is too large."));
     }
     Ok(())
 }
