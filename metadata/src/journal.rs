@@ -49,8 +49,8 @@ const SEGMENT_MAX_BYTES: u64 = 1 << 30;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Bytes of one segment file, 64 KiB to 1 GiB; default 64 MiB. An entry has at most half of it.
-    /// Larger: fewer file creations, longer recovery. Smaller: less disk, sooner free.
+    /// Bytes of one segment file, 64 KiB to 1 GiB; default 16 MiB. An entry has at most half of it.
+    /// Larger: fewer file creations. Smaller: less disk, of which two files are always taken; sooner free.
     pub segment_bytes: u64,
     /// Newest entries kept in memory per group, in bytes; default 32 MiB. Smaller: followers and replays read from the file.
     pub cache_bytes: usize,
@@ -60,7 +60,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, cache_bytes: 32 << 20, frame_bytes: 16 << 20 }
+        Self { segment_bytes: 16 << 20, cache_bytes: 32 << 20, frame_bytes: 16 << 20 }
     }
 }
 
@@ -150,6 +150,11 @@ impl Journal {
     /// `Some` once a write or sync failed.
     pub fn failure(&self) -> Option<JournalError> {
         self.stopped.load(Ordering::Acquire).then(|| JournalError::Stopped { reason: lock(&self.why).clone() })
+    }
+
+    /// Removes the files that are kept to be used again: worth it once nothing has been written for a while.
+    pub fn trim(&self) {
+        self.segments.trim();
     }
 
     /// Writes what is still waiting and ends the writer; blocks for it. Appends after this fail.
@@ -251,11 +256,12 @@ impl GroupLog {
         let mut part = Vec::new();
         let mut bytes = 0;
         for entry in entries {
-            if bytes + entry.1.len() > self.journal.settings.frame_bytes && !part.is_empty() {
+            let len = frame::RECORD_HEAD + entry.1.len();
+            if bytes + len > self.journal.settings.frame_bytes && !part.is_empty() {
                 self.journal.send(writer::Order::Append { group: self.group, entries: std::mem::take(&mut part), done: None });
                 bytes = 0;
             }
-            bytes += entry.1.len();
+            bytes += len;
             part.push(entry);
         }
         self.journal.send(writer::Order::Append { group: self.group, entries: part, done: Some(done) });

@@ -63,7 +63,8 @@ impl Applier {
     pub fn apply(&self, entries: &[Entry<Types>]) -> Result<Vec<Outcome>, TableError> {
         let Some(last) = entries.last() else { return Ok(Vec::new()) };
         let begun = Instant::now();
-        let mut table = self.checkpoints.table().write()?;
+        let turn = self.checkpoints.turn();
+        let mut table = turn.write()?;
         let mut membership = applied_in(&table)?.1;
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
