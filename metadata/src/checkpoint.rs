@@ -104,6 +104,11 @@ impl Checkpoints {
         Ok(Self { table: RwLock::new(table), dir: dir.to_owned(), map_bytes, last, changing: Mutex::default() })
     }
 
+    /// Whether a table in `dir` has a checkpoint: without one, [`Self::open`] begins with an empty table.
+    pub fn exists(dir: &Path) -> io::Result<bool> {
+        dir.join(FILE).try_exists()
+    }
+
     /// The table as it is now; another one may take its place.
     pub fn table(&self) -> Arc<Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -184,6 +189,10 @@ impl Checkpoints {
         }
         old.copy_to(home)?;
         let new = Table::open(home, self.map_bytes)?;
+        // Where address space is short, opening settles for a smaller map: the table would be full before its time.
+        if new.usage().map_bytes < old.usage().map_bytes {
+            return Err(TableError::Storage("no address space for a second map".into()).into());
+        }
         if !old.holds_the_same_as(&new)? {
             return Err(TableError::Storage("the copy of the table is not what was copied".into()).into());
         }

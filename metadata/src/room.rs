@@ -51,10 +51,15 @@ impl Room {
         }
     }
 
+    /// Whether less than the reserve is left.
+    pub fn is_short(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
     /// # Errors
     /// [`MetadataError::Full`] for a batch that would make the table grow when there is no room.
     pub fn admit(&self, batch: &Batch) -> Result<(), MetadataError> {
-        if !self.full.load(Ordering::Acquire) || !batch.commands.iter().any(grows) {
+        if !self.is_short() || !batch.commands.iter().any(grows) {
             return Ok(());
         }
         let usage = self.checkpoints.table().usage();

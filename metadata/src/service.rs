@@ -210,6 +210,12 @@ fn open_files(settings: &Settings) -> Result<Files, OpenError> {
     journal::file::sync_dir(&settings.dir).map_err(|source| OpenError::Folder { path: settings.dir.clone(), source })?;
     let owner = own(&settings.dir)?;
     let journal = Journal::open(&log, settings.journal.clone())?;
+    // Before anything of the table is touched: with the checkpoint put back it may be whole.
+    if let Some(purged) = journal.group(GROUP).state().purged
+        && !Checkpoints::exists(&table).map_err(|source| OpenError::Folder { path: table.clone(), source })?
+    {
+        return Err(GroupError::CheckpointBehind { purged: purged.index, applied: None }.into());
+    }
     let checkpoints = Checkpoints::open(&table, settings.map_bytes)?;
     Ok((owner, checkpoints, journal))
 }
@@ -259,7 +265,8 @@ impl Watch {
             let quiet = changed.elapsed() >= settings.quiet;
             if applied_now == applied {
                 // The tick after the checkpoint, when the log has let go of what that one has.
-                if quiet && !tidy && at.elapsed() >= TICK {
+                // A copy of the table takes from what is left of the disk, for a while.
+                if quiet && !tidy && at.elapsed() >= TICK && !self.room.is_short() {
                     self.tidy().await;
                     tidy = true;
                 }

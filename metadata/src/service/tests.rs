@@ -194,8 +194,8 @@ async fn a_log_or_a_checkpoint_that_was_taken_away_is_refused() {
     fs::rename(&checkpoint, &aside).unwrap();
     let data = fs::read(dir.path().join("table/data.mdb")).unwrap();
     assert!(matches!(MetadataNode::open(settings.clone()).await, Err(OpenError::Group(GroupError::CheckpointBehind { .. }))));
+    assert!(fs::read(dir.path().join("table/data.mdb")).unwrap() == data, "nothing is touched before the checkpoint is back");
     fs::rename(&aside, &checkpoint).unwrap();
-    fs::write(dir.path().join("table/data.mdb"), data).unwrap();
     let log = dir.path().join("log");
     fs::rename(&log, &aside).unwrap();
     assert!(matches!(MetadataNode::open(settings.clone()).await, Err(OpenError::Group(GroupError::LogBehind { .. }))));
