@@ -87,6 +87,10 @@ impl Compactor {
 
     /// What was dropped from the segments leaves room in the index, too.
     fn shrink_index(&self) {
+        // The copy takes from what is left of the disk, for a while.
+        if self.core.space.physical() < 2 * self.core.catalog.index().bytes() {
+            return;
+        }
         match self.core.catalog.shrink() {
             Ok(0) => (),
             Ok(bytes) => tracing::debug!(disk = %self.core.settings.label, bytes, "the index was made smaller"),
