@@ -118,6 +118,22 @@ async fn what_cannot_be_done_yet_answers_501() {
     assert_eq!(get(&client, "k").await.unwrap().unwrap(), "x");
 }
 
+#[tokio::test]
+async fn a_server_of_another_region_says_so() {
+    let server = Server::start_with(Settings { config: Some("region = \"eu-west-7\"\n".into()), ..Settings::default() }).unwrap();
+    let host = server.address();
+    let there = Signer { region: "eu-west-7".into(), ..Signer::new(&Credential::root()) };
+    let send = |method: &str, query: &[&str], signer: &Signer| {
+        let request = query.iter().fold(Request::new(method, "/elsewhere"), |request, name| request.query(name, ""));
+        raw::exchange(host, &request.signed_as(signer, host, raw::EMPTY_SHA256).wire(), method == "HEAD").unwrap()
+    };
+    assert_eq!(send("PUT", &[], &there).status, 200);
+    assert_eq!(send("HEAD", &[], &there).header("x-amz-bucket-region"), Some("eu-west-7"));
+    assert!(send("GET", &["location"], &there).text().contains(">eu-west-7</LocationConstraint>"));
+    let wrong = send("GET", &["location"], &Signer::new(&Credential::root()));
+    assert_eq!((wrong.code().as_str(), wrong.element("Region").as_deref()), ("AuthorizationHeaderMalformed", Some("eu-west-7")));
+}
+
 #[test]
 fn a_wrong_configuration_is_refused_by_name() {
     for (config, name) in [

@@ -103,8 +103,10 @@ impl S3Route for DocumentRoute {
             headers.remove(*name);
         });
         headers.insert(header::CONTENT_LENGTH, document.len().into());
-        if let Some(trailers) = request.trailing_headers.and_then(|trailers| trailers.take()) {
-            headers.extend(trailers);
+        // A trailer may be unsigned: it says what the document sums up to and nothing else.
+        let trailers = request.trailing_headers.and_then(|trailers| trailers.take()).unwrap_or_default();
+        for (name, value) in trailers.iter().filter(|(name, _)| name.as_str().starts_with("x-amz-checksum-")) {
+            headers.entry(name).or_insert_with(|| value.clone());
         }
         detour::set_right(&request.method, &request.uri, &mut headers, &document)?;
         let mut plain = Request::new(Body::from(document));

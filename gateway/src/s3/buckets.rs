@@ -14,8 +14,12 @@ use spine::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, 
 use spine::wire::root::{BucketRecord, RootAnswer, RootCommand, RootQuery};
 use spine::wire::{Answer, Command, Query, Refusal, Reply};
 
+/// The region of buckets without a location constraint.
+const FIRST_REGION: &str = "us-east-1";
 /// How often a bucket's open uploads are aborted before others that are begun meanwhile keep it from being deleted.
 const ATTEMPTS: usize = 3;
+/// Uploads aborted in one entry of the log: each may have 10,000 parts to give back.
+const ABORTED_AT_ONCE: usize = 16;
 
 impl Breakwater {
     pub(super) async fn head_bucket_op(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
@@ -54,7 +58,7 @@ impl Breakwater {
                 delimiter: String::new(),
                 key_marker: String::new(),
                 upload_marker: None,
-                max: limit::PAGE,
+                max: ABORTED_AT_ONCE,
             };
             let page = match self.ask_namespace(NamespaceQuery::Uploads(query)).await? {
                 NamespaceAnswer::Uploads(page) => page,
@@ -77,7 +81,9 @@ impl Breakwater {
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
         let (input, asked) = Asked::split(request)?;
         let bucket = self.bucket(&asked, &input.bucket).await?;
-        let location_constraint = (!bucket.location.is_empty()).then(|| BucketLocationConstraint::from(bucket.location));
+        // S3's own first region has no name here; clients sign for what this says.
+        let region = Some(self.region_of(&bucket)).filter(|region| region != FIRST_REGION);
+        let location_constraint = region.map(BucketLocationConstraint::from);
         Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
     }
 
