@@ -90,6 +90,9 @@ async fn a_body_is_asked_for_before_it_is_sent_where_the_client_waits() {
     stream.write_all(&request.body).unwrap();
     assert_eq!(raw::read_response(&mut stream, false).unwrap().status, 200);
     assert_eq!(get(&client, "k").await.unwrap().unwrap(), "after the go-ahead");
+    let empty = Request::new("PUT", &raw::path_of(BUCKET, "empty")).header("expect", "100-continue");
+    let answer = raw::send(host, &Credential::root(), empty).unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "there was nothing to ask for");
 }
 
 #[tokio::test]

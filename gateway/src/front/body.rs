@@ -50,7 +50,7 @@ impl Inbound {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Whether anybody asked for the body: `100 Continue` was sent then, if it was waited for.
+    /// Whether anybody asked for a body that has bytes: `100 Continue` was sent then, if it was waited for. For an empty body it never is.
     pub fn touched(&self) -> bool {
         self.touched.load(Ordering::Relaxed)
     }
@@ -81,7 +81,9 @@ impl Inbound {
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.touched.store(true, Ordering::Relaxed);
+        if !self.ended.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
         let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         match &polled {

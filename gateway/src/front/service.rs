@@ -129,7 +129,8 @@ impl Front {
     /// Reads what the client still sends, within bounds; what is beyond them ends the connection after the answer.
     async fn settle(&self, response: &mut Response<s3s::Body>, inbound: &Inbound, waits: bool) {
         let timed_out = inbound.fault().is_some_and(|fault| fault.kind == Kind::RequestTimeout);
-        // A client that waits for 100 Continue sends nothing after a final answer; asking for the body would make it.
+        // A client that waits for 100 Continue sends nothing after a final answer; asking for the body would make it. A connection that got
+        // no 100 is closed: botocore reads the next answer on it wrongly.
         let may_drain = !timed_out && (!waits || inbound.touched());
         if !may_drain || !inbound.drain(self.limits.drain_bytes, DRAIN_TIME, DRAIN_SILENCE).await {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
