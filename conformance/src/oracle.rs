@@ -312,7 +312,8 @@ impl Oracle {
             etag: object.etag.clone(),
             body: Some(fingerprint(&object.body[from..to])),
             length: (to - from) as u64,
-            range: span.map(|_| format!("bytes {from}-{}/{total}", to - 1)),
+            // An empty part has no range that could be written down.
+            range: span.filter(|_| from < to).map(|_| format!("bytes {from}-{}/{total}", to - 1)),
             attributes: shown(&object.attributes),
         }
     }

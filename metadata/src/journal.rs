@@ -19,7 +19,6 @@ mod writer;
 
 use crate::metric;
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 use index::Index;
 use segment::Segments;
 use std::collections::HashMap;
@@ -30,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// A replicated group of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,8 +49,8 @@ const SEGMENT_MAX_BYTES: u64 = 1 << 30;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Bytes of one segment file, 64 KiB to 1 GiB; default 64 MiB. An entry has at most half of it.
-    /// Larger: fewer file creations, longer recovery. Smaller: less disk, sooner free.
+    /// Bytes of one segment file, 64 KiB to 1 GiB; default 16 MiB. An entry has at most half of it.
+    /// Larger: fewer file creations. Smaller: less disk, of which two files are always taken; sooner free.
     pub segment_bytes: u64,
     /// Newest entries kept in memory per group, in bytes; default 32 MiB. Smaller: followers and replays read from the file.
     pub cache_bytes: usize,
@@ -60,7 +60,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, cache_bytes: 32 << 20, frame_bytes: 16 << 20 }
+        Self { segment_bytes: 16 << 20, cache_bytes: 32 << 20, frame_bytes: 16 << 20 }
     }
 }
 
@@ -91,7 +91,7 @@ pub struct Journal {
     settings: Settings,
     segments: Arc<Segments>,
     groups: Mutex<HashMap<GroupId, Arc<Mutex<Index>>>>,
-    orders: Mutex<Option<Sender<writer::Order>>>,
+    orders: Mutex<Option<UnboundedSender<writer::Order>>>,
     /// Committed positions, to ride along with the next frame: they hurry no sync.
     committed: Mutex<HashMap<GroupId, Position>>,
     stopped: AtomicBool,
@@ -115,7 +115,8 @@ impl Journal {
         let segments = Segments::start(dir, settings.segment_bytes, recovered.segments, recovered.spare)?;
         let purged = recovered.groups.iter().filter_map(|(group, index)| Some((*group, index.purged()?.index))).collect();
         let groups = recovered.groups.into_iter().map(|(group, index)| (group, Arc::new(Mutex::new(index)))).collect();
-        let (sender, orders) = crossbeam_channel::unbounded();
+        // Not a channel that spins before it sleeps: one frame is in work for milliseconds.
+        let (sender, orders) = tokio::sync::mpsc::unbounded_channel();
         let journal = Arc::new(Self {
             settings,
             segments,
@@ -131,7 +132,7 @@ impl Journal {
             writer::Writer::new(Arc::downgrade(&journal), journal.segments.clone(), journal.settings.clone(), recovered.tail, purged);
         let thread = std::thread::Builder::new()
             .name("metadata-log".into())
-            .spawn(move || writer.run(&orders))
+            .spawn(move || writer.run(orders))
             .map_err(|e| JournalError::io(dir, e))?;
         *lock(&journal.writer) = Some(thread);
         Ok(journal)
@@ -150,6 +151,11 @@ impl Journal {
     /// `Some` once a write or sync failed.
     pub fn failure(&self) -> Option<JournalError> {
         self.stopped.load(Ordering::Acquire).then(|| JournalError::Stopped { reason: lock(&self.why).clone() })
+    }
+
+    /// Removes the files that are kept to be used again: worth it once nothing has been written for a while.
+    pub fn trim(&self) {
+        self.segments.trim();
     }
 
     /// Writes what is still waiting and ends the writer; blocks for it. Appends after this fail.
@@ -251,11 +257,12 @@ impl GroupLog {
         let mut part = Vec::new();
         let mut bytes = 0;
         for entry in entries {
-            if bytes + entry.1.len() > self.journal.settings.frame_bytes && !part.is_empty() {
+            let len = frame::RECORD_HEAD + entry.1.len();
+            if bytes + len > self.journal.settings.frame_bytes && !part.is_empty() {
                 self.journal.send(writer::Order::Append { group: self.group, entries: std::mem::take(&mut part), done: None });
                 bytes = 0;
             }
-            bytes += entry.1.len();
+            bytes += len;
             part.push(entry);
         }
         self.journal.send(writer::Order::Append { group: self.group, entries: part, done: Some(done) });

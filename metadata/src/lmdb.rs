@@ -6,6 +6,7 @@
 //! crosses an await; every transaction ends before the environment closes.
 //! Not here: what is durable when (`checkpoint.rs`), what a key means (the state machines).
 
+mod copy;
 mod txn;
 
 pub use txn::{ReadTable, WriteTable};
@@ -18,6 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Shortest bound on a key's length that the machines' keys fit in: an S3 key and what stands before and after it.
@@ -93,6 +95,8 @@ pub struct Table {
     data: File,
     idle: Mutex<Vec<txn::Raw>>,
     writing: Mutex<()>,
+    /// Another table has taken its place: it is only read to the end.
+    retired: AtomicBool,
 }
 
 // SAFETY: LMDB environments are made for use from many threads; with NOTLS a read transaction belongs to its handle and not
@@ -125,6 +129,7 @@ impl Table {
             data,
             idle: Mutex::default(),
             writing: Mutex::default(),
+            retired: AtomicBool::new(false),
         };
         // SAFETY: the environment is open.
         let longest = unsafe { ffi::mdb_env_get_maxkeysize(env) };
@@ -186,8 +191,17 @@ impl Table {
     /// The write transaction; waits for the one before it. Dropped uncommitted, it changed nothing.
     pub fn write(&self) -> Result<WriteTable<'_>, TableError> {
         let turn = lock(&self.writing);
+        if self.retired.load(Ordering::Acquire) {
+            return Err(TableError::Storage("another table has taken this one's place".into()));
+        }
         let raw = txn::Raw::begin(self.env, 0)?;
         Ok(WriteTable::new(self, raw, turn))
+    }
+
+    /// Refuses every write from now on.
+    pub fn retire(&self) {
+        let _turn = lock(&self.writing);
+        self.retired.store(true, Ordering::Release);
     }
 
     /// The latest commit, its pages kept from reuse for as long as the reader lives, and the meta page that names them.

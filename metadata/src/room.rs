@@ -2,7 +2,7 @@
 //!
 //! Reads and commands that only take away go on; a B-tree needs new pages for those, too, which is what the reserve is for.
 
-use crate::lmdb::Table;
+use crate::checkpoint::Checkpoints;
 use crate::metric;
 use spine::wire::chunk::ChunkCommand;
 use spine::wire::namespace::NamespaceCommand;
@@ -16,24 +16,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub struct Room {
-    table: Arc<Table>,
+    checkpoints: Arc<Checkpoints>,
     dir: PathBuf,
     reserve_bytes: u64,
     full: AtomicBool,
 }
 
 impl Room {
-    pub fn new(table: Arc<Table>, dir: &Path, reserve_bytes: u64) -> Self {
+    pub fn new(checkpoints: Arc<Checkpoints>, dir: &Path, reserve_bytes: u64) -> Self {
         // A small map keeps a small reserve: an eighth of it.
-        let reserve_bytes = reserve_bytes.min(table.usage().map_bytes / 8);
-        let room = Self { table, dir: dir.to_owned(), reserve_bytes, full: AtomicBool::new(false) };
+        let reserve_bytes = reserve_bytes.min(checkpoints.table().usage().map_bytes / 8);
+        let room = Self { checkpoints, dir: dir.to_owned(), reserve_bytes, full: AtomicBool::new(false) };
         room.measure();
         room
     }
 
     /// Looks again; once a second is often enough for the reserve. May walk the free list when room is short.
     pub fn measure(&self) {
-        let usage = self.table.usage();
+        let table = self.checkpoints.table();
+        let usage = table.usage();
         metric::TABLE_USED.set(i64::try_from(usage.high_bytes).unwrap_or(i64::MAX));
         metric::TABLE_MAP.set(i64::try_from(usage.map_bytes).unwrap_or(i64::MAX));
         let map_left = usage.map_bytes.saturating_sub(usage.high_bytes);
@@ -43,20 +44,25 @@ impl Room {
         });
         let left = map_left.min(disk_left);
         // Pages that are free inside the table are as good as new ones.
-        let short = left < self.reserve_bytes && left.saturating_add(self.table.free_bytes().unwrap_or(0)) < self.reserve_bytes;
+        let short = left < self.reserve_bytes && left.saturating_add(table.free_bytes().unwrap_or(0)) < self.reserve_bytes;
         let was = self.full.swap(short, Ordering::AcqRel);
         if short != was {
             tracing::warn!(full = short, map_left, disk_left, reserve = self.reserve_bytes, "room of the metadata table");
         }
     }
 
+    /// Whether less than the reserve is left.
+    pub fn is_short(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
     /// # Errors
     /// [`MetadataError::Full`] for a batch that would make the table grow when there is no room.
     pub fn admit(&self, batch: &Batch) -> Result<(), MetadataError> {
-        if !self.full.load(Ordering::Acquire) || !batch.commands.iter().any(grows) {
+        if !self.is_short() || !batch.commands.iter().any(grows) {
             return Ok(());
         }
-        let usage = self.table.usage();
+        let usage = self.checkpoints.table().usage();
         Err(MetadataError::Full { used: usage.high_bytes, map: usage.map_bytes })
     }
 }

@@ -8,7 +8,6 @@
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::group::{Group, GroupError};
 use crate::journal::{self, GroupId, Journal, JournalError};
-use crate::lmdb::Table;
 use crate::propose::{self, Proposer};
 use crate::room::Room;
 use crate::table::TableError;
@@ -45,6 +44,9 @@ pub struct Settings {
     pub checkpoint_bytes: u64,
     /// And after this long if anything changed; default 30 s.
     pub checkpoint_interval: Duration,
+    /// And once nothing was written for this long; default 5 s. Then the log's spare files go, and the table's free pages if
+    /// they are most of it. Smaller: more often while writes come now and then.
+    pub quiet: Duration,
     /// Listings and scans at once; default 8. More wait.
     pub scans: usize,
     pub journal: journal::Settings,
@@ -59,6 +61,7 @@ impl Settings {
             reserve_bytes: 192 << 20,
             checkpoint_bytes: 64 << 20,
             checkpoint_interval: Duration::from_secs(30),
+            quiet: Duration::from_secs(5),
             scans: 8,
             journal: journal::Settings::default(),
             propose: propose::Settings::default(),
@@ -81,7 +84,6 @@ pub enum OpenError {
 }
 
 pub struct MetadataNode {
-    table: Arc<Table>,
     checkpoints: Arc<Checkpoints>,
     journal: Arc<Journal>,
     group: Arc<Group>,
@@ -107,14 +109,13 @@ impl MetadataNode {
         };
         let (owner, checkpoints, journal) = blocking.map_err(|e| GroupError::Start(e.to_string()))??;
         let checkpoints = Arc::new(checkpoints);
-        let table = checkpoints.table().clone();
         let group = Arc::new(Group::open(GROUP, &journal, checkpoints.clone()).await?);
         let (proposer, filler) = Proposer::start(group.clone(), settings.propose.clone());
-        let room = Arc::new(Room::new(table.clone(), &settings.dir, settings.reserve_bytes));
-        let watch = tokio::spawn(watch(group.clone(), journal.clone(), room.clone(), settings.clone()));
+        let room = Arc::new(Room::new(checkpoints.clone(), &settings.dir, settings.reserve_bytes));
+        let watch = Watch { group: group.clone(), journal: journal.clone(), checkpoints: checkpoints.clone(), room: room.clone() };
+        let watch = tokio::spawn(watch.run(settings.clone()));
         tracing::info!(applied = group.applied_index(), seconds = begun.elapsed().as_secs_f64(), "metadata node is open");
         Ok(Arc::new(Self {
-            table,
             checkpoints,
             journal,
             group,
@@ -166,7 +167,7 @@ impl MetadataNode {
     }
 
     fn answer_now(&self, query: &Query) -> Result<Answer, MetadataError> {
-        Ok(machine::answer(&self.table.read()?, query)?)
+        Ok(machine::answer(&self.checkpoints.table().read()?, query)?)
     }
 }
 
@@ -186,7 +187,7 @@ impl Metadata for MetadataNode {
         } else {
             let ended = |e: &dyn std::error::Error| MetadataError::Unavailable { reason: e.to_string() };
             let permit = self.scans.clone().acquire_owned().await.map_err(|e| ended(&e))?;
-            let table = self.table.clone();
+            let table = self.checkpoints.table();
             let scan = tokio::task::spawn_blocking(move || {
                 let answer: Result<Answer, TableError> = table.read().and_then(|read| machine::answer(&read, &query));
                 drop(permit);
@@ -209,6 +210,12 @@ fn open_files(settings: &Settings) -> Result<Files, OpenError> {
     journal::file::sync_dir(&settings.dir).map_err(|source| OpenError::Folder { path: settings.dir.clone(), source })?;
     let owner = own(&settings.dir)?;
     let journal = Journal::open(&log, settings.journal.clone())?;
+    // Before anything of the table is touched: with the checkpoint put back it may be whole.
+    if let Some(purged) = journal.group(GROUP).state().purged
+        && !Checkpoints::exists(&table).map_err(|source| OpenError::Folder { path: table.clone(), source })?
+    {
+        return Err(GroupError::CheckpointBehind { purged: purged.index, applied: None }.into());
+    }
     let checkpoints = Checkpoints::open(&table, settings.map_bytes)?;
     Ok((owner, checkpoints, journal))
 }
@@ -233,25 +240,63 @@ fn own(dir: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Takes checkpoints when they are due and measures the room.
-async fn watch(group: Arc<Group>, journal: Arc<Journal>, room: Arc<Room>, settings: Settings) {
-    let (mut written, mut applied, mut at) = (journal.written_bytes(), 0, Instant::now());
-    loop {
-        tokio::time::sleep(TICK).await;
-        let measured = room.clone();
-        if tokio::task::spawn_blocking(move || measured.measure()).await.is_err() {
-            return;
+/// Takes checkpoints when they are due, measures the room, and tidies up when nothing is written.
+struct Watch {
+    group: Arc<Group>,
+    journal: Arc<Journal>,
+    checkpoints: Arc<Checkpoints>,
+    room: Arc<Room>,
+}
+
+impl Watch {
+    async fn run(self, settings: Settings) {
+        let (mut written, mut applied, mut at) = (self.journal.written_bytes(), 0, Instant::now());
+        let (mut seen, mut changed, mut tidy) = (0, Instant::now(), false);
+        loop {
+            tokio::time::sleep(TICK).await;
+            let measured = self.room.clone();
+            if tokio::task::spawn_blocking(move || measured.measure()).await.is_err() {
+                return;
+            }
+            let (written_now, applied_now) = (self.journal.written_bytes(), self.group.applied_index());
+            if applied_now != seen {
+                (seen, changed, tidy) = (applied_now, Instant::now(), false);
+            }
+            let quiet = changed.elapsed() >= settings.quiet;
+            if applied_now == applied {
+                // The tick after the checkpoint, when the log has let go of what that one has.
+                // A copy of the table takes from what is left of the disk, for a while.
+                if quiet && !tidy && at.elapsed() >= TICK && !self.room.is_short() {
+                    self.tidy().await;
+                    tidy = true;
+                }
+                continue;
+            }
+            let due = written_now - written >= settings.checkpoint_bytes || at.elapsed() >= settings.checkpoint_interval;
+            if !due && !quiet {
+                continue;
+            }
+            if let Err(error) = self.group.begin_checkpoint().await {
+                tracing::error!(%error, "no more checkpoints: the group has ended");
+                return;
+            }
+            (written, applied, at) = (written_now, applied_now, Instant::now());
         }
-        let (written_now, applied_now) = (journal.written_bytes(), group.applied_index());
-        let due = written_now - written >= settings.checkpoint_bytes || at.elapsed() >= settings.checkpoint_interval;
-        if !due || applied_now == applied {
-            continue;
+    }
+
+    /// Gives back what was needed only while there was more to do.
+    async fn tidy(&self) {
+        let (journal, checkpoints) = (self.journal.clone(), self.checkpoints.clone());
+        let work = move || {
+            journal.trim();
+            checkpoints.shrink()
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(bytes)) => tracing::info!(bytes, "the metadata table was made smaller"),
+            Ok(Err(error)) => tracing::warn!(%error, "the metadata table could not be made smaller"),
+            Err(error) => tracing::error!(%error, "making the metadata table smaller failed"),
         }
-        if let Err(error) = group.begin_checkpoint().await {
-            tracing::error!(%error, "no more checkpoints: the group has ended");
-            return;
-        }
-        (written, applied, at) = (written_now, applied_now, Instant::now());
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sealed (sealed_len) + zeros = | shard 0 | shard 1 | ... | shard k-1 |     data: slices of one allocation
-//!                               | shard k | ... | shard n-1 |               parity: slices of a second one
+//!                               | shard k | ... | shard n-1 |               parity: an allocation each
 //! shard_len = sealed_len.div_ceil(k)
 //! ```
 //!
@@ -144,17 +144,12 @@ impl Coder {
     pub fn encode(&self, mut sealed: Vec<u8>) -> Vec<Bytes> {
         let len = self.shard_len(sealed.len());
         sealed.resize(len * self.k, 0);
-        let mut parity = vec![0; len * self.m];
-        if len > 0 {
-            let data: Vec<&[u8]> = sealed.chunks_exact(len).collect();
-            let mut outs: Vec<&mut [u8]> = parity.chunks_exact_mut(len).collect();
-            self.combine(&self.parity, &data, &mut outs);
-        }
-        let (sealed, parity) = (Bytes::from(sealed), Bytes::from(parity));
-        let slices = |whole: &Bytes, count: usize| (0..count).map(|i| whole.slice(i * len..(i + 1) * len)).collect::<Vec<_>>();
-        let mut shards = slices(&sealed, self.k);
-        shards.extend(slices(&parity, self.m));
-        shards
+        let parity = match len {
+            0 => vec![Bytes::new(); self.m],
+            _ => self.combine(&self.parity, &sealed.chunks_exact(len).collect::<Vec<_>>()),
+        };
+        let sealed = Bytes::from(sealed);
+        (0..self.k).map(|i| sealed.slice(i * len..(i + 1) * len)).chain(parity).collect()
     }
 
     /// Fills in the data shards that are missing, from any `k` of the `n` shards. Missing parity stays missing.
@@ -167,7 +162,7 @@ impl Coder {
     pub fn rebuild(&self, shards: &mut [Option<Bytes>], sealed_len: usize) -> Result<(), ErasureError> {
         let missing: Vec<usize> = self.checked(shards, sealed_len)?;
         let missing: Vec<usize> = missing.into_iter().filter(|i| *i < self.k).collect();
-        let rebuilt = self.rebuild_indices(shards, &missing, sealed_len)?;
+        let rebuilt = self.rebuild_indices(shards, &missing)?;
         for (i, shard) in missing.into_iter().zip(rebuilt) {
             shards[i] = Some(shard);
         }
@@ -182,33 +177,24 @@ impl Coder {
         self.checked(shards, sealed_len)?;
         match shards.get(index) {
             Some(Some(there)) => Ok(there.clone()),
-            Some(None) => Ok(self.rebuild_indices(shards, &[index], sealed_len)?.remove(0)),
+            Some(None) => Ok(self.rebuild_indices(shards, &[index])?.remove(0)),
             None => Err(ErasureError::Stripe { got: index, n: self.n() }),
         }
     }
 
     /// The sealed chunk itself, in a buffer of its own so that it can be decrypted in place. Missing data shards are
-    /// computed straight into it: there is no need to call [`Coder::rebuild`] first.
+    /// computed: there is no need to call [`Coder::rebuild`] first.
     ///
     /// # Errors
     /// As [`Coder::rebuild`].
     pub fn join(&self, shards: &[Option<Bytes>], sealed_len: usize) -> Result<Vec<u8>, ErasureError> {
         let missing = self.checked(shards, sealed_len)?;
         let missing: Vec<usize> = missing.into_iter().filter(|i| *i < self.k).collect();
-        let len = self.shard_len(sealed_len);
-        let mut whole = Vec::with_capacity(len * self.k);
+        let mut rebuilt = self.rebuild_indices(shards, &missing)?.into_iter();
+        let mut whole = Vec::with_capacity(self.padded_len(sealed_len));
         for shard in &shards[..self.k] {
-            match shard {
-                Some(shard) => whole.extend_from_slice(shard),
-                None => whole.resize(whole.len() + len, 0),
-            }
-        }
-        if !missing.is_empty() && len > 0 {
-            let (sources, rows) = self.solve(shards, &missing)?;
-            let inputs: Vec<&[u8]> = sources.iter().filter_map(|i| shards[*i].as_deref()).collect();
-            let mut outs: Vec<&mut [u8]> =
-                whole.chunks_exact_mut(len).enumerate().filter(|(i, _)| missing.contains(i)).map(|(_, out)| out).collect();
-            self.combine(&rows, &inputs, &mut outs);
+            let shard = shard.clone().or_else(|| rebuilt.next()).unwrap_or_default();
+            whole.extend_from_slice(&shard);
         }
         whole.truncate(sealed_len);
         Ok(whole)
@@ -228,20 +214,13 @@ impl Coder {
         Ok((0..shards.len()).filter(|i| shards[*i].is_none()).collect())
     }
 
-    fn rebuild_indices(&self, shards: &[Option<Bytes>], wanted: &[usize], sealed_len: usize) -> Result<Vec<Bytes>, ErasureError> {
+    fn rebuild_indices(&self, shards: &[Option<Bytes>], wanted: &[usize]) -> Result<Vec<Bytes>, ErasureError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let len = self.shard_len(sealed_len);
         let (sources, rows) = self.solve(shards, wanted)?;
-        let mut whole = vec![0; len * wanted.len()];
-        if len > 0 {
-            let inputs: Vec<&[u8]> = sources.iter().filter_map(|i| shards[*i].as_deref()).collect();
-            let mut outs: Vec<&mut [u8]> = whole.chunks_exact_mut(len).collect();
-            self.combine(&rows, &inputs, &mut outs);
-        }
-        let whole = Bytes::from(whole);
-        Ok((0..wanted.len()).map(|i| whole.slice(i * len..(i + 1) * len)).collect())
+        let inputs: Vec<&[u8]> = sources.iter().filter_map(|i| shards[*i].as_deref()).collect();
+        Ok(self.combine(&rows, &inputs))
     }
 
     /// `k` shards to start from (data first) and, per wanted index, the coefficients that make it out of them.
@@ -264,18 +243,22 @@ impl Coder {
         }
     }
 
-    /// `outs[j] = sum over i of rows[j][i] * inputs[i]`, block by block. `outs` are zero or overwritten; all slices have one length.
-    fn combine(&self, rows: &[Vec<u8>], inputs: &[&[u8]], outs: &mut [&mut [u8]]) {
-        let len = outs.first().map_or(0, |out| out.len());
+    /// Output `j` is the sum over `i` of `rows[j][i] * inputs[i]`, made block by block; all inputs have one length.
+    fn combine(&self, rows: &[Vec<u8>], inputs: &[&[u8]]) -> Vec<Bytes> {
+        let len = inputs.first().map_or(0, |input| input.len());
+        let mut outs: Vec<Vec<u8>> = rows.iter().map(|_| Vec::with_capacity(len)).collect();
         for start in (0..len).step_by(BLOCK) {
             let block = start..(start + BLOCK).min(len);
-            for (row, out) in rows.iter().zip(outs.iter_mut()) {
+            for (row, out) in rows.iter().zip(&mut outs) {
+                // A block at a time: its zeros are still in the first cache when the products come over them.
+                out.resize(block.end, 0);
                 let out = &mut out[block.clone()];
                 for (i, (c, input)) in row.iter().zip(inputs).enumerate() {
                     self.kernel.multiply(*c, &input[block.clone()], out, i > 0);
                 }
             }
         }
+        outs.into_iter().map(Bytes::from).collect()
     }
 }
 

@@ -238,6 +238,15 @@ impl Catalog {
         result
     }
 
+    /// Gives back what the index's file has free, if that is most of it. Returns the bytes.
+    ///
+    /// # Errors
+    /// The index goes on as it was, or, if it does not, every later call says so.
+    pub fn shrink(&self) -> Result<u64, IndexError> {
+        let _nobody_folds = self.fold.lock().unwrap_or_else(PoisonError::into_inner);
+        self.index.shrink()
+    }
+
     pub fn totals(&self) -> Totals {
         self.inner().totals.clone()
     }

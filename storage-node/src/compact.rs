@@ -17,13 +17,13 @@ use crate::op::{Op, Walked};
 use crate::record::{Body, Record, SegmentId};
 use crate::scan::{self, Walk};
 use bytes::Bytes;
-use tokio::sync::mpsc::UnboundedSender;
 use spine::id::UnixMs;
 use spine::wire::chunk::ShardName;
 use spine::wire::shard::{NodeError, ShardHeader};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 /// Bytes that are on their way through the writer at once.
@@ -81,7 +81,22 @@ impl Compactor {
                 sum.copied_bytes += done.copied_bytes;
             }
         }
+        self.shrink_index();
         Ok(sum)
+    }
+
+    /// What was dropped from the segments leaves room in the index, too.
+    fn shrink_index(&self) {
+        // The copy takes from what is left of the disk, for a while.
+        if self.core.space.physical() < 2 * self.core.catalog.index().bytes() {
+            return;
+        }
+        match self.core.catalog.shrink() {
+            Ok(0) => (),
+            Ok(bytes) => tracing::debug!(disk = %self.core.settings.label, bytes, "the index was made smaller"),
+            // It is as large as before, or the next look-up says what is wrong.
+            Err(e) => tracing::warn!(disk = %self.core.settings.label, reason = %e, "the index could not be made smaller"),
+        }
     }
 
     /// The segments worth compacting, the emptiest first.
@@ -213,7 +228,7 @@ impl Compactor {
         }
         if !whole(&data) {
             self.core.check_present()?;
-            return self.send(Op::SetAside { name, at });
+            return self.send(Op::SetAside { name, at, permit: None });
         }
         moving.bytes += at.size();
         moving.copied += at.size();
@@ -267,7 +282,7 @@ impl Compactor {
             }
         })?;
         for walked in lost {
-            self.send(Op::SetAside { name: walked.name, at: walked.at })?;
+            self.send(Op::SetAside { name: walked.name, at: walked.at, permit: None })?;
             puts.push(walked);
         }
         for (name, trash) in covers {

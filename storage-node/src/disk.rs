@@ -26,11 +26,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Below this a disk calls itself full, though a small shard might still fit.
 const FULL_BELOW: u64 = 1 << 20;
-/// Most names of one `list` or `has`, whatever is asked.
+/// Most names of one `list`, `has` or `trash`, whatever is asked.
 const NAMES: usize = 100_000;
 /// Entries looked at in one step of a listing.
 const PAGE: usize = 4_096;
@@ -187,6 +187,13 @@ impl Shared {
         self.slot.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until `bytes` more may wait for the writer; what is larger than the whole queue takes all of it.
+    async fn room_in_queue(&self, mount: &Mount, bytes: usize) -> Result<OwnedSemaphorePermit, NodeError> {
+        let all = queue_permits(self.settings.queue_bytes);
+        let permits = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(all).clamp(1, all);
+        mount.puts.clone().acquire_many_owned(permits).await.map_err(|_| closed())
+    }
+
     fn mount(&self) -> Result<Arc<Mount>, NodeError> {
         let slot = self.slot();
         let mount = slot.mount.clone().ok_or_else(|| NodeError::Unavailable { reason: slot.reason.clone() })?;
@@ -284,8 +291,10 @@ fn read(mount: &Mount, name: &ShardName) -> Result<(ShardHeader, Bytes), NodeErr
     match mount.core.read(name)? {
         Found::Shard(header, data) => Ok((header, data)),
         Found::Wrong { at, what } => {
-            // Without a writer the disk is being closed, and the next life will find the damage again.
-            let _ = mount.queue.send(Op::SetAside { name: *name, at });
+            // Where too much waits already, or the disk is being closed, the next reader finds the damage again.
+            if let Ok(permit) = mount.puts.clone().try_acquire_owned() {
+                let _ = mount.queue.send(Op::SetAside { name: *name, at, permit: Some(permit) });
+            }
             Err(NodeError::Damaged { what })
         }
     }
@@ -321,8 +330,8 @@ fn scrub(mount: &Mount, bytes_per_second: Option<u64>) -> Result<Vec<ShardName>,
                 Ok((header, data)) if blake3::hash(&data).as_bytes() == &header.root.0 => (),
                 Ok(_) => {
                     if let Standing::Live(put) = mount.core.standing(&name)? {
-                        // As in `read`.
-                        let _ = mount.queue.send(Op::SetAside { name, at: put.at });
+                        // Without a writer the disk is being closed, and the next life will find the damage again.
+                        let _ = mount.queue.send(Op::SetAside { name, at: put.at, permit: None });
                     }
                     damaged.push(name);
                 }
@@ -366,9 +375,7 @@ impl StorageNode for Disk {
             return Err(NodeError::Invalid { what: format!("{} bytes for a header that says {}", data.len(), header.len) });
         }
         let mount = self.shared.mount()?;
-        let all = queue_permits(self.shared.settings.queue_bytes);
-        let permits = ((data.len() + HEADER).div_ceil(1_024) as u32).min(all);
-        let permit = mount.puts.clone().acquire_many_owned(permits).await.map_err(|_| closed())?;
+        let permit = self.shared.room_in_queue(&mount, data.len() + HEADER).await?;
         let (done, answer) = oneshot::channel();
         mount.queue.send(Op::Put { header, data, permit, done }).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())??;
@@ -399,9 +406,13 @@ impl StorageNode for Disk {
     }
 
     async fn trash(&self, names: Vec<ShardName>) -> Result<(), NodeError> {
+        if names.len() > NAMES {
+            return Err(NodeError::Invalid { what: format!("{} names, more than {NAMES}", names.len()) });
+        }
         let mount = self.shared.mount()?;
+        let permit = self.shared.room_in_queue(&mount, std::mem::size_of_val(names.as_slice())).await?;
         let (done, answer) = oneshot::channel();
-        mount.queue.send(Op::Trash { names, done }).map_err(|_| closed())?;
+        mount.queue.send(Op::Trash { names, permit, done }).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 

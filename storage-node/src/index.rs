@@ -6,7 +6,9 @@
 //! Invariants: the map is opened once at its full sparse size and never resized; read transactions end before the call
 //! returns; writes are refused (`Full`) before the map is full; a file shorter than its own page count is never touched,
 //! since reading it would be a SIGBUS.
-//! Not here: what is not folded in yet (`catalog.rs`).
+//! Not here: giving back what the file no longer needs (`index/shrink.rs`), what is not folded in yet (`catalog.rs`).
+
+mod shrink;
 
 use crate::entry::{ENTRY, Entry, NAME, key_name, name_key};
 use crate::record::{Location, SegmentId, Stamp};
@@ -15,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use spine::wire::chunk::ShardName;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
@@ -34,6 +37,8 @@ impl From<lmdb::Error> for IndexError {
         let what = error.to_string();
         match error {
             lmdb::Error::MapFull | lmdb::Error::Other(libc::ENOSPC) => IndexError::Full { what },
+            // What the kernel still shows of a page it could not write is not to be built on.
+            lmdb::Error::Other(libc::EIO) => IndexError::Corrupt { what },
             lmdb::Error::Other(_) | lmdb::Error::ReadersFull => IndexError::Failed { what },
             _ => IndexError::Corrupt { what },
         }
@@ -100,47 +105,51 @@ pub struct Changes {
 }
 
 pub struct Index {
+    /// `None` only if the file could not be opened again after it was replaced.
+    tables: RwLock<Option<Tables>>,
+    page: u64,
+    map: u64,
+    dir: PathBuf,
+}
+
+struct Tables {
     env: Environment,
     entries: Database,
     superseded: Database,
     mark: Database,
-    page: u64,
-    map: u64,
-    path: std::path::PathBuf,
 }
 
 const MARK: &[u8] = b"mark";
+const DATA_FILE: &str = "data.mdb";
 
-impl Index {
-    /// Opens or creates the index in `dir`. With `read_only` nothing is written, and no other process may have it open.
-    pub fn open(dir: &Path, map_bytes: usize, read_only: bool) -> Result<Index, IndexError> {
-        let failed = |e: std::io::Error| IndexError::Failed { what: e.to_string() };
-        if !read_only {
-            fs::create_dir_all(dir).map_err(failed)?;
-        }
-        let data = dir.join("data.mdb");
-        let size = fs::metadata(&data).map_or(0, |meta| meta.len());
-        if size != 0 && size < 8_192 {
-            return Err(IndexError::Corrupt { what: format!("data.mdb has {size} bytes") });
-        }
+impl Tables {
+    /// Opens or creates the file in `dir`, or with `alone` the file `dir` itself, which nobody else has open, to read it.
+    fn open(dir: &Path, map_bytes: usize, read_only: bool, alone: bool) -> Result<Tables, IndexError> {
         let mut flags = EnvironmentFlags::NO_TLS | EnvironmentFlags::NO_READAHEAD;
         if read_only {
             flags |= EnvironmentFlags::READ_ONLY | EnvironmentFlags::NO_LOCK;
         }
+        if alone {
+            flags |= EnvironmentFlags::NO_SUB_DIR;
+        }
+        let data = if alone { dir.to_path_buf() } else { dir.join(DATA_FILE) };
+        let size = fs::metadata(data).map_or(0, |meta| meta.len());
+        if size != 0 && size < 8_192 {
+            return Err(IndexError::Corrupt { what: format!("data.mdb has {size} bytes") });
+        }
         let mut builder = Environment::new();
         builder.set_flags(flags).set_max_dbs(4).set_max_readers(1_024).set_map_size(map_bytes);
         let env = builder.open(dir)?;
-        let page = u64::from(env.stat()?.page_size());
-        let pages = env.info()?.last_pgno() as u64 + 1;
-        if size != 0 && size < pages * page {
-            return Err(IndexError::Corrupt { what: format!("data.mdb has {size} bytes for {pages} pages") });
+        let needed = (env.info()?.last_pgno() as u64 + 1) * u64::from(env.stat()?.page_size());
+        if size != 0 && size < needed {
+            return Err(IndexError::Corrupt { what: format!("data.mdb has {size} bytes of {needed}") });
         }
         let open = |name| if read_only { env.open_db(Some(name)) } else { env.create_db(Some(name), DatabaseFlags::empty()) };
         let (entries, superseded, mark) = (open("entries")?, open("superseded")?, open("mark")?);
-        Ok(Index { env, entries, superseded, mark, page, map: map_bytes as u64, path: data })
+        Ok(Tables { env, entries, superseded, mark })
     }
 
-    pub fn mark(&self) -> Result<Mark, IndexError> {
+    fn mark(&self) -> Result<Mark, IndexError> {
         let txn = self.env.begin_ro_txn()?;
         match txn.get(self.mark, &MARK) {
             Ok(bytes) => postcard::from_bytes(bytes).map_err(|e| IndexError::Corrupt { what: format!("mark: {e}") }),
@@ -149,7 +158,7 @@ impl Index {
         }
     }
 
-    pub fn get(&self, name: &ShardName) -> Result<Option<Entry>, IndexError> {
+    fn get(&self, name: &ShardName) -> Result<Option<Entry>, IndexError> {
         let txn = self.env.begin_ro_txn()?;
         match txn.get(self.entries, &name_key(name)) {
             Ok(bytes) => decode(bytes).map(Some),
@@ -158,18 +167,7 @@ impl Index {
         }
     }
 
-    /// Up to `max` entries whose names are after `after`, in order.
-    pub fn range(&self, after: Option<&ShardName>, max: usize) -> Result<Vec<(ShardName, Entry)>, IndexError> {
-        let mut out = Vec::new();
-        self.walk(after, |name, entry| {
-            out.push((name, entry));
-            out.len() < max
-        })?;
-        Ok(out)
-    }
-
-    /// Hands over every entry after `after`, in order, until `visit` says false.
-    pub fn walk(&self, after: Option<&ShardName>, mut visit: impl FnMut(ShardName, Entry) -> bool) -> Result<(), IndexError> {
+    fn walk(&self, after: Option<&ShardName>, mut visit: impl FnMut(ShardName, Entry) -> bool) -> Result<(), IndexError> {
         let txn = self.env.begin_ro_txn()?;
         let mut cursor = txn.open_ro_cursor(self.entries)?;
         let after = after.map(name_key);
@@ -190,20 +188,6 @@ impl Index {
         Ok(())
     }
 
-    /// The dead puts of one name that are still on disk, oldest first.
-    pub fn superseded_of(&self, name: &ShardName) -> Result<Vec<Superseded>, IndexError> {
-        let prefix = name_key(name);
-        let mut out = Vec::new();
-        self.walk_superseded(&prefix, |key, found| {
-            let same = key.starts_with(&prefix);
-            if same {
-                out.push(found);
-            }
-            same
-        })?;
-        Ok(out)
-    }
-
     fn walk_superseded(&self, from: &[u8], mut visit: impl FnMut(&[u8], Superseded) -> bool) -> Result<(), IndexError> {
         let txn = self.env.begin_ro_txn()?;
         let mut cursor = txn.open_ro_cursor(self.superseded)?;
@@ -218,8 +202,7 @@ impl Index {
         Ok(())
     }
 
-    /// Makes `changes` and `mark` durable, all or nothing.
-    pub fn write(&self, changes: &Changes, mark: &Mark) -> Result<(), IndexError> {
+    fn write(&self, changes: &Changes, mark: &Mark) -> Result<(), IndexError> {
         let mut txn = self.env.begin_rw_txn()?;
         for (name, entry) in &changes.entries {
             let key = name_key(name);
@@ -247,15 +230,79 @@ impl Index {
         txn.commit()?;
         Ok(())
     }
+}
+
+impl Index {
+    /// Opens or creates the index in `dir`. With `read_only` nothing is written, and no other process may have it open.
+    pub fn open(dir: &Path, map_bytes: usize, read_only: bool) -> Result<Index, IndexError> {
+        let failed = |e: std::io::Error| IndexError::Failed { what: e.to_string() };
+        if !read_only {
+            fs::create_dir_all(dir).map_err(failed)?;
+            shrink::forget_copy(dir).map_err(failed)?;
+        }
+        let tables = Tables::open(dir, map_bytes, read_only, false)?;
+        let page = u64::from(tables.env.stat()?.page_size());
+        Ok(Index { tables: RwLock::new(Some(tables)), page, map: map_bytes as u64, dir: dir.to_path_buf() })
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&Tables) -> Result<T, IndexError>) -> Result<T, IndexError> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        ask(tables.as_ref().ok_or_else(|| IndexError::Failed { what: "it is closed".to_string() })?)
+    }
+
+    pub fn mark(&self) -> Result<Mark, IndexError> {
+        self.with(Tables::mark)
+    }
+
+    pub fn get(&self, name: &ShardName) -> Result<Option<Entry>, IndexError> {
+        self.with(|tables| tables.get(name))
+    }
+
+    /// Up to `max` entries whose names are after `after`, in order.
+    pub fn range(&self, after: Option<&ShardName>, max: usize) -> Result<Vec<(ShardName, Entry)>, IndexError> {
+        let mut out = Vec::new();
+        self.walk(after, |name, entry| {
+            out.push((name, entry));
+            out.len() < max
+        })?;
+        Ok(out)
+    }
+
+    /// Hands over every entry after `after`, in order, until `visit` says false.
+    pub fn walk(&self, after: Option<&ShardName>, visit: impl FnMut(ShardName, Entry) -> bool) -> Result<(), IndexError> {
+        self.with(|tables| tables.walk(after, visit))
+    }
+
+    /// The dead puts of one name that are still on disk, oldest first.
+    pub fn superseded_of(&self, name: &ShardName) -> Result<Vec<Superseded>, IndexError> {
+        let prefix = name_key(name);
+        let mut out = Vec::new();
+        self.with(|tables| {
+            tables.walk_superseded(&prefix, |key, found| {
+                let same = key.starts_with(&prefix);
+                if same {
+                    out.push(found);
+                }
+                same
+            })
+        })?;
+        Ok(out)
+    }
+
+    /// Makes `changes` and `mark` durable, all or nothing.
+    pub fn write(&self, changes: &Changes, mark: &Mark) -> Result<(), IndexError> {
+        self.with(|tables| tables.write(changes, mark))
+    }
 
     /// Bytes of the index file on disk.
     pub fn bytes(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |meta| meta.len())
+        fs::metadata(self.dir.join(DATA_FILE)).map_or(0, |meta| meta.len())
     }
 
     /// Whether puts have to be refused, so that removals can still be noted.
     pub fn is_nearly_full(&self) -> bool {
-        self.env.info().is_ok_and(|info| (info.last_pgno() as u64 + 1) * self.page > self.map / 10 * 9)
+        let pages = self.with(|tables| Ok(tables.env.info()?.last_pgno() as u64 + 1));
+        pages.is_ok_and(|pages| pages * self.page > self.map / 10 * 9)
     }
 }
 
@@ -309,6 +356,12 @@ mod tests {
             assert_eq!(index.superseded_of(&name(5)).unwrap(), [over(5, 2)]);
             assert_eq!(index.superseded_of(&name(7)).unwrap(), []);
         }
+    }
+
+    #[test]
+    fn an_index_whose_disk_erred_is_not_built_on() {
+        assert!(matches!(IndexError::from(lmdb::Error::Other(libc::EIO)), IndexError::Corrupt { .. }));
+        assert!(matches!(IndexError::from(lmdb::Error::Other(libc::EMFILE)), IndexError::Failed { .. }));
     }
 
     #[test]

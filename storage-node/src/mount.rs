@@ -145,7 +145,7 @@ impl Keeper {
             let now_written = self.core.metrics.written_bytes.get() + self.core.used();
             if now_written != written {
                 (written, since) = (now_written, Instant::now());
-            } else if since.elapsed() >= self.core.settings.seal_idle && self.core.space.has_open_rest() {
+            } else if since.elapsed() >= self.core.settings.seal_idle && self.core.space.has_open() {
                 let (done, _) = oneshot::channel();
                 // The writer ends only when the mount does.
                 let _ = self.queue.send(Op::Rest { done });

@@ -80,7 +80,8 @@ pub fn open(settings: &Settings, how: &How) -> Result<Opened, OpenError> {
     let space = Space::new(&settings.dir, settings.capacity).map_err(OpenError::io("ask for free space"))?;
     space.refresh(index.bytes()).map_err(OpenError::io("ask for free space"))?;
     let last = segments.ids().last().copied();
-    let rested = last.and_then(|id| segments.size(id).map(|size| (id, align_up(size, BLOCK))));
+    // Never one before the index's mark: what is written there the next start would not look for.
+    let rested = last.filter(|id| id.0 >= mark.upto.segment).and_then(|id| segments.size(id).map(|size| (id, align_up(size, BLOCK))));
     let highest = last.map_or(0, |id| id.0).max(mark.upto.segment);
     let catalog = Catalog::new(index, mark, totals);
     let parts = Parts { settings: settings.clone(), identity, catalog, segments, space, lock };

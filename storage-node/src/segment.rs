@@ -1,10 +1,10 @@
 //! Segment files: `segments/NNNNNNNNNN.seg`, their sizes, and open handles to read them.
 //!
-//! A segment is made with its blocks preallocated, filled by the writer from front to back, sealed by cutting off what was
-//! not used, and never written again. It goes as a whole, when compaction has moved what still counts.
+//! A segment is filled by the writer from front to back, its blocks preallocated a step ahead, then sealed by cutting off
+//! what was not used, and never written again. It goes as a whole, when compaction has moved what still counts.
 //!
 //! Invariants: a number is never used again while the directory or the index knows of it; a bounded number of handles is
-//! open.
+//! open; no record lies behind the size that an open segment durably has.
 //! Not here: what is inside (`record.rs`, `scan.rs`).
 
 use crate::identity::sync_dir;
@@ -22,6 +22,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const OPEN_FILES: usize = 128;
 /// The least that is worth preallocating on a nearly full file system.
 const LEAST_SEGMENT: u64 = 1 << 20;
+/// Bytes preallocated ahead: a quarter of what the segment holds, within these. Larger: longer stretches on the disk, more of
+/// it taken by a segment that nobody fills.
+const STEP: std::ops::RangeInclusive<u64> = 4 << 20..=16 << 20;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// The segments of one disk.
@@ -35,6 +38,8 @@ pub struct Segments {
     readers: Mutex<HashMap<(SegmentId, bool), Arc<File>>>,
     /// Whether writes go past the page cache.
     direct: bool,
+    /// A RAM disk: preallocating takes memory and gains nothing.
+    ram: bool,
     /// Device and inode of the directory.
     place: (u64, u64),
 }
@@ -52,11 +57,12 @@ impl Segments {
     pub fn open(dir: PathBuf) -> io::Result<Segments> {
         fs::create_dir_all(&dir)?;
         let sizes = list(&dir)?;
-        let direct = takes_direct_writes(&dir)?;
+        let ram = is_ram(&File::open(&dir)?);
+        let direct = !ram && takes_direct_writes(&dir)?;
         let meta = fs::metadata(&dir)?;
         let place = (meta.dev(), meta.ino());
         let bytes = AtomicU64::new(sizes.values().sum());
-        Ok(Segments { dir, sizes: Mutex::new(sizes), bytes, readers: Mutex::new(HashMap::new()), direct, place })
+        Ok(Segments { dir, sizes: Mutex::new(sizes), bytes, readers: Mutex::new(HashMap::new()), direct, ram, place })
     }
 
     /// Whether the directory still lies where it lay.
@@ -66,6 +72,17 @@ impl Segments {
 
     pub fn is_direct(&self) -> bool {
         self.direct
+    }
+
+    /// Whether the room of an open segment is reserved on the disk, and not only a length.
+    pub fn is_backed(&self) -> bool {
+        !self.ram
+    }
+
+    /// Bytes that a segment is to have once it is used up to `end`: more than that, at most `most`.
+    pub fn ahead(&self, end: u64, most: u64) -> u64 {
+        let step = if self.ram { most } else { (end / 4).clamp(*STEP.start(), *STEP.end()) };
+        (end.saturating_add(step) / BLOCK * BLOCK).min(most)
     }
 
     pub fn ids(&self) -> Vec<SegmentId> {
@@ -97,7 +114,7 @@ impl Segments {
             options.custom_flags(libc::O_DIRECT);
         }
         let file = options.open(&path)?;
-        match preallocate(&file, want, least) {
+        match self.preallocate(&file, want, least) {
             Ok(room) => {
                 file.sync_all()?;
                 sync_dir(&self.dir)?;
@@ -112,17 +129,31 @@ impl Segments {
         }
     }
 
-    /// Opens a sealed segment to go on at `end`, with blocks for `want` bytes in all. Returns it and its room.
-    pub fn resume(&self, id: SegmentId, end: u64, want: u64) -> io::Result<(File, u64)> {
+    /// Opens a sealed segment to go on in it, with blocks for `want` bytes in all, or at least for `least`. Returns it and its room.
+    pub fn resume(&self, id: SegmentId, want: u64, least: u64) -> io::Result<(File, u64)> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         if self.direct {
             options.custom_flags(libc::O_DIRECT);
         }
         let file = options.open(self.path(id))?;
-        let room = preallocate(&file, want, end + LEAST_SEGMENT)?;
+        let room = self.grow(&file, want, least)?;
         file.sync_all()?;
         Ok((file, room))
+    }
+
+    /// Gives an open segment blocks for `want` bytes in all, or at least for `least`. Returns how many. Not synced: until `file`
+    /// is, nothing may be written behind its size of before, or a torn record there would pass for a sealed segment's.
+    pub fn grow(&self, file: &File, want: u64, least: u64) -> io::Result<u64> {
+        self.preallocate(file, want, least)
+    }
+
+    fn preallocate(&self, file: &File, want: u64, least: u64) -> io::Result<u64> {
+        if self.ram {
+            file.set_len(want)?;
+            return Ok(want);
+        }
+        preallocate(file, want, least)
     }
 
     /// Cuts what is not used off a segment that gets no more records, durably.
@@ -227,14 +258,11 @@ fn preallocate(file: &File, want: u64, least: u64) -> io::Result<u64> {
     }
 }
 
-/// Tries it: some file systems refuse O_DIRECT when opening, others at the first write. A RAM disk accepts it to no use.
+/// Tries it: some file systems refuse O_DIRECT when opening, others at the first write.
 fn takes_direct_writes(dir: &Path) -> io::Result<bool> {
     let path = dir.join("direct.tmp");
     let tried = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(&path);
     let direct = tried.is_ok_and(|file| {
-        if is_ram(&file) {
-            return false;
-        }
         let block = crate::aligned::AlignedBuffer::new(BLOCK as usize);
         std::os::unix::fs::FileExt::write_all_at(&file, block.all(), 0).is_ok()
     });
@@ -273,6 +301,32 @@ mod tests {
         assert!(segments.create(SegmentId(3), 4 << 20, 0).is_err(), "a number is used once");
         segments.delete(SegmentId(3)).unwrap();
         assert_eq!(Segments::open(dir.path().join("segments")).unwrap().ids(), []);
+    }
+
+    #[test]
+    fn an_open_segment_takes_little_more_than_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let segments = Segments::open(dir.path().to_path_buf()).unwrap();
+        const MIB: u64 = 1 << 20;
+        if segments.is_backed() {
+            let ahead = [0, 8 * MIB, 40 * MIB, 200 * MIB, 250 * MIB].map(|end| segments.ahead(end, 256 * MIB) / MIB);
+            assert_eq!(ahead, [4, 12, 50, 216, 256]);
+        }
+        assert_eq!(segments.ahead(12_288, MIB), MIB, "never more than a segment has");
+    }
+
+    #[test]
+    fn on_a_ram_disk_an_open_segment_takes_only_what_is_written() {
+        use std::os::unix::fs::FileExt;
+        let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+        let segments = Segments::open(dir.path().to_path_buf()).unwrap();
+        if segments.is_backed() {
+            return;
+        }
+        let fresh = segments.create(SegmentId(1), segments.ahead(0, 256 << 20), 0).unwrap();
+        assert_eq!(fresh.room, 256 << 20, "there is nothing to gain from steps");
+        fresh.file.write_all_at(&[7; 8_192], 0).unwrap();
+        assert_eq!(fresh.file.metadata().unwrap().blocks() * 512, 8_192);
     }
 
     #[test]

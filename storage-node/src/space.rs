@@ -8,7 +8,7 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// At most this much is kept back, and at most a fiftieth of the file system.
 const RESERVE: u64 = 256 << 20;
@@ -21,13 +21,22 @@ pub struct Space {
     available: AtomicU64,
     /// Bytes preallocated in the open segment and not used yet.
     open_rest: AtomicU64,
+    open: AtomicBool,
     index: AtomicU64,
 }
 
 impl Space {
     pub fn new(dir: &Path, limit: Option<u64>) -> io::Result<Space> {
         let zero = || AtomicU64::new(0);
-        let space = Space { dir: dir.to_path_buf(), limit, total: zero(), available: zero(), open_rest: zero(), index: zero() };
+        let space = Space {
+            dir: dir.to_path_buf(),
+            limit,
+            total: zero(),
+            available: zero(),
+            open_rest: zero(),
+            open: AtomicBool::new(false),
+            index: zero(),
+        };
         space.refresh(0)?;
         Ok(space)
     }
@@ -49,12 +58,20 @@ impl Space {
         Ok(())
     }
 
-    pub fn set_open_rest(&self, bytes: u64) {
-        self.open_rest.store(bytes, Relaxed);
+    /// What the open segment has preallocated and not used; `None`: no segment is open.
+    pub fn set_open(&self, rest: Option<u64>) {
+        self.open_rest.store(rest.unwrap_or(0), Relaxed);
+        self.open.store(rest.is_some(), Relaxed);
     }
 
-    pub fn has_open_rest(&self) -> bool {
-        self.open_rest.load(Relaxed) > 0
+    pub fn has_open(&self) -> bool {
+        self.open.load(Relaxed)
+    }
+
+    /// Bytes that were written without having been preallocated.
+    pub fn spend(&self, bytes: u64) {
+        // Only the writer and `refresh` change it: what a race between them loses is found at the next refresh.
+        self.available.store(self.available.load(Relaxed).saturating_sub(bytes), Relaxed);
     }
 
     pub fn capacity(&self) -> u64 {

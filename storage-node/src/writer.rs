@@ -8,7 +8,9 @@
 //! Invariants: nothing is acknowledged, or visible in the catalog, before its record is synced in a file that is still
 //! linked; a group is begun only when the one before it is synced; a failed sync is never tried again: the segment ends
 //! at its last good byte and the disk is lost until it is opened again.
-//! Not here: what is worth moving or dropping (`compact.rs`).
+//! Not here: in which segment there is room (`writer/roll.rs`), what is worth moving or dropping (`compact.rs`).
+
+mod roll;
 
 use crate::catalog::{Applied, Change, RECENT_ENTRIES};
 use crate::core::{Core, Loss, now};
@@ -18,11 +20,11 @@ use crate::op::{Done, Op, Walked};
 use crate::record::{BLOCK, Body, Location, Record, SegmentId, Stamp, record_size};
 use crate::stage::Stage;
 use bytes::Bytes;
+use roll::{Claim, Open, grow_ahead};
 use spine::id::{ShardRoot, UnixMs};
 use spine::wire::chunk::ShardName;
 use spine::wire::shard::{NodeError, ShardHeader};
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -32,23 +34,6 @@ use tokio::sync::mpsc::UnboundedReceiver;
 /// A group is closed at this many bytes or operations, so that the first of them does not wait long for the last.
 const GROUP_BYTES: u64 = 16 << 20;
 const GROUP_OPS: usize = 1_024;
-
-/// The segment that is written.
-struct Open {
-    id: SegmentId,
-    file: File,
-    /// End of what is synced.
-    synced: u64,
-    /// Usable bytes. One block less than preallocated: an open segment is longer than its records.
-    room: u64,
-}
-
-/// Out of which space a record is written: puts leave the reserve alone.
-#[derive(Clone, Copy)]
-enum Claim {
-    Free,
-    Reserve,
-}
 
 #[derive(Default)]
 struct Group {
@@ -120,8 +105,9 @@ impl Writer {
                 drop((data, permit));
                 self.answer(result, done);
             }
-            Op::Trash { names, done } => {
+            Op::Trash { names, permit, done } => {
                 let result = lost.map_or_else(|| names.iter().try_for_each(|name| self.trash(name)), Err);
+                drop((names, permit));
                 self.answer(result, done);
             }
             Op::Move { header, at, from, data, done } => {
@@ -136,10 +122,11 @@ impl Writer {
                 let result = lost.map_or_else(|| self.forget(segment, &puts, expired_before), Err);
                 let _ = done.send(result);
             }
-            Op::SetAside { name, at } => {
+            Op::SetAside { name, at, permit } => {
                 if lost.is_none() {
                     self.set_aside(&name, at);
                 }
+                drop(permit);
             }
             Op::Rest { done } => {
                 let result = lost.map_or_else(|| self.rest().map_err(|e| self.failed("seal the segment", e)), Err);
@@ -312,72 +299,6 @@ impl Writer {
         self.open.as_ref().is_some_and(|open| end + size <= open.room)
     }
 
-    /// Opens a segment with room for `size` more: the rested one, or a new one.
-    fn roll(&mut self, size: u64, claim: Claim) -> Result<(), NodeError> {
-        let needs = size + 2 * BLOCK;
-        if self.open.is_none()
-            && let Some((id, end)) = self.rested.take()
-            && end + needs <= self.core.settings.segment_bytes
-            && let Ok(resumed) = self.resume(id, end, claim)
-            && resumed.synced + size <= resumed.room
-        {
-            self.open = Some(resumed);
-            return Ok(());
-        }
-        if self.open.is_some() {
-            self.rest().map_err(|e| self.failed("seal the segment", e))?;
-            self.rested = None;
-        }
-        let least = needs.div_ceil(BLOCK) * BLOCK;
-        let want = (self.core.settings.segment_bytes.min(self.claimable(claim)) / BLOCK * BLOCK).max(least);
-        let fresh = match self.core.segments.create(self.next_segment, want, least) {
-            Ok(fresh) => fresh,
-            Err(e) if is_no_space(&e) => {
-                self.refresh_space();
-                return Err(NodeError::Full { free: self.core.free() });
-            }
-            Err(e) => return Err(self.failed("make a segment", e)),
-        };
-        self.next_segment = SegmentId(self.next_segment.0 + 1);
-        let room = fresh.room - BLOCK;
-        self.open = Some(Open { id: fresh.id, file: fresh.file, synced: 0, room });
-        self.refresh_space();
-        self.core.space.set_open_rest(room);
-        Ok(())
-    }
-
-    /// Bytes that may be preallocated.
-    fn claimable(&self, claim: Claim) -> u64 {
-        match claim {
-            Claim::Free => self.core.space.preallocatable(self.core.used()),
-            Claim::Reserve => self.core.space.physical() / 2,
-        }
-    }
-
-    fn resume(&self, id: SegmentId, end: u64, claim: Claim) -> io::Result<Open> {
-        let want = self.core.settings.segment_bytes.min(end + self.claimable(claim)) / BLOCK * BLOCK;
-        let (file, room) = self.core.segments.resume(id, end, want)?;
-        self.core.space.set_open_rest(room.saturating_sub(end));
-        Ok(Open { id, file, synced: end, room: room - BLOCK })
-    }
-
-    /// Gives the preallocated rest of the open segment back; what comes next may go on in it.
-    fn rest(&mut self) -> io::Result<()> {
-        let Some(open) = self.open.take() else { return Ok(()) };
-        self.core.segments.seal(open.id, open.synced)?;
-        self.rested = Some((open.id, open.synced));
-        self.core.space.set_open_rest(0);
-        Ok(())
-    }
-
-    fn retire(&mut self, segment: SegmentId) -> Result<(), NodeError> {
-        if self.open.as_ref().is_some_and(|open| open.id == segment) {
-            self.rest().map_err(|e| self.failed("seal the segment", e))?;
-        }
-        self.rested = self.rested.filter(|(id, _)| *id != segment);
-        Ok(())
-    }
-
     /// Makes the group durable and tells everyone.
     fn commit(&mut self) -> Result<(), NodeError> {
         let mut group = std::mem::take(&mut self.group);
@@ -404,7 +325,10 @@ impl Writer {
             Err(e) => return Err(self.abandon("write", e)),
         };
         let started = Instant::now();
-        if let Err(e) = open.file.sync_data() {
+        let grown = grow_ahead(&self.core, open, end);
+        // A new length has to be durable before anything is written behind the old one.
+        let synced = if grown.is_some() { open.file.sync_all() } else { open.file.sync_data() };
+        if let Err(e) = synced {
             return Err(self.abandon("sync", e));
         }
         self.core.metrics.sync_seconds.observe(started.elapsed().as_secs_f64());
@@ -412,10 +336,17 @@ impl Writer {
             self.core.lose_for("the open segment was deleted");
         }
         self.core.check_present()?;
+        let (id, before) = (open.id, open.synced);
         open.synced = end;
-        self.core.segments.set_size(open.id, end);
-        self.core.space.set_open_rest(open.room.saturating_sub(end));
-        Ok(Position { segment: open.id.0, offset: end })
+        open.room = grown.map_or(open.room, |room| room - BLOCK);
+        self.core.segments.set_size(id, end);
+        match self.core.segments.is_backed() {
+            true if grown.is_some() => self.refresh_space(),
+            true => (),
+            false => self.core.space.spend(end - before),
+        }
+        self.tell_room();
+        Ok(Position { segment: id.0, offset: end })
     }
 
     /// The group could not be written: it fails as a whole. The segment ends where it was last good; the disk is lost,
@@ -427,9 +358,8 @@ impl Writer {
         let told = match self.open.take() {
             Some(open) if full && self.core.segments.seal(open.id, open.synced).is_ok() => {
                 self.rested = None;
-                self.core.space.set_open_rest(0);
-                self.refresh_space();
-                NodeError::Full { free: self.core.free() }
+                self.core.space.set_open(None);
+                self.full()
             }
             open => {
                 let abandoned = open.map(|open| (open.id, open.synced));
@@ -445,12 +375,6 @@ impl Writer {
         let reason = format!("{step} failed: {error}");
         self.core.lose_for(reason.clone());
         NodeError::Unavailable { reason }
-    }
-
-    fn refresh_space(&self) {
-        if let Err(e) = self.core.space.refresh(self.core.catalog.index().bytes()) {
-            tracing::warn!(disk = %self.core.settings.label, reason = %e, "the file system does not say how full it is");
-        }
     }
 }
 

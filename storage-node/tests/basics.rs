@@ -173,3 +173,24 @@ async fn an_empty_directory_is_adopted_only_when_told_to() {
     let id = Disk::open(Settings { adopt_empty: true, ..strict.clone() }).unwrap().id();
     assert_eq!(Disk::open(strict).unwrap().id(), id);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removals_wait_for_room_in_the_queue_as_puts_do_and_too_many_at_once_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = std::sync::Arc::new(Disk::open(Settings { queue_bytes: 1 << 10, ..settings(dir.path()) }).unwrap());
+    for n in 0..50 {
+        put(&disk, n, 300).await;
+    }
+    let removals: Vec<_> = (0..50)
+        .map(|n| {
+            let disk = disk.clone();
+            tokio::spawn(async move { disk.trash((n..50).map(name).collect()).await })
+        })
+        .collect();
+    for removal in removals {
+        removal.await.unwrap().unwrap();
+    }
+    assert_eq!(disk.status().shards, 0);
+    let many = vec![name(1); 100_001];
+    assert!(matches!(disk.trash(many).await, Err(NodeError::Invalid { .. })));
+}

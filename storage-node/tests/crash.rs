@@ -187,6 +187,77 @@ async fn a_copy_of_the_directory_taken_at_any_moment_has_everything_acknowledged
     assert!(compacting.await.unwrap() > 0, "compaction was at work");
 }
 
+/// A disk is opened after its newest segment was compacted away; what is stored then, and the index does not know yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_after_the_newest_segment_went_is_found_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    let disk = Disk::open(settings(&from)).unwrap();
+    // Until one is in a second segment; the first has room for a small one.
+    let mut n = 0;
+    while segments(&from).len() < 2 {
+        put(&disk, n, 30_000).await;
+        n += 1;
+    }
+    disk.trash(vec![name(n - 1)]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(3)).await;
+    disk.compact().await.unwrap();
+    assert_eq!(segments(&from).len(), 1, "the second held nothing that counts");
+    disk.shutdown().await;
+    drop(disk);
+    let disk = Disk::open(Settings { fold_every: Duration::from_secs(3_600), ..settings(&from) }).unwrap();
+    for n in 100..105 {
+        put(&disk, n, 700).await;
+    }
+    let to = dir.path().join("to");
+    copy_tree(&from, &to);
+    let disk = Disk::open(settings(&to)).unwrap();
+    for n in 100..105 {
+        assert_eq!(disk.get(name(n)).await.unwrap().1, data(n, 0, 700));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_grows_with_what_it_holds_and_a_crash_then_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    let with = |dir: &std::path::Path| Settings { segment_bytes: 64 << 20, ..settings(dir) };
+    let disk = Arc::new(Disk::open(with(&from)).unwrap());
+    let mut stored = 0;
+    for round in 0..6u64 {
+        // 8 MiB at once, more than a step; then one by one.
+        let puts: Vec<_> = (stored..stored + 32)
+            .map(|n| {
+                let disk = disk.clone();
+                tokio::spawn(async move { put(&disk, n, 262_144).await })
+            })
+            .collect();
+        for task in puts {
+            task.await.unwrap();
+        }
+        stored += 32;
+        for _ in 0..round {
+            put(&disk, stored, 262_144).await;
+            stored += 1;
+        }
+        let [segment] = segments(&from).try_into().unwrap();
+        let (len, used) = (fs::metadata(&segment).unwrap().len(), disk.used_bytes());
+        assert!(len > used - (1 << 20) && len <= used + (20 << 20), "{len} bytes for {used}");
+        let to = dir.path().join("to");
+        assert!(snapshot(&from, &to, round % 2 == 0));
+        let copy = Disk::open(with(&to)).unwrap();
+        assert_eq!(copy.status().shards, stored);
+        for n in 0..stored {
+            assert_eq!(copy.get(name(n)).await.unwrap().1, data(n, 0, 262_144));
+        }
+        drop(copy);
+        fs::remove_dir_all(&to).unwrap();
+    }
+    disk.shutdown().await;
+    let used = fs::metadata(&segments(&from)[0]).unwrap().len();
+    assert!(used < stored * (262_144 + 4_096), "the rest is given back: {used}");
+}
+
 /// Copies as a crash would leave it, with or without the index; false if a file vanished meanwhile.
 fn snapshot(from: &std::path::Path, to: &std::path::Path, with_index: bool) -> bool {
     fs::create_dir_all(to.join("segments")).unwrap();

@@ -67,7 +67,19 @@ fn by_header(ground: &Ground) -> Vec<Case> {
         Case::new(
             "an Authorization of an unknown kind",
             get().header("host", &host.to_string()).header("authorization", "Bearer x"),
-            &[(400, "InvalidArgument"), (400, "AuthorizationHeaderMalformed"), (403, "AccessDenied")],
+            &[(400, "InvalidArgument")],
+        ),
+        Case::new(
+            "an Authorization of Version 2 without its signature",
+            get().header("host", &host.to_string()).header("authorization", "AWS HAHAHA"),
+            &[(400, "InvalidArgument")],
+        ),
+        Case::new("an empty Authorization", get().header("host", &host.to_string()).header("authorization", ""), DENIED),
+        Case::new("a Version 2 signature of an unknown date", by_version_2(ground, "yesterday"), DENIED),
+        Case::new(
+            "a Version 2 signature of long ago",
+            by_version_2(ground, "Tue, 07 Jul 2010 21:53:04 GMT"),
+            &[(403, "RequestTimeTooSkewed")],
         ),
         Case::new("a signature cut short", tamper(ground.sign(get()), |a| a[..a.len() - 4].into()), &[MISMATCH[0], MALFORMED[0]]),
         Case::new("another path than was signed", Request { path: path_of(BUCKET, "other"), ..ground.sign(get()) }, MISMATCH),
@@ -85,6 +97,11 @@ fn by_header(ground: &Ground) -> Vec<Case> {
             &[(400, "InvalidArgument"), (400, "InvalidRequest"), (400, "XAmzContentSHA256Mismatch")],
         ),
     ]
+}
+
+fn by_version_2(ground: &Ground, date: &str) -> Request {
+    let authorization = format!("AWS {}:AAAAAAAAAAAAAAAAAAAAAAAAAAA=", ground.root.access_key);
+    get().header("host", &ground.host.to_string()).header("date", date).header("authorization", &authorization)
 }
 
 fn without_date(ground: &Ground) -> Request {

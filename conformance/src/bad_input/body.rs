@@ -191,6 +191,15 @@ fn broken_frames(ground: &Ground) -> Vec<Case> {
         Case::new("a trailer that does not end", with(&many_trailers, "5"), &[(400, "*")]),
         Case::new("a trailer that was announced and is missing", with(b"5\r\nhello\r\n0\r\n\r\n", "5"), &[(400, "*")]),
         Case::new(
+            "frames that the payload hash does not tell of",
+            put()
+                .header("content-encoding", "aws-chunked")
+                .header("x-amz-decoded-content-length", "5")
+                .body(b"5\r\nhello\r\n0\r\n\r\n")
+                .signed_as(&signer, ground.host, "UNSIGNED-PAYLOAD"),
+            &[(400, "InvalidRequest")],
+        ),
+        Case::new(
             "frames without a declared length",
             Request {
                 headers: with(b"", "5").headers.into_iter().filter(|(n, _)| n != "x-amz-decoded-content-length").collect(),

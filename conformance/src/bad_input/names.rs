@@ -28,6 +28,12 @@ fn buckets(ground: &Ground) -> Vec<Case> {
         Case::new("a bucket named like an address", create("192.168.5.4"), BUCKET_NAME),
         Case::new("a bucket's name with two dots", create("a..b"), BUCKET_NAME),
         Case::new("a bucket's name that ends in a hyphen", create("abc-"), BUCKET_NAME),
+        Case::new("a bucket's name with a hyphen beside a dot", create("abc.-d"), BUCKET_NAME),
+        Case::new(
+            "a bucket with an ACL nobody knows",
+            ground.sign(Request::new("PUT", "/new-bucket").header("x-amz-acl", "public-ready")),
+            ARGUMENT,
+        ),
         Case::new(
             "a missing bucket is listed",
             ground.sign(Request::new("GET", "/missing-bucket").query("list-type", "2")),
@@ -155,6 +161,11 @@ fn listings(ground: &Ground) -> Vec<Case> {
         Case::new("a page of a size that is no number", list("max-keys", "many"), ARGUMENT),
         Case::new("a page of a size beyond counting", old("max-keys", "99999999999999999999"), ARGUMENT),
         Case::new("a continuation token that is none", list("continuation-token", "nonsense"), ARGUMENT),
+        Case::new(
+            "a marker of a version without its key",
+            ground.sign(Request::new("GET", &format!("/{BUCKET}")).query("versions", "").query("version-id-marker", "null")),
+            ARGUMENT,
+        ),
         Case::new("an encoding nobody has", list("encoding-type", "base64"), ARGUMENT),
     ]
 }

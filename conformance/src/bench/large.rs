@@ -41,7 +41,7 @@ impl Large {
 /// [`BenchError::Request`].
 pub async fn put(target: &Target, bucket: &str, key: &str, body: &Large, streams: usize) -> Result<Transfer, BenchError> {
     // Shards of 4+2, and what the server takes for the bodies under way.
-    target.warm(body.len() * 7 / 4 + (256 << 20));
+    let _warmth = target.warm(body.len() * 7 / 4 + (256 << 20));
     let (cpu, began) = (target.cpu(), Instant::now());
     let created = target.client.create_multipart_upload().bucket(bucket).key(key).send().await;
     let upload = created.map_err(|e| target.failed("CreateMultipartUpload", e))?.upload_id.unwrap_or_default();

@@ -2,12 +2,11 @@
 
 use super::BenchError;
 use crate::client;
+use crate::ram::Warmth;
 use crate::server::{self, Credential, Server};
 use aws_sdk_s3::Client;
 use std::fs;
-use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a measurement needs to know of a server. Ours lives as long as its [`Server`]; a peer was started by someone else.
@@ -87,11 +86,9 @@ impl Target {
         self.data.as_deref().map(server::allocated)
     }
 
-    /// On a RAM disk: touches as much memory as a load will need and gives it back at once. In a virtual machine the first touch of a page
-    /// that the host took back costs microseconds, which would swing the CPU per GiB by whole seconds. Elsewhere: nothing.
-    pub fn warm(&self, bytes: u64) {
-        let Some(place) = self.data.as_deref().and_then(Path::parent) else { return };
-        warm(place, bytes);
+    /// Memory for `bytes`, if the data is on a RAM disk: see [`Warmth`].
+    pub fn warm(&self, bytes: u64) -> Option<Warmth> {
+        Warmth::new(self.data.as_deref()?.parent()?, bytes)
     }
 
     /// A failed request as this target's error.
@@ -109,33 +106,6 @@ impl Target {
         }
         self.client.create_bucket().bucket(name).send().await.map(drop).map_err(|e| self.failed("CreateBucket", e))
     }
-}
-
-/// As [`Target::warm`], in a folder. What fails is left out: it only steadies figures.
-pub fn warm(place: &Path, bytes: u64) {
-    if !is_ram(place) {
-        return;
-    }
-    let path = place.join("warm");
-    if let Ok(mut file) = fs::File::create(&path) {
-        let page = vec![1; 1 << 20];
-        for _ in 0..bytes >> 20 {
-            if file.write_all(&page).is_err() {
-                break;
-            }
-        }
-    }
-    let _ = fs::remove_file(&path);
-}
-
-/// Whether a folder is on a RAM disk (tmpfs).
-fn is_ram(place: &Path) -> bool {
-    let Ok(path) = std::ffi::CString::new(place.as_os_str().as_bytes()) else { return false };
-    // SAFETY: all-zero bytes are a valid statfs.
-    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `path` ends with NUL and `stat` is valid for the call to fill.
-    let done = unsafe { libc::statfs(path.as_ptr(), &mut stat) };
-    done == 0 && stat.f_type == libc::TMPFS_MAGIC
 }
 
 /// Local processes with a socket that listens on this TCP port.

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 const RECORD: usize = 256 << 10;
 /// Records between syncs of one file: the middle of what crates.md found equal.
 const PER_SYNC: usize = 16;
+/// Records that a file is preallocated ahead; not on a RAM disk, where it would only clear pages twice.
+const PER_STEP: usize = 64;
 const ALIGN: usize = 4096;
 
 /// A buffer that O_DIRECT accepts.
@@ -53,8 +55,8 @@ fn open(path: &Path, flags: i32) -> io::Result<File> {
 pub fn measure(place: &Path, arena: &[u8], bytes: usize) -> io::Result<(f64, f64)> {
     let files = usize::from(K + M);
     let paths: Vec<PathBuf> = (0..files).map(|i| place.join(format!("primitive-{i}.segment"))).collect();
-    crate::bench::target::warm(place, bytes as u64 * 7 / 4);
-    let measured = run(&paths, arena, bytes);
+    let _warmth = crate::ram::Warmth::new(place, bytes as u64 * 7 / 4);
+    let measured = run(&paths, arena, bytes, crate::ram::is_ram(place));
     for path in &paths {
         let _ = std::fs::remove_file(path);
     }
@@ -62,19 +64,21 @@ pub fn measure(place: &Path, arena: &[u8], bytes: usize) -> io::Result<(f64, f64
 }
 
 /// Once, with a RAM disk's memory at hand.
-fn run(paths: &[PathBuf], arena: &[u8], bytes: usize) -> io::Result<(f64, f64)> {
+fn run(paths: &[PathBuf], arena: &[u8], bytes: usize, ram: bool) -> io::Result<(f64, f64)> {
     let mut own = Aligned::from(arena);
     let per_file = (bytes / usize::from(K) / RECORD).max(1);
     let mut segments = Vec::new();
     for path in paths {
         let segment = open(path, libc::O_DIRECT).or_else(|_| open(path, 0))?;
-        preallocate(&segment, (per_file * RECORD) as u64)?;
         segments.push(segment);
     }
     let records = arena.len() / RECORD;
     let before = thread_cpu();
     for round in 0..per_file {
         for (f, segment) in segments.iter().enumerate() {
+            if round % PER_STEP == 0 && !ram {
+                preallocate(segment, round * RECORD, PER_STEP.min(per_file - round) * RECORD)?;
+            }
             let from = (round * segments.len() + f) % records * RECORD;
             segment.write_all_at(&own.slice()[from..from + RECORD], (round * RECORD) as u64)?;
             if round % PER_SYNC == PER_SYNC - 1 || round == per_file - 1 {
@@ -95,9 +99,9 @@ fn run(paths: &[PathBuf], arena: &[u8], bytes: usize) -> io::Result<(f64, f64)> 
     Ok((append, per_gib(thread_cpu() - before, body)))
 }
 
-fn preallocate(file: &File, bytes: u64) -> io::Result<()> {
+fn preallocate(file: &File, from: usize, bytes: usize) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     // SAFETY: the descriptor is open for the length of the call.
-    let done = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
+    let done = unsafe { libc::posix_fallocate(file.as_raw_fd(), from as libc::off_t, bytes as libc::off_t) };
     if done == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(done)) }
 }

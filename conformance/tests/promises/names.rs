@@ -2,6 +2,7 @@
 
 use super::{BUCKET, get, ground, keys, put};
 use aws_sdk_s3::types::EncodingType;
+use conformance::client::Judge;
 use conformance::raw::{self, Request};
 use conformance::server::Credential;
 use conformance::subject::decode;
@@ -88,6 +89,48 @@ async fn a_folder_is_not_an_object() {
     put(&client, "folder/", b"".to_vec()).await.unwrap();
     client.delete_object().bucket(BUCKET).key("folder/").send().await.unwrap();
     assert_eq!(keys(&client).await, vec!["folder/file"]);
+}
+
+#[tokio::test]
+async fn an_unversioned_bucket_lists_each_object_as_its_null_version() {
+    let (_server, client) = ground().await;
+    for key in ["a", "b/1", "b/2", "c"] {
+        put(&client, key, b"x".to_vec()).await.unwrap();
+    }
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = client.list_object_versions().bucket(BUCKET).max_keys(1).set_key_marker(after.clone());
+        let page = page.set_version_id_marker(after.map(|_| "null".to_owned())).send().await.unwrap();
+        assert!(page.delete_markers().is_empty());
+        for version in page.versions() {
+            assert_eq!((version.version_id(), version.is_latest(), version.size()), (Some("null"), Some(true), Some(1)));
+            seen.push(version.key().unwrap().to_owned());
+        }
+        after = page.next_key_marker().map(str::to_owned);
+        assert_eq!(page.is_truncated(), Some(after.is_some()));
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["a", "b/1", "b/2", "c"]);
+    let folded = client.list_object_versions().bucket(BUCKET).delimiter("/").send().await.unwrap();
+    assert_eq!((folded.versions().len(), folded.common_prefixes()[0].prefix()), (2, Some("b/")));
+    client.delete_object().bucket(BUCKET).key("a").version_id("null").send().await.unwrap();
+    assert_eq!(keys(&client).await, ["b/1", "b/2", "c"]);
+}
+
+#[tokio::test]
+async fn a_bucket_with_nothing_but_open_uploads_can_be_deleted() {
+    let (_server, client) = ground().await;
+    let open = client.create_multipart_upload().bucket(BUCKET).key("k").send().await.unwrap();
+    let part = client.upload_part().bucket(BUCKET).key("k").upload_id(open.upload_id().unwrap()).part_number(1);
+    part.body(vec![1; 1_000].into()).send().await.unwrap();
+    put(&client, "object", b"x".to_vec()).await.unwrap();
+    assert_eq!(client.delete_bucket().bucket(BUCKET).send().await.judged().unwrap_err().code(), "BucketNotEmpty");
+    assert_eq!(client.list_multipart_uploads().bucket(BUCKET).send().await.unwrap().uploads().len(), 1, "a refusal ends no upload");
+    client.delete_object().bucket(BUCKET).key("object").send().await.unwrap();
+    client.delete_bucket().bucket(BUCKET).send().await.unwrap();
+    assert_eq!(client.head_bucket().bucket(BUCKET).send().await.judged().unwrap_err().status(), 404);
 }
 
 #[tokio::test]

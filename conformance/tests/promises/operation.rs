@@ -3,7 +3,7 @@
 use super::{BUCKET, get, ground, put};
 use conformance::client;
 use conformance::content::Content;
-use conformance::raw::{self, Request};
+use conformance::raw::{self, Request, Signer};
 use conformance::server::{Credential, Server, Settings};
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -47,6 +47,20 @@ async fn a_refused_request_leaves_its_connection_usable() {
 }
 
 #[tokio::test]
+async fn a_refusal_does_not_wait_for_a_body_that_does_not_come() {
+    let (server, _client) = ground().await;
+    let host = server.address();
+    for length in ["200000", "5368709121"] {
+        let put = Request::new("PUT", &raw::path_of("missing-bucket", "k")).set_header("content-length", length);
+        let began = Instant::now();
+        let answer =
+            raw::exchange(host, &put.signed_as(&Signer::new(&Credential::root()), host, "UNSIGNED-PAYLOAD").wire(), false).unwrap();
+        assert!((400..=404).contains(&answer.status), "{}", answer.text());
+        assert!(began.elapsed() < Duration::from_secs(5), "{length}: the refusal took {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn small_answers_do_not_wait_for_the_client_s_acknowledgement() {
     let (_server, client) = ground().await;
     put(&client, "k", vec![1; 4_096]).await.unwrap();
@@ -76,6 +90,9 @@ async fn a_body_is_asked_for_before_it_is_sent_where_the_client_waits() {
     stream.write_all(&request.body).unwrap();
     assert_eq!(raw::read_response(&mut stream, false).unwrap().status, 200);
     assert_eq!(get(&client, "k").await.unwrap().unwrap(), "after the go-ahead");
+    let empty = Request::new("PUT", &raw::path_of(BUCKET, "empty")).header("expect", "100-continue");
+    let answer = raw::send(host, &Credential::root(), empty).unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "there was nothing to ask for");
 }
 
 #[tokio::test]
@@ -102,6 +119,22 @@ async fn what_cannot_be_done_yet_answers_501() {
         assert!(refused, "{method} ?{query}: {} {}", answer.status, answer.text());
     }
     assert_eq!(get(&client, "k").await.unwrap().unwrap(), "x");
+}
+
+#[tokio::test]
+async fn a_server_of_another_region_says_so() {
+    let server = Server::start_with(Settings { config: Some("region = \"eu-west-7\"\n".into()), ..Settings::default() }).unwrap();
+    let host = server.address();
+    let there = Signer { region: "eu-west-7".into(), ..Signer::new(&Credential::root()) };
+    let send = |method: &str, query: &[&str], signer: &Signer| {
+        let request = query.iter().fold(Request::new(method, "/elsewhere"), |request, name| request.query(name, ""));
+        raw::exchange(host, &request.signed_as(signer, host, raw::EMPTY_SHA256).wire(), method == "HEAD").unwrap()
+    };
+    assert_eq!(send("PUT", &[], &there).status, 200);
+    assert_eq!(send("HEAD", &[], &there).header("x-amz-bucket-region"), Some("eu-west-7"));
+    assert!(send("GET", &["location"], &there).text().contains(">eu-west-7</LocationConstraint>"));
+    let wrong = send("GET", &["location"], &Signer::new(&Credential::root()));
+    assert_eq!((wrong.code().as_str(), wrong.element("Region").as_deref()), ("AuthorizationHeaderMalformed", Some("eu-west-7")));
 }
 
 #[test]

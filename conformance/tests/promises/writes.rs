@@ -147,3 +147,31 @@ async fn metadata_and_headers_come_back_as_they_were_sent() {
         assert_eq!(answer.header(name), Some(value), "{name}");
     }
 }
+
+#[tokio::test]
+async fn head_answers_what_get_would() {
+    let (server, client) = ground().await;
+    let tag = put(&client, "k", vec![7; 1_000]).await.unwrap();
+    let asked: [(&str, &str, u16); 6] = [
+        ("x-none", "", 200),
+        ("range", "bytes=10-19", 206),
+        ("range", "bytes=1000-", 416),
+        ("if-none-match", &tag, 304),
+        ("if-match", "\"0\"", 412),
+        ("x-amz-checksum-mode", "ENABLED", 200),
+    ];
+    for (name, value, status) in asked {
+        let answer = |method: &str| {
+            let request = Request::new(method, &raw::path_of(BUCKET, "k")).header(name, value);
+            let answer = raw::send(server.address(), &Credential::root(), request).unwrap();
+            let own = ["x-amz-request-id", "x-amz-id-2", "date", "connection"];
+            let mut headers = answer.headers.clone();
+            headers.retain(|(name, _)| !own.contains(&name.as_str()) && (status < 300 || name != "content-length"));
+            headers.sort();
+            (answer.status, headers)
+        };
+        let (get, head) = (answer("GET"), answer("HEAD"));
+        assert_eq!(get.0, status, "{name}: {value}");
+        assert_eq!(get, head, "{name}: {value}");
+    }
+}

@@ -30,6 +30,8 @@ use std::time::Duration;
 
 /// Largest request.
 const REQUEST_BYTES: usize = 64 << 10;
+/// How long it may take to arrive.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
 
 /// Gives up the disk that was in a folder and takes what is there now; the text says what happened.
 pub type Adopt = Box<dyn Fn(PathBuf) -> futures::future::BoxFuture<'static, Result<String, String>> + Send + Sync>;
@@ -141,8 +143,9 @@ async fn answer(operator: &Operator, request: Request<Incoming>) -> Result<Value
     let method = request.method().clone();
     let path = request.uri().path().trim_start_matches("/admin/").to_string();
     let query = Query::parse(request.uri().query()).map_err(|fault| Refused::Wrong(fault.to_string()))?;
-    let body =
-        Limited::new(request.into_body(), REQUEST_BYTES).collect().await.map_err(|error| Refused::Wrong(error.to_string()))?.to_bytes();
+    let body = tokio::time::timeout(REQUEST_TIME, Limited::new(request.into_body(), REQUEST_BYTES).collect()).await;
+    let body = body.map_err(|_| Refused::Wrong("the request's body did not come in time".into()))?;
+    let body = body.map_err(|error| Refused::Wrong(error.to_string()))?.to_bytes();
     match (method, path.as_str()) {
         (Method::GET, "tenants") => tenants(operator).await,
         (Method::POST, "tenants") => create_tenant(operator, parse::<Named>(&body)?.name).await,

@@ -50,25 +50,29 @@ impl Inbound {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Whether anybody asked for the body: `100 Continue` was sent then, if it was waited for.
+    /// Whether anybody asked for a body that has bytes: `100 Continue` was sent then, if it was waited for. For an empty body it never is.
     pub fn touched(&self) -> bool {
         self.touched.load(Ordering::Relaxed)
     }
 
     /// Reads what is left and throws it away, so that a client which is still sending can read its answer and use the connection again.
     ///
-    /// Gives up after `max_bytes` or `within`. True if the body has ended cleanly.
-    pub async fn drain(&self, max_bytes: u64, within: Duration) -> bool {
+    /// Gives up after `max_bytes`, `within`, or `silence` without a byte, and at once where more than `max_bytes` were promised. True if the
+    /// body has ended cleanly.
+    pub async fn drain(&self, max_bytes: u64, within: Duration, silence: Duration) -> bool {
+        if self.size_hint().lower() > max_bytes {
+            return false;
+        }
         let until = self.received().saturating_add(max_bytes);
         let all = async {
             while !self.ended.load(Ordering::Relaxed) {
                 if self.received() > until {
                     return false;
                 }
-                match std::future::poll_fn(|cx| self.poll(cx)).await {
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) => return false,
-                    None => return true,
+                match tokio::time::timeout(silence, std::future::poll_fn(|cx| self.poll(cx))).await {
+                    Ok(Some(Ok(_))) => {}
+                    Ok(Some(Err(_))) | Err(_) => return false,
+                    Ok(None) => return true,
                 }
             }
             true
@@ -77,7 +81,9 @@ impl Inbound {
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.touched.store(true, Ordering::Relaxed);
+        if !self.ended.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
         let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         match &polled {

@@ -24,6 +24,7 @@ pub enum Kind {
     MethodNotAllowed,
     MissingContentLength,
     NotImplemented,
+    RequestTimeTooSkewed,
     RequestTimeout,
     SlowDown,
 }
@@ -48,6 +49,7 @@ impl Kind {
             Kind::MethodNotAllowed => ("MethodNotAllowed", StatusCode::METHOD_NOT_ALLOWED),
             Kind::MissingContentLength => ("MissingContentLength", StatusCode::LENGTH_REQUIRED),
             Kind::NotImplemented => ("NotImplemented", StatusCode::NOT_IMPLEMENTED),
+            Kind::RequestTimeTooSkewed => ("RequestTimeTooSkewed", StatusCode::FORBIDDEN),
             Kind::RequestTimeout => ("RequestTimeout", StatusCode::BAD_REQUEST),
             Kind::SlowDown => ("SlowDown", StatusCode::SERVICE_UNAVAILABLE),
         }

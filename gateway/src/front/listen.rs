@@ -39,6 +39,10 @@ pub struct Bounds {
     pub stall: Duration,
 }
 
+/// In the extensions of requests that came over TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct Secure;
+
 /// A listener that is not serving yet.
 pub struct Listener {
     pub socket: TcpListener,
@@ -108,7 +112,13 @@ where
     match tls {
         None => speak(stream, bounds, handle, stop).await,
         Some(tls) => match tokio::time::timeout(bounds.head, tls.accept(stream)).await {
-            Ok(Ok(stream)) => speak(stream, bounds, handle, stop).await,
+            Ok(Ok(stream)) => {
+                let handle = move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(Secure);
+                    handle(request)
+                };
+                speak(stream, bounds, handle, stop).await;
+            }
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         },

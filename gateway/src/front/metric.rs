@@ -87,7 +87,7 @@ mod tests {
         ERRORS.with_label_values(&["NoSuchKey"]).inc();
         RECEIVED_BYTES.with_label_values(&["PutObject"]).inc();
         SENT_BYTES.with_label_values(&["GetObject"]).inc();
-        IN_FLIGHT.set(0);
+        IN_FLIGHT.add(0);
         CUT_OFF.inc_by(0);
         CONNECTIONS.with_label_values(&["s3"]).set(0);
         CONNECTIONS_REFUSED.with_label_values(&["s3"]).inc_by(0);

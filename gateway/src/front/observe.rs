@@ -63,6 +63,13 @@ impl Notes {
     }
 }
 
+impl Drop for Notes {
+    fn drop(&mut self) {
+        // Here and not with the answer: a request whose connection breaks under it never gets one.
+        metric::IN_FLIGHT.dec();
+    }
+}
+
 /// An answer's body on its way out. Ends the request's measurement when it ends, or is dropped before.
 pub struct Outbound {
     inner: s3s::Body,
@@ -128,7 +135,6 @@ impl Drop for Outbound {
         let seconds = self.notes.started.elapsed().as_secs_f64();
         // hyper stops asking once it has the declared bytes.
         let whole = self.ended || self.length == Some(self.sent);
-        metric::IN_FLIGHT.dec();
         metric::REQUESTS.with_label_values(&[operation, self.status.as_str()]).inc();
         metric::RECEIVED_BYTES.with_label_values(&[operation]).inc_by(received);
         metric::SENT_BYTES.with_label_values(&[operation]).inc_by(self.sent);
@@ -165,5 +171,14 @@ mod tests {
         let ids: std::collections::HashSet<String> = (0..1_000).map(|_| RequestId::next().text()).collect();
         assert_eq!(ids.len(), 1_000);
         assert!(ids.iter().all(|id| id.len() == 16));
+    }
+
+    #[test]
+    fn a_request_without_an_answer_is_no_longer_in_flight() {
+        let before = metric::IN_FLIGHT.get();
+        let notes = Notes::new(RequestId::next(), http::Method::GET);
+        assert_eq!(metric::IN_FLIGHT.get(), before + 1);
+        drop(notes);
+        assert_eq!(metric::IN_FLIGHT.get(), before);
     }
 }

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// How long a body that nobody wants is read for, so that its sender can read the answer.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// A sender that is silent for this long waits for its answer.
+const DRAIN_SILENCE: Duration = Duration::from_secs(2);
 
 /// What an operator may choose about bodies.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +74,7 @@ impl Front {
     /// Answers one request. Never fails: what goes wrong is the answer.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Outbound> {
         let notes = Notes::new(RequestId::next(), request.method().clone());
-        let (parts, incoming) = request.into_parts();
+        let (mut parts, incoming) = request.into_parts();
         let inbound = Inbound::new(incoming);
         let method = parts.method.clone();
         let path = parts.uri.path().to_string();
@@ -83,6 +85,7 @@ impl Front {
             }
             Ok(verdict) => {
                 let body = RequestBody::new(inbound.clone(), &verdict.body, self.limits.idle);
+                parts.uri = verdict.uri.unwrap_or(parts.uri);
                 let request = Request::from_parts(parts, s3s::Body::http_body(body));
                 (self.pass_on(request, &verdict.body, &notes).await, verdict.expects_continue)
             }
@@ -126,9 +129,10 @@ impl Front {
     /// Reads what the client still sends, within bounds; what is beyond them ends the connection after the answer.
     async fn settle(&self, response: &mut Response<s3s::Body>, inbound: &Inbound, waits: bool) {
         let timed_out = inbound.fault().is_some_and(|fault| fault.kind == Kind::RequestTimeout);
-        // A client that waits for 100 Continue sends nothing after a final answer; asking for the body would make it.
+        // A client that waits for 100 Continue sends nothing after a final answer; asking for the body would make it. A connection that got
+        // no 100 is closed: botocore reads the next answer on it wrongly.
         let may_drain = !timed_out && (!waits || inbound.touched());
-        if !may_drain || !inbound.drain(self.limits.drain_bytes, DRAIN_TIME).await {
+        if !may_drain || !inbound.drain(self.limits.drain_bytes, DRAIN_TIME, DRAIN_SILENCE).await {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }

@@ -79,9 +79,12 @@ fn text(headers: &HeaderMap, name: &str) -> S3Result<Option<String>> {
 
 /// `aws-chunked` is how the body travelled, not what it is.
 fn without_framing(encoding: &str) -> Option<String> {
+    if !encoding.split(',').any(|part| part.trim().eq_ignore_ascii_case("aws-chunked")) {
+        return Some(encoding.to_owned());
+    }
     let kept: Vec<&str> =
         encoding.split(',').map(str::trim).filter(|part| !part.is_empty() && !part.eq_ignore_ascii_case("aws-chunked")).collect();
-    (!kept.is_empty()).then(|| kept.join(","))
+    (!kept.is_empty()).then(|| kept.join(", "))
 }
 
 fn user_metadata(user: Option<Metadata>) -> S3Result<Vec<(String, String)>> {
@@ -118,6 +121,8 @@ mod tests {
             ("aws-chunked,gzip", Some("gzip")),
             ("gzip, AWS-Chunked", Some("gzip")),
             ("gzip,br", Some("gzip,br")),
+            ("deflate, gzip", Some("deflate, gzip")),
+            ("aws-chunked,deflate,gzip", Some("deflate, gzip")),
             ("aws-chunked,", None),
         ] {
             let stored = from_headers(&headers(&[("content-encoding", sent)]), None).map(|a| a.content_encoding);

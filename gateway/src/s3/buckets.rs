@@ -8,9 +8,18 @@ use s3s::dto::{
     GetBucketVersioningInput, GetBucketVersioningOutput, HeadBucketInput, HeadBucketOutput, ListBucketsInput, ListBucketsOutput,
 };
 use s3s::{S3Request, S3Response};
+use spine::id::BucketId;
 use spine::limit;
+use spine::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, UploadRecord, UploadsQuery};
 use spine::wire::root::{BucketRecord, RootAnswer, RootCommand, RootQuery};
-use spine::wire::{Answer, Command, Query, Reply};
+use spine::wire::{Answer, Command, Query, Refusal, Reply};
+
+/// The region of buckets without a location constraint.
+const FIRST_REGION: &str = "us-east-1";
+/// How often a bucket's open uploads are aborted before others that are begun meanwhile keep it from being deleted.
+const ATTEMPTS: usize = 3;
+/// Uploads aborted in one entry of the log: each may have 10,000 parts to give back.
+const ABORTED_AT_ONCE: usize = 16;
 
 impl Breakwater {
     pub(super) async fn head_bucket_op(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
@@ -21,12 +30,48 @@ impl Breakwater {
 
     pub(super) async fn delete_bucket_op(&self, request: S3Request<DeleteBucketInput>) -> S3Result<S3Response<DeleteBucketOutput>> {
         let (input, asked) = Asked::split(request)?;
-        self.bucket(&asked, &input.bucket).await?;
-        let command = RootCommand::DeleteBucket { name: input.bucket, tenant: asked.caller.tenant };
-        match self.order_all(vec![Command::Root(command)]).await?.into_iter().next() {
-            Some(Reply::Done) => Ok(S3Response::new(DeleteBucketOutput {})),
-            Some(Reply::Refused(refusal)) => Err(error::refused(refusal)),
-            _ => Err(wrong_answer()),
+        let bucket = self.bucket(&asked, &input.bucket).await?;
+        for _ in 0..ATTEMPTS {
+            let command = RootCommand::DeleteBucket { name: input.bucket.clone(), tenant: asked.caller.tenant };
+            match self.order_all(vec![Command::Root(command)]).await?.into_iter().next() {
+                Some(Reply::Done) => return Ok(S3Response::new(DeleteBucketOutput {})),
+                Some(Reply::Refused(Refusal::BucketNotEmpty)) if self.holds_no_object(bucket.id).await? => {
+                    self.abort_uploads(bucket.id).await?
+                }
+                Some(Reply::Refused(refusal)) => return Err(error::refused(refusal)),
+                _ => return Err(wrong_answer()),
+            }
+        }
+        Err(error::refused(Refusal::BucketNotEmpty))
+    }
+
+    async fn holds_no_object(&self, bucket: BucketId) -> S3Result<bool> {
+        Ok(self.page(bucket, "", None, None, 1).await?.objects.is_empty())
+    }
+
+    /// Open uploads are no objects: they do not keep a bucket from being deleted, and end with it.
+    async fn abort_uploads(&self, bucket: BucketId) -> S3Result<()> {
+        loop {
+            let query = UploadsQuery {
+                bucket,
+                prefix: String::new(),
+                delimiter: String::new(),
+                key_marker: String::new(),
+                upload_marker: None,
+                max: ABORTED_AT_ONCE,
+            };
+            let page = match self.ask_namespace(NamespaceQuery::Uploads(query)).await? {
+                NamespaceAnswer::Uploads(page) => page,
+                _ => return Err(wrong_answer()),
+            };
+            let abort = |upload: UploadRecord| NamespaceCommand::AbortUpload { upload: upload.id, bucket, key: upload.key };
+            let commands: Vec<Command> = page.uploads.into_iter().map(|upload| Command::Namespace(abort(upload))).collect();
+            if !commands.is_empty() {
+                self.order_all(commands).await?;
+            }
+            if !page.truncated {
+                return Ok(());
+            }
         }
     }
 
@@ -36,7 +81,9 @@ impl Breakwater {
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
         let (input, asked) = Asked::split(request)?;
         let bucket = self.bucket(&asked, &input.bucket).await?;
-        let location_constraint = (!bucket.location.is_empty()).then(|| BucketLocationConstraint::from(bucket.location));
+        // S3's own first region has no name here; clients sign for what this says.
+        let region = Some(self.region_of(&bucket)).filter(|region| region != FIRST_REGION);
+        let location_constraint = region.map(BucketLocationConstraint::from);
         Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
     }
 

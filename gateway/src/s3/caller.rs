@@ -3,6 +3,7 @@
 use super::Breakwater;
 use super::error::{self, S3Result};
 use crate::front::auth::Caller;
+use crate::front::listen::Secure;
 use http::{HeaderMap, Uri};
 use s3s::dto::Owner;
 use s3s::{S3Request, TrailingHeaders};
@@ -16,6 +17,8 @@ pub struct Asked {
     pub caller: Caller,
     pub uri: Uri,
     pub headers: HeaderMap,
+    /// It came over TLS.
+    pub secure: bool,
     /// Filled once the body has ended, where it is one with trailers.
     pub trailers: Option<TrailingHeaders>,
 }
@@ -24,8 +27,9 @@ impl Asked {
     /// Splits a request. A request without a caller is refused: nothing here is for the anonymous.
     pub fn split<T>(request: S3Request<T>) -> S3Result<(T, Asked)> {
         let caller = request.extensions.get::<Caller>().cloned().ok_or_else(error::access_denied)?;
+        let secure = request.extensions.get::<Secure>().is_some();
         let S3Request { input, uri, headers, trailing_headers, .. } = request;
-        Ok((input, Asked { caller, uri, headers, trailers: trailing_headers }))
+        Ok((input, Asked { caller, uri, headers, secure, trailers: trailing_headers }))
     }
 
     /// A header's text; `None` if it is absent, empty or not ASCII.

@@ -7,7 +7,7 @@ use super::caller::{Asked, wrong_answer};
 use super::create_upload::upload_id;
 use super::error::{self, S3Result};
 use super::integrity::invalid_value;
-use super::{Breakwater, Rendered, attributes, checksum, condition, moment, percent, unsupported};
+use super::{Breakwater, Rendered, attributes, checksum, condition, moment, unsupported};
 use md5::Digest as _;
 use s3s::dto::{CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, ETag, ServerSideEncryption};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response};
@@ -300,11 +300,10 @@ fn check_wished(wish: &Wish, upload: &UploadRecord, actual: Option<&Checksum>, c
 }
 
 fn answer(input: &CompleteMultipartUploadInput, asked: &Asked, head: &VersionHead) -> S3Response<CompleteMultipartUploadOutput> {
-    let host = asked.header("host").map(|host| format!("http://{host}")).unwrap_or_default();
     let mut output = CompleteMultipartUploadOutput {
         bucket: Some(input.bucket.clone()),
         key: Some(input.key.clone()),
-        location: Some(format!("{host}/{}/{}", input.bucket, percent::encode(&input.key))),
+        location: Some(location(asked)),
         e_tag: Some(ETag::Strong(head.etag.text())),
         checksum_type: checksum::kind_out(head.checksum.as_ref()),
         server_side_encryption: Some(ServerSideEncryption::from_static(attributes::ENCRYPTION)),
@@ -312,6 +311,13 @@ fn answer(input: &CompleteMultipartUploadInput, asked: &Asked, head: &VersionHea
     };
     checksum::show!(output, head.checksum.as_ref(), head.etag.parts);
     Rendered::answer(output, |output| CompleteMultipartUploadOutput { key: None, ..output })
+}
+
+/// Where the object is, as the client asked for it.
+fn location(asked: &Asked) -> String {
+    let scheme = if asked.secure { "https" } else { "http" };
+    let host = asked.header("host").map(|host| format!("{scheme}://{host}")).unwrap_or_default();
+    format!("{host}{}", asked.uri.path())
 }
 
 #[cfg(test)]

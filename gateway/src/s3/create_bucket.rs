@@ -70,7 +70,9 @@ fn refuse_options(input: &CreateBucketInput, asked: &Asked) -> S3Result<()> {
 fn check_name(name: &str) -> S3Result<()> {
     let reserved =
         RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || RESERVED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
-    if reserved || !s3s::path::check_bucket_name(name) {
+    // A label of a host's name neither begins nor ends with a hyphen.
+    let labels = name.split('.').all(|label| !label.starts_with('-') && !label.ends_with('-'));
+    if reserved || !labels || !s3s::path::check_bucket_name(name) {
         return Err(S3Error::with_message(S3ErrorCode::InvalidBucketName, "The specified bucket is not valid."));
     }
     Ok(())
@@ -117,7 +119,7 @@ mod tests {
 
     #[test]
     fn names_that_aws_keeps_are_refused() {
-        for name in ["xn--a", "sthree-a", "abc-s3alias", "abc--ol-s3", "A_", "a", "192.168.0.1", "a..b", "abc-"] {
+        for name in ["xn--a", "sthree-a", "abc-s3alias", "abc--ol-s3", "A_", "a", "192.168.0.1", "a..b", "abc-", "a-.b", "a.-b"] {
             assert!(check_name(name).is_err(), "{name}");
         }
         for name in ["abc", "a.b-c", "0ab"] {

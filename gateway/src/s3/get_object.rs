@@ -3,13 +3,14 @@
 use super::caller::Asked;
 use super::condition::Conditions;
 use super::error::{self, S3Result};
+use super::told::tell;
 use super::view::{self, Slice};
-use super::{Breakwater, attributes, checksum, moment, unsupported};
+use super::{Breakwater, unsupported};
 use crate::read::ReadError;
 use crate::write::BodyStream;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
-use s3s::dto::{ETag, GetObjectInput, GetObjectOutput, ServerSideEncryption, StorageClass, StreamingBlob};
+use s3s::dto::{GetObjectInput, GetObjectOutput, StreamingBlob};
 use s3s::stream::{ByteStream, RemainingLength};
 use s3s::{S3Request, S3Response, StdError};
 use spine::id::TenantId;
@@ -99,31 +100,7 @@ pub fn checksums_wanted(asked: &Asked) -> bool {
 }
 
 fn output(head: VersionHead, slice: Slice, body: StreamingBlob, checksums: bool) -> GetObjectOutput {
-    let mut output = GetObjectOutput {
-        accept_ranges: Some("bytes".to_owned()),
-        body: Some(body),
-        content_length: i64::try_from(slice.range.end - slice.range.start).ok(),
-        content_range: slice.content_range,
-        content_type: Some(view::content_type(&head)),
-        e_tag: Some(ETag::Strong(head.etag.text())),
-        last_modified: Some(moment::timestamp(head.modified)),
-        metadata: attributes::user_out(&head.attributes),
-        parts_count: slice.parts_count,
-        server_side_encryption: Some(ServerSideEncryption::from_static(attributes::ENCRYPTION)),
-        storage_class: view::storage_class(&head).map(|class| StorageClass::from(class.to_owned())),
-        tag_count: view::tag_count(&head),
-        ..Default::default()
-    };
-    if checksums {
-        checksum::show!(output, slice.checksum.as_ref(), head.etag.parts);
-        output.checksum_type = checksum::kind_out(slice.checksum.as_ref());
-    }
-    let attributes = head.attributes;
-    output.cache_control = attributes.cache_control;
-    output.content_disposition = attributes.content_disposition;
-    output.content_encoding = attributes.content_encoding;
-    output.content_language = attributes.content_language;
-    output.expires = attributes.expires;
-    output.website_redirect_location = attributes.website_redirect;
+    let mut output = GetObjectOutput { body: Some(body), ..Default::default() };
+    tell!(output, head, slice, checksums);
     output
 }

@@ -1,14 +1,13 @@
-//! HeadObject: GetObject's headers without its body.
+//! HeadObject: GetObject's status and headers without its body.
 
 use super::caller::Asked;
 use super::condition::Conditions;
 use super::error::S3Result;
 use super::get_object::checksums_wanted;
-use super::view::{self, Slice};
-use super::{Breakwater, attributes, checksum, moment, unsupported};
-use s3s::dto::{ETag, HeadObjectInput, HeadObjectOutput, ServerSideEncryption, StorageClass, TimestampFormat};
+use super::told::tell;
+use super::{Breakwater, Partial, unsupported, view};
+use s3s::dto::{HeadObjectInput, HeadObjectOutput, TimestampFormat};
 use s3s::{S3Request, S3Response};
-use spine::wire::namespace::VersionHead;
 
 impl Breakwater {
     pub(super) async fn head_object_op(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
@@ -25,9 +24,15 @@ impl Breakwater {
         };
         Conditions::of_read(&asked.headers).check_read(&head)?;
         let slice = view::slice(&head, &parts, &asked.headers, input.part_number)?;
-        let mut output = output(head, slice, checksums_wanted(&asked));
+        let partial = slice.content_range.is_some();
+        let mut output = HeadObjectOutput::default();
+        tell!(output, head, slice, checksums_wanted(&asked));
         override_headers(&mut output, input);
-        Ok(S3Response::new(output))
+        let mut response = S3Response::new(output);
+        if partial {
+            response.extensions.insert(Partial);
+        }
+        Ok(response)
     }
 }
 
@@ -49,33 +54,4 @@ fn override_headers(output: &mut HeadObjectOutput, input: HeadObjectInput) {
         String::from_utf8(text).ok()
     });
     replace(&mut output.expires, expires);
-}
-
-fn output(head: VersionHead, slice: Slice, checksums: bool) -> HeadObjectOutput {
-    let mut output = HeadObjectOutput {
-        accept_ranges: Some("bytes".to_owned()),
-        content_length: i64::try_from(slice.range.end - slice.range.start).ok(),
-        content_range: slice.content_range,
-        content_type: Some(view::content_type(&head)),
-        e_tag: Some(ETag::Strong(head.etag.text())),
-        last_modified: Some(moment::timestamp(head.modified)),
-        metadata: attributes::user_out(&head.attributes),
-        parts_count: slice.parts_count,
-        server_side_encryption: Some(ServerSideEncryption::from_static(attributes::ENCRYPTION)),
-        storage_class: view::storage_class(&head).map(|class| StorageClass::from(class.to_owned())),
-        tag_count: view::tag_count(&head),
-        ..Default::default()
-    };
-    if checksums {
-        checksum::show!(output, slice.checksum.as_ref(), head.etag.parts);
-        output.checksum_type = checksum::kind_out(slice.checksum.as_ref());
-    }
-    let attributes = head.attributes;
-    output.cache_control = attributes.cache_control;
-    output.content_disposition = attributes.content_disposition;
-    output.content_encoding = attributes.content_encoding;
-    output.content_language = attributes.content_language;
-    output.expires = attributes.expires;
-    output.website_redirect_location = attributes.website_redirect;
-    output
 }

@@ -43,7 +43,8 @@ impl Breakwater {
         let (input, asked) = Asked::split(request)?;
         let names = Names::of(input.encoding_type.as_ref())?;
         let max = listing::page_size(input.max_keys, "maxKeys")?;
-        let after = match input.continuation_token.as_deref() {
+        // An empty token names no place: the listing begins, as where there is none.
+        let after = match input.continuation_token.as_deref().filter(|token| !token.is_empty()) {
             Some(text) => Some(token::decode(text).ok_or_else(|| error::invalid_argument("The continuation token provided is incorrect"))?),
             None => input.start_after.clone(),
         };
@@ -72,7 +73,15 @@ impl Breakwater {
         Ok(Rendered::answer(output, |_| Default::default()))
     }
 
-    async fn page(&self, bucket: BucketId, prefix: &str, delimiter: Option<&str>, after: Option<String>, max: usize) -> S3Result<ListPage> {
+    /// At most `max` keys and common prefixes after `after`.
+    pub(super) async fn page(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        delimiter: Option<&str>,
+        after: Option<String>,
+        max: usize,
+    ) -> S3Result<ListPage> {
         if max == 0 {
             return Ok(ListPage { objects: Vec::new(), prefixes: Vec::new(), next: None });
         }

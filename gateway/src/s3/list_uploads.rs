@@ -33,7 +33,7 @@ impl Breakwater {
             upload_id: Some(upload.id.to_string()),
             checksum_algorithm: upload.checksum.map(|(algorithm, _)| ChecksumName::from_static(checksum::name(algorithm))),
             checksum_type: upload.checksum.map(|(_, kind)| ChecksumType::from_static(checksum::kind_name(kind))),
-            initiator: Some(initiator(&upload)),
+            initiator: Some(initiator(bucket.tenant)),
             owner: Some(owner(bucket.tenant)),
             storage_class: Some(StorageClass::from(storage_class(&upload))),
             is_truncated: Some(truncated),
@@ -127,7 +127,7 @@ fn upload_out(upload: UploadRecord, names: Names, tenant: TenantId) -> Multipart
         checksum_algorithm: upload.checksum.map(|(algorithm, _)| ChecksumName::from_static(checksum::name(algorithm))),
         checksum_type: upload.checksum.map(|(_, kind)| ChecksumType::from_static(checksum::kind_name(kind))),
         initiated: Some(moment::timestamp(upload.created)),
-        initiator: Some(initiator(&upload)),
+        initiator: Some(initiator(tenant)),
         owner: Some(owner(tenant)),
         storage_class: Some(StorageClass::from(storage_class(&upload))),
         upload_id: Some(upload.id.to_string()),
@@ -135,8 +135,10 @@ fn upload_out(upload: UploadRecord, names: Names, tenant: TenantId) -> Multipart
     }
 }
 
-fn initiator(upload: &UploadRecord) -> Initiator {
-    Initiator { display_name: Some(upload.initiator.clone()), id: Some(upload.initiator.clone()) }
+/// The tenant itself: its keys are not users of their own, and which key began an upload is nobody's business.
+fn initiator(tenant: TenantId) -> Initiator {
+    let owner = owner(tenant);
+    Initiator { display_name: owner.display_name, id: owner.id }
 }
 
 fn storage_class(upload: &UploadRecord) -> String {

@@ -1,7 +1,7 @@
 //! The S3 operations: one file each (or each pair that shares its steps), and what they share.
 //!
 //! Map: buckets in [`create_bucket`], [`buckets`], [`unconfigured`]; objects in [`put_object`], [`get_object`], [`head_object`],
-//! [`delete_object`], [`copy_object`], [`get_object_attributes`], [`object_tagging`]; listings in [`list_objects`], [`list_uploads`];
+//! [`delete_object`], [`copy_object`], [`get_object_attributes`], [`object_tagging`]; listings in [`list_objects`], [`list_versions`], [`list_uploads`];
 //! multipart in [`create_upload`], [`upload_part`], [`complete_upload`]. Shared: who asks ([`caller`]), conditions, ranges, checksums,
 //! attributes, tags, tokens.
 //!
@@ -28,6 +28,7 @@ mod head_object;
 mod integrity;
 mod list_objects;
 mod list_uploads;
+mod list_versions;
 mod listing;
 mod moment;
 mod object_tagging;
@@ -37,6 +38,7 @@ mod put_object;
 mod range;
 mod tags;
 mod token;
+mod told;
 mod unconfigured;
 mod unsupported;
 mod upload_part;
@@ -44,6 +46,7 @@ mod view;
 
 use crate::path::DataPath;
 use bytes::Bytes;
+use http::StatusCode;
 use s3s::{Body, HttpResponse, S3Response};
 use std::sync::Arc;
 
@@ -80,8 +83,16 @@ impl Rendered {
     }
 }
 
-/// Must be applied to every response of the S3 service before it goes out: puts XML that was rendered here in its place.
+/// An answer to HEAD that tells of some of an object's bytes: 206, where s3s says 200.
+#[derive(Clone, Copy)]
+struct Partial;
+
+/// Must be applied to every response of the S3 service before it goes out: puts XML that was rendered here, and the status of a
+/// partial HEAD, in their place.
 pub fn finish(mut response: HttpResponse) -> HttpResponse {
+    if response.extensions_mut().remove::<Partial>().is_some() {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
     if let Some(Rendered(xml)) = response.extensions_mut().remove::<Rendered>() {
         response.headers_mut().remove(http::header::CONTENT_LENGTH);
         *response.body_mut() = Body::from(xml);

@@ -95,6 +95,10 @@ impl S3 for Breakwater {
         self.list_objects_v2_op(request).await
     }
 
+    async fn list_object_versions(&self, request: S3Request<ListObjectVersionsInput>) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+        self.list_versions_op(request).await
+    }
+
     async fn create_multipart_upload(
         &self,
         request: S3Request<CreateMultipartUploadInput>,

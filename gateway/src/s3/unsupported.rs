@@ -6,6 +6,9 @@ use http::HeaderMap;
 /// ACLs that say what is true anyway: the owner has everything, nobody else has anything.
 const HARMLESS_ACLS: [&str; 3] = ["private", "bucket-owner-full-control", "bucket-owner-read"];
 
+/// What S3 knows beside them; any other word is the client's mistake.
+const OTHER_ACLS: [&str; 5] = ["public-read", "public-read-write", "authenticated-read", "aws-exec-read", "log-delivery-write"];
+
 /// Refuses with 501 what would otherwise be a false success: customer and KMS keys, Object Lock, ACLs and grants,
 /// checksums of other kinds, appends.
 pub fn refuse(headers: &HeaderMap) -> S3Result<()> {
@@ -20,7 +23,8 @@ pub fn refuse(headers: &HeaderMap) -> S3Result<()> {
             "x-amz-server-side-encryption" if value.starts_with("aws:") => Some("Server-side encryption with KMS keys"),
             "x-amz-server-side-encryption" => return Err(error::invalid_argument("The encryption method specified is not supported")),
             "x-amz-acl" if HARMLESS_ACLS.contains(&value) => None,
-            "x-amz-acl" => Some("Access control lists other than private"),
+            "x-amz-acl" if OTHER_ACLS.contains(&value) => Some("Access control lists other than private"),
+            "x-amz-acl" => return Err(error::invalid_argument("The canned ACL you specified is not known")),
             "x-amz-write-offset-bytes" => Some("Appending to an object"),
             "x-amz-bypass-governance-retention" => None,
             "x-amz-checksum-md5"
@@ -86,6 +90,7 @@ mod tests {
         ] {
             assert_eq!(code_of(name, value).as_deref(), Some("NotImplemented"), "{name}: {value}");
         }
+        assert_eq!(code_of("x-amz-acl", "public-ready").as_deref(), Some("InvalidArgument"));
         assert_eq!(code_of("x-amz-server-side-encryption", "ROT13").as_deref(), Some("InvalidArgument"));
     }
 }

@@ -9,7 +9,6 @@ use super::{LogId, Payload, Types};
 use crate::checkpoint::{Checkpoints, Pinned};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use crate::{machine, metric, propose};
-use crossbeam_channel::{Receiver, Sender};
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{
     AnyError, BasicNode, Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageError, StorageIOError,
@@ -22,6 +21,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
 /// Replies of one entry: per batch, per command. Empty for entries that openraft makes for itself.
@@ -63,7 +63,8 @@ impl Applier {
     pub fn apply(&self, entries: &[Entry<Types>]) -> Result<Vec<Outcome>, TableError> {
         let Some(last) = entries.last() else { return Ok(Vec::new()) };
         let begun = Instant::now();
-        let mut table = self.checkpoints.table().write()?;
+        let turn = self.checkpoints.turn();
+        let mut table = turn.write()?;
         let mut membership = applied_in(&table)?.1;
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -112,21 +113,21 @@ struct Work {
 /// openraft's state machine: hands the work to the thread, and checkpoints out as snapshots.
 pub struct Machine {
     applier: Arc<Applier>,
-    work: Sender<Work>,
+    work: UnboundedSender<Work>,
 }
 
 impl Machine {
     /// Starts the thread; it ends when the machine is dropped.
     pub fn start(applier: Arc<Applier>) -> io::Result<Self> {
-        let (work, waiting) = crossbeam_channel::unbounded();
+        let (work, waiting) = tokio::sync::mpsc::unbounded_channel();
         let thread_applier = applier.clone();
-        std::thread::Builder::new().name("metadata-apply".into()).spawn(move || run(&thread_applier, &waiting))?;
+        std::thread::Builder::new().name("metadata-apply".into()).spawn(move || run(&thread_applier, waiting))?;
         Ok(Self { applier, work })
     }
 }
 
-fn run(applier: &Applier, waiting: &Receiver<Work>) {
-    for work in waiting {
+fn run(applier: &Applier, mut waiting: UnboundedReceiver<Work>) {
+    while let Some(work) = waiting.blocking_recv() {
         let outcome = applier.apply(&work.entries);
         if let Err(e) = &outcome {
             tracing::error!(error = %e, "committed entries could not be applied: the group stops");

@@ -2,6 +2,8 @@
 //!
 //! Frames are numbered without gaps and each is synced before the next is written, so that the first frame that is not whole
 //! is either the torn end, with nothing behind it, or damage: then the log is refused.
+//! Invariant: what is read back is on the disk. A process that was killed between a write and its sync leaves a frame that only
+//! the page cache has; were it built upon, a power cut could take it away from under frames that were synced later.
 //! Not here: applying entries (`group.rs`).
 
 use super::file::zero_range;
@@ -46,6 +48,7 @@ pub fn recover(dir: &Path, settings: &Settings) -> Result<Recovered, JournalErro
             continue;
         }
         let mut file = File::options().read(true).write(true).open(&path).map_err(|e| JournalError::io(&path, e))?;
+        settle(&file).map_err(|e| JournalError::io(&path, e))?;
         buffer.clear();
         file.read_to_end(&mut buffer).map_err(|e| JournalError::io(&path, e))?;
         let mut segment = Segment { number, path: path.clone(), file: Arc::new(file), highest: HashMap::new() };
@@ -65,6 +68,15 @@ pub fn recover(dir: &Path, settings: &Settings) -> Result<Recovered, JournalErro
         clear_tail(tail, settings.segment_bytes).map_err(|e| JournalError::io(&last_path, e))?;
     }
     Ok(out)
+}
+
+/// Syncs what an earlier process wrote, and forgets cached pages: after a failed sync they show what the disk does not have.
+fn settle(file: &File) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    file.sync_all()?;
+    // SAFETY: an open file; only advice, whose refusal changes nothing.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    Ok(())
 }
 
 /// The log's files in order.

@@ -19,8 +19,9 @@ use std::thread::JoinHandle;
 
 const SUFFIX: &str = ".log";
 const SPARE_SUFFIX: &str = ".spare";
-/// Old files kept for being used again: writing zeros over a new one costs as much as the log itself.
-const SPARE: usize = 1;
+/// Old files kept for being used again, as many as a checkpoint lets go at once: writing zeros over a new one costs as much
+/// as the log itself.
+pub const SPARE: usize = 4;
 
 /// A file of the log that holds frames.
 pub struct Segment {
@@ -102,22 +103,37 @@ impl Segments {
             if *oldest.key() >= current || oldest.get().highest.iter().any(needed) {
                 break;
             }
-            let segment = oldest.remove();
-            self.retire(&segment.path).map_err(|e| JournalError::io(&segment.path, e))?;
+            // First from the folder: what could not be removed goes before all that follows it, or the log would have a gap.
+            self.retire(&oldest.get().path).map_err(|e| JournalError::io(&oldest.get().path, e))?;
+            oldest.remove();
         }
         Ok(())
     }
 
     fn retire(&self, path: &Path) -> io::Result<()> {
         let mut spare = lock(&self.spare);
-        if spare.len() < SPARE {
-            let aside = path.with_extension(&SPARE_SUFFIX[1..]);
-            fs::rename(path, &aside)?;
-            spare.push(aside);
-        } else {
-            fs::remove_file(path)?;
+        let (aside, keep) = (path.with_extension(&SPARE_SUFFIX[1..]), spare.len() < SPARE);
+        let gone = if keep { fs::rename(path, &aside) } else { fs::remove_file(path) };
+        match gone {
+            // Done in an earlier attempt, of which only the sync failed.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+            Ok(()) if keep => spare.push(aside),
+            Ok(()) => {}
         }
         sync_dir(&self.dir)
+    }
+
+    /// Removes the files that are kept to be used again.
+    pub fn trim(&self) {
+        let mut spare = lock(&self.spare);
+        spare.retain(|path| match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, path = %path.display(), "a file of the log that nobody needs could not be removed");
+                true
+            }
+            _ => false,
+        });
     }
 
     /// The payload of the entry at `place`, checked.

@@ -91,7 +91,9 @@ fn vote_commit_truncation_and_purge_survive_also_without_the_segments_they_were_
     log.committed(at(290));
     log.purge(at(280));
     append(&log, 300..301, 10);
-    eventually(|| segments(dir.path()).len() <= 4);
+    eventually(|| journal.segments.count() <= 2 && segments(dir.path()).len() <= 3 + segment::SPARE);
+    journal.trim();
+    assert!(segments(dir.path()).len() <= 3, "{:?}", segments(dir.path()));
     journal.close();
     drop((log, journal));
     let journal = Journal::open(dir.path(), small()).unwrap();
@@ -288,5 +290,50 @@ fn concurrent_appends_of_many_groups_share_syncs_and_keep_their_order() {
     let journal = Journal::open(dir.path(), Settings { segment_bytes: 8 << 20, ..Settings::default() }).unwrap();
     for group in 0..16 {
         check(&journal.group(GroupId(group)), 0..200, 400);
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_removed_keeps_those_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path(), small()).unwrap();
+    let log = journal.group(GROUP);
+    append(&log, 0..300, 1_000);
+    // Nothing can be renamed over a folder that is not empty.
+    let first = segments(dir.path()).remove(0);
+    let in_the_way = first.with_extension("spare");
+    fs::create_dir_all(in_the_way.join("x")).unwrap();
+    let before = journal.segments.count();
+    log.purge(at(299));
+    append(&log, 300..301, 10);
+    append(&log, 301..302, 10);
+    assert_eq!(journal.segments.count(), before);
+    fs::remove_dir_all(&in_the_way).unwrap();
+    log.purge(at(300));
+    append(&log, 302..303, 10);
+    eventually(|| journal.segments.count() <= 2);
+    journal.close();
+    drop((log, journal));
+    let journal = Journal::open(dir.path(), small()).unwrap();
+    check(&journal.group(GROUP), 301..303, 10);
+}
+
+#[test]
+fn the_largest_entry_fits_behind_a_frame_that_is_nearly_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path(), Settings::default()).unwrap();
+    let log = journal.group(GROUP);
+    let largest = spine::limit::LOG_ENTRY_BYTES;
+    let sizes = [journal.settings.frame_bytes - 100, largest, largest, 100, largest];
+    let (sender, done) = mpsc::channel();
+    for (index, len) in (0..).zip(sizes) {
+        let sender = sender.clone();
+        log.append(vec![(at(index), bytes_of(index, len))], Box::new(move |outcome| sender.send(outcome).unwrap())).unwrap();
+    }
+    for _ in sizes {
+        done.recv().unwrap().unwrap();
+    }
+    for (index, len) in (0..).zip(sizes) {
+        check(&log, index..index + 1, len);
     }
 }

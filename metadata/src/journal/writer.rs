@@ -9,12 +9,12 @@ use super::segment::Segments;
 use super::{Done, GroupId, Journal, JournalError, Position, Settings, lock};
 use crate::metric;
 use bytes::Bytes;
-use crossbeam_channel::Receiver;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 pub enum Order {
     Append { group: GroupId, entries: Vec<(Position, Bytes)>, done: Option<Done> },
@@ -71,8 +71,8 @@ impl Writer {
     }
 
     /// Until every sender is gone.
-    pub fn run(mut self, orders: &Receiver<Order>) {
-        while let Ok(first) = orders.recv() {
+    pub fn run(mut self, mut orders: UnboundedReceiver<Order>) {
+        while let Some(first) = orders.blocking_recv() {
             let mut bytes = first.bytes();
             let mut batch = vec![first];
             while bytes < self.settings.frame_bytes

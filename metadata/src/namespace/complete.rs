@@ -5,11 +5,10 @@
 
 use super::condition;
 use super::intent;
-use super::object::{guard, head, install, settle};
+use super::object::{begin, guard, install};
 use super::outbox;
 use super::upload::{forget, get, parts as parts_of};
 use crate::key;
-use crate::root::bucket_exists;
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::{BucketId, Seq, UploadId, VersionId};
 use spine::wire::namespace::{Body, Condition, NewVersion, PartRecord};
@@ -27,14 +26,14 @@ pub fn complete(
     condition: &Condition,
     seq: Seq,
 ) -> Result<Reply, TableError> {
-    if !bucket_exists(table, bucket)? {
-        return Ok(Reply::Refused(Refusal::NoSuchBucket));
-    }
+    let current = match begin(table, bucket, key, new)? {
+        Ok(current) => current,
+        Err(reply) => return Ok(reply),
+    };
     if get(table, bucket, key, upload)?.is_none() {
         return Ok(Reply::Refused(Refusal::NoSuchUpload));
     }
     let (stored, _) = parts_of(table, upload, 0, usize::MAX)?;
-    let current = head(table, bucket, key)?;
     let allowed = check_parts(table, listed, &stored, new)?;
     if let Err(refusal) = allowed.and_then(|()| condition::check(condition, current.as_ref())) {
         return Ok(Reply::Refused(refusal));
@@ -47,7 +46,6 @@ pub fn complete(
             outbox::end(table, part.version, &part.body)?;
         }
     }
-    settle(table, new.head.id, new.manifest.as_ref())?;
     forget(table, upload, bucket, key)?;
     install(table, bucket, key, new, current, seq)
 }

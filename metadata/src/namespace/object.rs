@@ -23,25 +23,35 @@ pub fn commit(
     condition: &Condition,
     seq: Seq,
 ) -> Result<Reply, TableError> {
-    if !bucket_exists(table, bucket)? {
-        return Ok(Reply::Refused(Refusal::NoSuchBucket));
-    }
-    let current = head(table, bucket, key)?;
-    if let Some(reply) = repeated(current.as_ref(), new) {
-        return Ok(reply);
-    }
+    let current = match begin(table, bucket, key, new)? {
+        Ok(current) => current,
+        Err(reply) => return Ok(reply),
+    };
     let guarded = guard(table, new.head.id, &new.body.body, new.manifest.as_ref())?;
     if let Err(refusal) = guarded.and_then(|()| condition::check(condition, current.as_ref())) {
         return Ok(Reply::Refused(refusal));
     }
-    settle(table, new.head.id, new.manifest.as_ref())?;
     install(table, bucket, key, new, current, seq)
 }
 
-/// The reply of a Commit whose version is current already: its answer was lost and it was sent again.
-fn repeated(current: Option<&VersionHead>, new: &NewVersion) -> Option<Reply> {
-    let current = current.filter(|current| current.id == new.head.id)?;
-    Some(Reply::Committed { seq: current.seq, modified: current.modified })
+/// What Commit and CompleteUpload look at before anything else. The version that `new` would replace.
+///
+/// # Errors
+/// The inner one is the reply: the bucket is gone; or `new` is current already, since an answer was lost and the command sent again.
+pub fn begin(
+    table: &dyn TableRead,
+    bucket: BucketId,
+    key: &str,
+    new: &NewVersion,
+) -> Result<Result<Option<VersionHead>, Reply>, TableError> {
+    if !bucket_exists(table, bucket)? {
+        return Ok(Err(Reply::Refused(Refusal::NoSuchBucket)));
+    }
+    let current = head(table, bucket, key)?;
+    Ok(match current {
+        Some(current) if current.id == new.head.id => Err(Reply::Committed { seq: current.seq, modified: current.modified }),
+        current => Ok(current),
+    })
 }
 
 /// Whether a version, or a part, with this body may become visible now.
@@ -76,7 +86,7 @@ pub fn settle(table: &mut dyn TableWrite, version: VersionId, manifest: Option<&
     }
 }
 
-/// Makes `new` the current version, which [`condition::check`] and the guards have allowed, and ends the one it replaces.
+/// Makes `new` the current version, which [`condition::check`] and the guards have allowed, settles it, and ends the one it replaces.
 pub fn install(
     table: &mut dyn TableWrite,
     bucket: BucketId,
@@ -85,6 +95,7 @@ pub fn install(
     current: Option<VersionHead>,
     seq: Seq,
 ) -> Result<Reply, TableError> {
+    settle(table, new.head.id, new.manifest.as_ref())?;
     let mut head = new.head.clone();
     head.seq = seq;
     if let Some(current) = current {

@@ -1,7 +1,9 @@
 //! The node as gateways use it: durability across kills and power cuts, checkpoints, batching, bounds.
 
 use super::*;
-use spine::id::{TenantId, UnixMs};
+use crate::sample;
+use spine::id::{KeyEpoch, TenantId, UnixMs};
+use spine::wire::namespace::{Body, Codec, Condition, NamespaceCommand};
 use spine::wire::root::{RootAnswer, RootCommand, TenantRecord};
 use spine::wire::{Chain, Command, Refusal};
 use std::collections::BTreeSet;
@@ -192,8 +194,8 @@ async fn a_log_or_a_checkpoint_that_was_taken_away_is_refused() {
     fs::rename(&checkpoint, &aside).unwrap();
     let data = fs::read(dir.path().join("table/data.mdb")).unwrap();
     assert!(matches!(MetadataNode::open(settings.clone()).await, Err(OpenError::Group(GroupError::CheckpointBehind { .. }))));
+    assert!(fs::read(dir.path().join("table/data.mdb")).unwrap() == data, "nothing is touched before the checkpoint is back");
     fs::rename(&aside, &checkpoint).unwrap();
-    fs::write(dir.path().join("table/data.mdb"), data).unwrap();
     let log = dir.path().join("log");
     fs::rename(&log, &aside).unwrap();
     assert!(matches!(MetadataNode::open(settings.clone()).await, Err(OpenError::Group(GroupError::LogBehind { .. }))));
@@ -201,5 +203,59 @@ async fn a_log_or_a_checkpoint_that_was_taken_away_is_refused() {
     fs::rename(&aside, &log).unwrap();
     let node = MetadataNode::open(settings).await.unwrap();
     assert!(has(&node, 49).await);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn once_nothing_is_written_the_folder_is_about_as_small_as_it_began() {
+    fn bytes(dir: &Path) -> u64 {
+        let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+        entries.map(|e| if e.file_type().unwrap().is_dir() { bytes(&e.path()) } else { e.metadata().unwrap().len() }).sum()
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        quiet: Duration::from_millis(200),
+        journal: journal::Settings { segment_bytes: 1 << 20, ..journal::Settings::default() },
+        ..small(dir.path())
+    };
+    let node = MetadataNode::open(settings.clone()).await.unwrap();
+    tokio::time::sleep(TICK * 2).await;
+    let empty = bytes(dir.path());
+    let batch = |commands| Batch { chain: Chain::Stop, commands };
+    let made = node.propose(batch(vec![Command::Root(sample::bucket("emptied"))])).await.unwrap();
+    let [Reply::Bucket(bucket)] = made.as_slice() else { panic!("{made:?}") };
+    let key = |n: u64| format!("key-{n}");
+    for round in 0..20 {
+        let commit = |n: u64| {
+            let mut new = sample::inline(sample::version(n), 1, 4_000);
+            new.body.body =
+                Body::Inline { epoch: KeyEpoch(1), codec: Codec::Plain, id: sample::chunk(0), len: 4_000, sealed: vec![7; 4_000].into() };
+            Command::Namespace(NamespaceCommand::Commit { bucket: bucket.id, key: key(n), new, condition: Condition::default() })
+        };
+        let replies = node.propose(batch((round * 100..(round + 1) * 100).map(commit).collect())).await.unwrap();
+        assert!(replies.iter().all(|reply| matches!(reply, Reply::Committed { .. })), "{:?}", replies[0]);
+    }
+    let full = bytes(dir.path());
+    for round in 0..20 {
+        let delete = |n| Command::Namespace(NamespaceCommand::Delete { bucket: bucket.id, key: key(n), condition: Condition::default() });
+        let replies = node.propose(batch((round * 100..(round + 1) * 100).map(delete).collect())).await.unwrap();
+        assert!(replies.iter().all(|reply| matches!(reply, Reply::Deleted { was: Some(_) })), "{:?}", replies[0]);
+    }
+    let mut left = full;
+    // Versions that ended are remembered for a while.
+    let least = empty + (512 << 10);
+    for _ in 0..100 {
+        left = bytes(dir.path());
+        if left <= least {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(full > 3 * empty && left <= least, "{empty} empty, {full} full, {left} left");
+    create(&node, 0..10).await;
+    node.kill().await;
+    drop(node);
+    let node = MetadataNode::open(settings).await.unwrap();
+    assert!(has(&node, 9).await);
     node.shutdown().await;
 }

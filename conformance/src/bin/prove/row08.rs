@@ -3,6 +3,7 @@
 use crate::row::{FAST_COLLECTOR, Outcome, Run, Said, mib, none_of, runtime};
 use conformance::client;
 use conformance::content::Content;
+use conformance::files::allocated;
 use conformance::server::Server;
 use conformance::workload::Workload;
 use std::sync::atomic::Ordering;
@@ -14,8 +15,8 @@ pub fn run(run: &Run) -> Outcome {
     let server = run.server(&place, FAST_COLLECTOR)?;
     let runtime = runtime()?;
     let load = Workload { keys_per_worker: 50, ..Workload::new(client::of(&server), "emptied") };
-    let empty = server.disk_bytes();
-    println!("  empty: {} on the disks", mib(empty));
+    let empty = settled(&server, 30);
+    println!("  empty: the data folder takes {}", mib(empty));
     let full = runtime.block_on(async {
         load.prepare().await.said("bucket")?;
         let (running, mut own) = (load.clone(), dice.fork());
@@ -27,7 +28,7 @@ pub fn run(run: &Run) -> Outcome {
             load.put(&format!("large/{n}"), Content::dense(run.seed ^ n, 4 << 20)).await;
         }
         none_of(&load.ledger().violations)?;
-        let full = server.disk_bytes();
+        let full = allocated(server.data());
         counted(&server).await?;
         let keys = load.ledger().keys();
         for key in keys {
@@ -36,15 +37,39 @@ pub fn run(run: &Run) -> Outcome {
         abort_uploads(&load).await?;
         Ok::<_, String>(full)
     })?;
-    println!("  full: {} on the disks; everything deleted", mib(full));
-    let (used, chunks, cycles) = collect(&server, empty, full)?;
+    println!("  full: it takes {}; everything deleted", mib(full));
+    for _ in 0..2 {
+        server.collect().said("collect")?;
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    let left = settled(&server, 60);
+    let chunks = server.metric("breakwater_chunks");
+    let over = left.saturating_sub(empty);
     let figure = format!(
-        "{} of {} left over the empty {} after {cycles} cycles, {chunks} chunks in the index",
-        mib(used.saturating_sub(empty)),
+        "the data folder takes {} empty, {} full, {} after 2 cycles: {} or {:.2} % of full more than empty, {:.2} x empty; {chunks} chunks \
+         in the index",
+        mib(empty),
         mib(full),
-        mib(empty)
+        mib(left),
+        mib(over),
+        over as f64 * 100.0 / full.max(1) as f64,
+        left as f64 / empty.max(1) as f64,
     );
-    if chunks == 0.0 && used <= empty + (full - empty) / 20 { Ok(figure) } else { Err(figure) }
+    if chunks == 0.0 && over <= full / 20 { Ok(figure) } else { Err(figure) }
+}
+
+/// What the whole data folder takes, log and tables and all, once that has not changed for ten seconds, or `at_most` passed.
+fn settled(server: &Server, at_most: u64) -> u64 {
+    let began = Instant::now();
+    let (mut bytes, mut since) = (allocated(server.data()), Instant::now());
+    while since.elapsed() < Duration::from_secs(10) && began.elapsed() < Duration::from_secs(at_most) {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = allocated(server.data());
+        if now != bytes {
+            (bytes, since) = (now, Instant::now());
+        }
+    }
+    bytes
 }
 
 /// The index's size is shown at all: or 0 at the end would mean nothing.
@@ -56,23 +81,6 @@ async fn counted(server: &Server) -> Result<(), String> {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     Err("breakwater_chunks does not count the chunks".into())
-}
-
-/// Two cycles, with the grace between them; the shards' trash has its age (1 s here) to wait for.
-fn collect(server: &Server, empty: u64, full: u64) -> Result<(u64, f64, u32), String> {
-    for _ in 0..2 {
-        server.collect().said("collect")?;
-        std::thread::sleep(Duration::from_secs(2));
-    }
-    let began = Instant::now();
-    loop {
-        let (used, chunks) = (server.disk_bytes(), server.metric("breakwater_chunks"));
-        let done = chunks == 0.0 && used <= empty + (full - empty) / 20;
-        if done || began.elapsed() > Duration::from_secs(30) {
-            return Ok((used, chunks, 2));
-        }
-        std::thread::sleep(Duration::from_millis(500));
-    }
 }
 
 async fn abort_uploads(load: &Workload) -> Result<(), String> {

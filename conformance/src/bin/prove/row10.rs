@@ -20,7 +20,7 @@ const ROOM: u64 = 8;
 
 pub fn run(run: &Run) -> Outcome {
     let bytes = run.size(1u64 << 30, 128 << 20);
-    let rounds = run.size(3, 1);
+    let rounds = run.size(7, 1);
     let place = match &run.dir {
         Some(_) => Place::Folder(run.place()?),
         None => Place::Ram(RamDisk::new(bytes * ROOM).said("RAM disk")?),
@@ -36,8 +36,12 @@ pub fn run(run: &Run) -> Outcome {
         let server = Server::start_with(Settings { place: Some(folder.clone()), config, ..Settings::default() }).said("start")?;
         let target = Target::of(&server);
         let body = Large::new(run.seed.wrapping_add(round), bytes);
+        // A server that has just started takes its memory from the system first, once.
+        let warm_up = Large::new(!run.seed.wrapping_add(round), bytes / 4);
         let (put, get) = runtime.block_on(async {
             target.bucket("ram").await.said("bucket")?;
+            large::put(&target, "ram", "warm-up", &warm_up, STREAMS).await.said("PUT")?;
+            large::get(&target, "ram", "warm-up", &warm_up, STREAMS).await.said("GET")?;
             let put = large::put(&target, "ram", "object", &body, STREAMS).await.said("PUT")?;
             let get = large::get(&target, "ram", "object", &body, STREAMS).await.said("GET")?;
             Ok::<_, String>((put, get))

@@ -1,6 +1,6 @@
 //! Row 12: every wrong request gets its exact answer, stores nothing, and leaves nothing behind in the process.
 
-use crate::row::{Outcome, Run, Said, mib, none_of, runtime};
+use crate::row::{Outcome, Progress, Run, Said, mib, none_of, runtime};
 use conformance::bad_input::{Ground, stall};
 use conformance::server::Server;
 use std::time::{Duration, Instant};
@@ -20,8 +20,10 @@ pub fn run(run: &Run) -> Outcome {
     let before = runtime.block_on(ground.holds())?;
     let cases = ground.cases();
 
+    let mut progress = Progress::new();
     let mut wrong = Vec::new();
-    for case in &cases {
+    for (n, case) in cases.iter().enumerate() {
+        progress.say(|| format!("case {n} of {}: {}", cases.len(), case.name));
         wrong.extend(ground.judge(case).err());
         match runtime.block_on(ground.holds()) {
             Ok(now) if now == before => {}
@@ -36,11 +38,13 @@ pub fn run(run: &Run) -> Outcome {
 
     // One round has filled caches and pools; what grows from now on is a leak.
     let start = Left::of(&server);
-    for _ in 0..rounds {
+    for round in 1..=rounds {
         for case in &cases {
+            progress.say(|| format!("again, {round} of {rounds}: {}", case.name));
             ground.judge(case)?;
         }
     }
+    println!("  all cases again {rounds} times; now clients that stop in the middle");
     let stalled = stall::open(&ground, 40).said("stalled connections")?;
     let stalls = stalled.len();
     let open = stall::still_open(stalled, CLOSED_WITHIN);

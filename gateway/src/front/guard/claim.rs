@@ -7,6 +7,8 @@ use super::{Rules, single};
 use crate::front::fault::{Fault, Kind};
 use crate::front::query::Query;
 use http::HeaderMap;
+use s3s::dto::{Timestamp, TimestampFormat};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The way a request is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,14 @@ pub enum Claim {
     QueryV2,
 }
 
+impl Claim {
+    pub fn is_v2(self) -> bool {
+        matches!(self, Claim::HeaderV2 | Claim::QueryV2)
+    }
+}
+
+/// How far a client's clock may be off.
+const SKEW: Duration = Duration::from_secs(15 * 60);
 /// Longest life of a presigned URL, seconds: seven days.
 const EXPIRES_SECONDS: u64 = 604_800;
 
@@ -114,12 +124,13 @@ pub fn check(headers: &HeaderMap, query: &Query, rules: &Rules) -> Result<Claim,
         return Ok(Claim::QueryV2);
     }
     match header {
-        None => Err(Fault::new(Kind::AccessDenied, "Access Denied")),
+        None | Some("") => Err(Fault::new(Kind::AccessDenied, "Access Denied")),
         Some(header) if header.starts_with("AWS ") => {
             check_v2(query, rules)?;
             if !header["AWS ".len()..].contains(':') {
-                return Err(malformed("it has no colon between the access key and the signature"));
+                return Err(Fault::new(Kind::InvalidArgument, "AWS authorization header is invalid. Expected AwsAccessKeyId:signature"));
             }
+            check_date_v2(headers)?;
             Ok(Claim::HeaderV2)
         }
         Some(header) => {
@@ -134,7 +145,7 @@ fn check_header_v4(header: &str, headers: &HeaderMap, rules: &Rules) -> Result<(
         return Err(Fault::new(Kind::NotImplemented, "Signature Version 4A is not implemented."));
     }
     let rest = header.strip_prefix("AWS4-HMAC-SHA256").filter(|rest| rest.starts_with(char::is_whitespace));
-    let rest = rest.ok_or_else(|| malformed("the authorization mechanism is not supported; use AWS4-HMAC-SHA256"))?;
+    let rest = rest.ok_or_else(|| Fault::new(Kind::InvalidArgument, "Unsupported Authorization Type"))?;
     let mut fields = [None; 3];
     for part in rest.split(',').map(str::trim) {
         let (name, value) = part.split_once('=').ok_or_else(|| malformed("a field has no value"))?;
@@ -259,6 +270,23 @@ fn check_v2(query: &Query, rules: &Rules) -> Result<(), Fault> {
         )),
         None => Ok(()),
     }
+}
+
+/// `x-amz-date`, else `Date`: there, a date, and now.
+fn check_date_v2(headers: &HeaderMap) -> Result<(), Fault> {
+    let text = ["x-amz-date", "date"].into_iter().find_map(|name| single(headers, name).transpose()).and_then(Result::ok);
+    if text.is_some_and(is_amz_date) {
+        return Ok(());
+    }
+    let date = text.and_then(|text| Timestamp::parse(TimestampFormat::HttpDate, text).ok());
+    let Some(date) = date.filter(|date| *date >= Timestamp::from(UNIX_EPOCH)) else {
+        return Err(Fault::new(Kind::AccessDenied, "AWS authentication requires a valid Date or x-amz-date header"));
+    };
+    let now = SystemTime::now();
+    if date < Timestamp::from(now - SKEW) || date > Timestamp::from(now + SKEW) {
+        return Err(Fault::new(Kind::RequestTimeTooSkewed, "The difference between the request time and the current time is too large."));
+    }
+    Ok(())
 }
 
 fn check_query_v2(query: &Query) -> Result<(), Fault> {

@@ -16,7 +16,7 @@ use crate::front::fault::{Fault, Kind};
 use crate::front::framing::Promise;
 use crate::front::query::Query;
 use http::request::Parts;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Uri};
 
 /// Most bytes of a request's head that an operation is shown; AWS allows 8 KiB of headers, and 2 KiB of them metadata.
 const HEADER_BYTES: usize = 16 << 10;
@@ -51,6 +51,9 @@ pub enum BodyShape {
 #[derive(Debug)]
 pub struct Verdict {
     pub body: BodyShape,
+    /// What s3s must read in the place of the request's own: Signature Version 2 signs a bucket's path with a slash at its end,
+    /// whether it was sent with one or not.
+    pub uri: Option<Uri>,
     /// The client waits for `100 Continue` before it sends its body.
     pub expects_continue: bool,
 }
@@ -76,7 +79,22 @@ pub fn judge(parts: &Parts, rules: &Rules) -> Result<Verdict, Fault> {
     let body = payload::check(parts, claim, operation, rules)?;
     let expects_continue =
         parts.headers.get(http::header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    Ok(Verdict { body, expects_continue })
+    let uri = with_slash(&parts.uri).filter(|_| claim.is_v2() && shape == Shape::Bucket);
+    Ok(Verdict { body, uri, expects_continue })
+}
+
+/// The URI with a slash at its path's end, where there is none.
+fn with_slash(uri: &Uri) -> Option<Uri> {
+    if uri.path().ends_with('/') {
+        return None;
+    }
+    let target = match uri.query() {
+        Some(query) => format!("{}/?{query}", uri.path()),
+        None => format!("{}/", uri.path()),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 fn method_is_known(parts: &Parts) -> Result<(), Fault> {

@@ -74,7 +74,8 @@ fn payload(parts: &Parts) -> Result<Payload, Fault> {
     })
 }
 
-/// A body in aws-chunked form whose hash header does not say so would be stored with its framing.
+/// A body in aws-chunked form whose hash header does not say so would be stored with its framing. Who frames tells the length that
+/// is inside; Content-Encoding alone says what the client would have liked to do, as AWS takes it.
 fn refuse_framing_nobody_takes_off(parts: &Parts) -> Result<(), Fault> {
     let framed = parts
         .headers
@@ -83,7 +84,7 @@ fn refuse_framing_nobody_takes_off(parts: &Parts) -> Result<(), Fault> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|coding| coding.trim().eq_ignore_ascii_case("aws-chunked"));
-    if framed {
+    if framed && parts.headers.contains_key("x-amz-decoded-content-length") {
         return Err(Fault::new(Kind::InvalidRequest, "Content-Encoding aws-chunked needs a STREAMING- value of x-amz-content-sha256."));
     }
     if parts.headers.contains_key("x-amz-trailer") {

@@ -27,140 +27,65 @@ pub enum Operation {
     Bodyless,
 }
 
-/// Every query parameter that makes another operation of a request.
-const SUBRESOURCES: &[&str] = &[
-    "abac",
-    "accelerate",
-    "acl",
-    "analytics",
-    "annotation",
-    "attributes",
-    "cors",
-    "delete",
-    "encryption",
-    "intelligent-tiering",
-    "inventory",
-    "legal-hold",
-    "lifecycle",
-    "location",
-    "logging",
-    "metadataAnnotationTable",
-    "metadataConfiguration",
-    "metadataInventoryTable",
-    "metadataJournalTable",
-    "metadataTable",
-    "metrics",
-    "notification",
-    "object-lock",
-    "ownershipControls",
-    "policy",
-    "policyStatus",
-    "publicAccessBlock",
-    "renameObject",
-    "replication",
-    "requestPayment",
-    "restore",
-    "retention",
-    "select",
-    "session",
-    "tagging",
-    "torrent",
-    "uploadId",
-    "uploads",
-    "versioning",
-    "versions",
-    "website",
+/// Every query parameter that makes another operation of a request, and the methods for which s3s itself tells it apart, on a bucket
+/// and on an object: the operations behind those answer for themselves, with 501 where there is none.
+const SUBRESOURCES: &[(&str, &str, &str)] = &[
+    ("abac", "GET PUT", ""),
+    ("accelerate", "GET PUT", ""),
+    ("acl", "GET PUT", "GET PUT"),
+    ("analytics", "GET PUT DELETE", ""),
+    ("annotation", "", ""),
+    ("attributes", "", "GET"),
+    ("cors", "GET PUT DELETE", ""),
+    ("delete", "POST", ""),
+    ("encryption", "GET PUT DELETE", "PUT"),
+    ("intelligent-tiering", "GET PUT DELETE", ""),
+    ("inventory", "GET PUT DELETE", ""),
+    ("legal-hold", "", "GET PUT"),
+    ("lifecycle", "GET PUT DELETE", ""),
+    ("location", "GET", ""),
+    ("logging", "GET PUT", ""),
+    ("metadataAnnotationTable", "PUT", ""),
+    ("metadataConfiguration", "GET POST DELETE", ""),
+    ("metadataInventoryTable", "PUT", ""),
+    ("metadataJournalTable", "PUT", ""),
+    ("metadataTable", "GET POST DELETE", ""),
+    ("metrics", "GET PUT DELETE", ""),
+    ("notification", "GET PUT", ""),
+    ("object-lock", "GET PUT", ""),
+    ("ownershipControls", "GET PUT DELETE", ""),
+    ("policy", "GET PUT DELETE", ""),
+    ("policyStatus", "GET", ""),
+    ("publicAccessBlock", "GET PUT DELETE", ""),
+    ("renameObject", "", "PUT"),
+    ("replication", "GET PUT DELETE", ""),
+    ("requestPayment", "GET PUT", ""),
+    ("restore", "", "POST"),
+    ("retention", "", "GET PUT"),
+    ("select", "", "POST"),
+    ("session", "GET", ""),
+    ("tagging", "GET PUT DELETE", "GET PUT DELETE"),
+    ("torrent", "", "GET"),
+    ("uploadId", "", "GET PUT POST DELETE"),
+    ("uploads", "GET", "POST"),
+    ("versioning", "GET PUT", ""),
+    ("versions", "GET", ""),
+    ("website", "GET PUT DELETE", ""),
 ];
 
-const BUCKET_GET: &[&str] = &[
-    "abac",
-    "accelerate",
-    "acl",
-    "analytics",
-    "cors",
-    "encryption",
-    "intelligent-tiering",
-    "inventory",
-    "lifecycle",
-    "location",
-    "logging",
-    "metadataConfiguration",
-    "metadataTable",
-    "metrics",
-    "notification",
-    "object-lock",
-    "ownershipControls",
-    "policy",
-    "policyStatus",
-    "publicAccessBlock",
-    "replication",
-    "requestPayment",
-    "session",
-    "tagging",
-    "uploads",
-    "versioning",
-    "versions",
-    "website",
-];
-const BUCKET_PUT: &[&str] = &[
-    "abac",
-    "accelerate",
-    "acl",
-    "analytics",
-    "cors",
-    "encryption",
-    "intelligent-tiering",
-    "inventory",
-    "lifecycle",
-    "logging",
-    "metadataAnnotationTable",
-    "metadataInventoryTable",
-    "metadataJournalTable",
-    "metrics",
-    "notification",
-    "object-lock",
-    "ownershipControls",
-    "policy",
-    "publicAccessBlock",
-    "replication",
-    "requestPayment",
-    "tagging",
-    "versioning",
-    "website",
-];
-const BUCKET_DELETE: &[&str] = &[
-    "analytics",
-    "cors",
-    "encryption",
-    "intelligent-tiering",
-    "inventory",
-    "lifecycle",
-    "metadataConfiguration",
-    "metadataTable",
-    "metrics",
-    "ownershipControls",
-    "policy",
-    "publicAccessBlock",
-    "replication",
-    "tagging",
-    "website",
-];
-const OBJECT_GET: &[&str] = &["acl", "attributes", "legal-hold", "retention", "tagging", "torrent", "uploadId"];
-const OBJECT_PUT: &[&str] = &["acl", "encryption", "legal-hold", "renameObject", "retention", "tagging", "uploadId"];
+fn is_subresource(name: &str) -> bool {
+    SUBRESOURCES.iter().any(|(known, ..)| *known == name)
+}
 
-/// What s3s itself tells apart: the operations behind these answer for themselves, with 501 where there is none.
-fn told_apart(method: &Method, shape: Shape) -> &'static [&'static str] {
-    match (shape, method.as_str()) {
-        (Shape::Bucket, "GET") => BUCKET_GET,
-        (Shape::Bucket, "PUT") => BUCKET_PUT,
-        (Shape::Bucket, "POST") => &["delete", "metadataConfiguration", "metadataTable"],
-        (Shape::Bucket, "DELETE") => BUCKET_DELETE,
-        (Shape::Object, "GET") => OBJECT_GET,
-        (Shape::Object, "PUT") => OBJECT_PUT,
-        (Shape::Object, "POST") => &["restore", "select", "uploadId", "uploads"],
-        (Shape::Object, "DELETE") => &["tagging", "uploadId"],
-        _ => &[],
-    }
+fn told_apart(name: &str, method: &Method, shape: Shape) -> bool {
+    SUBRESOURCES.iter().filter(|(known, ..)| *known == name).any(|(_, on_bucket, on_object)| {
+        let methods = match shape {
+            Shape::Root => "",
+            Shape::Bucket => on_bucket,
+            Shape::Object => on_object,
+        };
+        methods.split(' ').any(|known| known == method.as_str())
+    })
 }
 
 impl Shape {
@@ -188,14 +113,14 @@ impl Shape {
 /// # Errors
 /// NotImplemented for a sub-resource that would fall through; InvalidArgument for two at once or half of a part's name.
 pub fn check(method: &Method, shape: Shape, query: &Query) -> Result<Operation, Fault> {
-    let mut asked: Vec<&str> = query.names().filter(|name| SUBRESOURCES.contains(name)).collect();
+    let mut asked: Vec<&str> = query.names().filter(|name| is_subresource(name)).collect();
     asked.sort_unstable();
     asked.dedup();
     if asked.len() > 1 {
         return Err(Fault::new(Kind::InvalidArgument, format!("Conflicting query string parameters: {}", asked.join(", "))));
     }
     if let Some(name) = asked.first()
-        && !told_apart(method, shape).contains(name)
+        && !told_apart(name, method, shape)
     {
         return Err(Fault::new(
             Kind::NotImplemented,

@@ -45,6 +45,7 @@ macro_rules! round {
 }
 
 #[target_feature(enable = "avx512f")]
+#[allow(clippy::needless_range_loop)] // the inputs are walked side by side
 fn advance_lanes(chains: &mut [[u32; WIDE]; 4], inputs: &[&[[u8; BLOCK]]; WIDE]) {
     let [mut a0, mut b0, mut c0, mut d0] = chains.each_ref().map(|lanes| load(lanes));
     let count = inputs.iter().map(|input| input.len()).min().unwrap_or(0);

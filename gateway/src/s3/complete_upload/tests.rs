@@ -147,3 +147,16 @@ fn a_size_that_the_client_expects_must_be_the_sum_of_its_parts() {
     assert!(assemble(&upload(None), &parts, &with(7)).is_ok());
     assert_eq!(code(assemble(&upload(None), &parts, &with(8))).as_deref(), Some("InvalidRequest"));
 }
+
+#[test]
+fn the_location_is_where_the_client_asked() {
+    let asked = |secure| Asked {
+        caller: crate::front::auth::Caller { access_key: "AK".into(), tenant: spine::id::TenantId(1) },
+        uri: http::Uri::from_static("/bucket/a%20b?uploadId=1"),
+        headers: [(http::header::HOST, http::HeaderValue::from_static("s3.test:9000"))].into_iter().collect(),
+        secure,
+        trailers: None,
+    };
+    assert_eq!(location(&asked(false)), "http://s3.test:9000/bucket/a%20b");
+    assert_eq!(location(&asked(true)), "https://s3.test:9000/bucket/a%20b");
+}

@@ -63,14 +63,16 @@ fn completing_makes_the_listed_parts_the_body_and_ends_the_others() {
         assert_eq!(put(&mut table, number, n), Reply::Done);
     }
     assert_eq!(put_again(&mut table, 3, 3), Reply::Done, "sent again");
-    assert!(matches!(complete(&mut table, &[(1, 1), (3, 3)], &[1, 3], Condition::default()), Reply::Committed { .. }));
+    let completed = complete(&mut table, &[(1, 1), (3, 3)], &[1, 3], Condition::default());
+    assert!(matches!(completed, Reply::Committed { .. }));
     assert_eq!(ended(&table), [version(7)]);
     assert!(has_manifest(&table, version(1)) && has_manifest(&table, version(3)));
     assert!(table.is_empty(Space::Uploads) && table.is_empty(Space::Parts));
-    assert_eq!(complete(&mut table, &[(1, 1), (3, 3)], &[1, 3], Condition::default()), refused(Refusal::NoSuchUpload));
+    assert_eq!(complete(&mut table, &[(1, 1), (3, 3)], &[1, 3], Condition::default()), completed, "its answer was lost");
     assert_eq!(run(&mut table, upload(UPLOAD, "k")), refused(Refusal::NoSuchUpload), "it is over");
     run(&mut table, NamespaceCommand::Delete { bucket: BUCKET, key: "k".into(), condition: Condition::default() });
     assert_eq!(ended(&table), [version(7), version(1), version(3)]);
+    assert_eq!(complete(&mut table, &[(1, 1), (3, 3)], &[1, 3], Condition::default()), refused(Refusal::NoSuchUpload));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::*;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 
 const DIR: &str = "BREAKWATER_TEST_WRITER_DIR";
 const FIRST: &str = "BREAKWATER_TEST_WRITER_FIRST";
@@ -16,6 +17,16 @@ fn writer_process_of_the_other_tests() {
     runtime.block_on(async {
         let settings = Settings { checkpoint_bytes: 64 << 10, ..small(Path::new(&dir)) };
         let node = MetadataNode::open(settings).await.unwrap();
+        let shrinking = node.checkpoints.clone();
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Duration::from_millis(30));
+                if shrinking.shrink_for_test().is_err() {
+                    // The disk is gone, or without power.
+                    return;
+                }
+            }
+        });
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..16 {
             let node = node.clone();
@@ -185,4 +196,43 @@ async fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
         let took = check(&data, &acked).await;
         println!("power cut {life}: {} acknowledged so far, restart in {took:?}", acked.len());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_restart_read_back_is_still_there_when_the_power_goes_right_after_it() {
+    // SAFETY: no arguments, always succeeds.
+    if unsafe { libc::geteuid() } != 0 {
+        return println!("skipped: a power cut needs root for loop devices");
+    }
+    let Some(disk) = Disk::new() else {
+        return println!("skipped: no ext4 on a loop device here");
+    };
+    let elsewhere = tempfile::tempdir().unwrap();
+    let node = MetadataNode::open(small(elsewhere.path())).await.unwrap();
+    create(&node, 0..300).await;
+    node.kill().await;
+    drop(node);
+    let (from, log) = (elsewhere.path().join("log"), disk.mount.join("log"));
+    fs::create_dir_all(&log).unwrap();
+    for file in fs::read_dir(&from).unwrap() {
+        let file = file.unwrap();
+        File::create(log.join(file.file_name())).unwrap().set_len(file.metadata().unwrap().len()).unwrap();
+    }
+    assert!(sh(&format!("sync -f {}", log.display())));
+    // As a process leaves them that is killed between a write and its sync: only the page cache has the frames.
+    for file in fs::read_dir(&from).unwrap() {
+        let file = file.unwrap();
+        let target = File::options().write(true).open(log.join(file.file_name())).unwrap();
+        target.write_all_at(&fs::read(file.path()).unwrap(), 0).unwrap();
+    }
+    let journal = Journal::open(&log, small(&log).journal).unwrap();
+    let read_back = journal.group(GROUP).state();
+    assert!(read_back.last.is_some_and(|last| last.index > 300));
+    disk.cut_power();
+    journal.close();
+    drop(journal);
+    assert!(disk.unmount() && disk.mount(), "the disk comes back");
+    let journal = Journal::open(&log, small(&log).journal).unwrap();
+    assert_eq!(journal.group(GROUP).state(), read_back);
+    journal.close();
 }

@@ -155,7 +155,7 @@ async fn under_a_long_load_the_log_stays_short_and_the_table_is_used_again() {
     }
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let files = fs::read_dir(dir.path().join("log")).unwrap().count();
-    let high = node.table.usage().high_bytes;
+    let high = node.checkpoints.table().usage().high_bytes;
     println!("{files} log files of 4 MiB after {} MiB; table {} MiB", node.journal.written_bytes() >> 20, high >> 20);
     assert!(node.journal.written_bytes() > 80 << 20 && files < 16, "{files}");
     assert!(high < 200 << 20, "{high}");
