@@ -13,16 +13,16 @@
 
 pub mod sweep;
 
+use crate::body::WriteError;
+use crate::core::{Core, now};
 use crate::dedup::unexpected;
 use crate::metric;
-use crate::path::{Core, DataPath, now};
-use crate::write::WriteError;
 use spine::id::{ChunkId, Gen, NodeId, ShardIndex, Tag, UnixMs, VersionId, WriterId};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ShardName};
 use spine::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, OutboxEntry};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Reply};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Chunks in one query or command of the collector.
@@ -33,73 +33,6 @@ const RELEASE_STEP: usize = 64;
 const OWN_GRACE: Duration = Duration::from_secs(60);
 /// The first sweep after a start waits at most this long.
 const FIRST_SWEEP: Duration = Duration::from_secs(3_600);
-
-/// Versions being read in this process. Their references are not dropped meanwhile, so that a long GET is not cut off.
-#[derive(Default)]
-pub struct Readers {
-    state: Mutex<ReadersState>,
-}
-
-#[derive(Default)]
-struct ReadersState {
-    reading: HashMap<VersionId, usize>,
-    releasing: HashSet<VersionId>,
-}
-
-/// Holds versions for one read.
-pub struct Reading {
-    home: Arc<Readers>,
-    versions: Vec<VersionId>,
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        let mut state = self.home.lock();
-        for version in &self.versions {
-            if let Some(count) = state.reading.get_mut(version) {
-                *count -= 1;
-                if *count == 0 {
-                    state.reading.remove(version);
-                }
-            }
-        }
-    }
-}
-
-impl Readers {
-    /// Holds all of `versions`, or none if one of them is being released already, and says which.
-    pub fn enter(self: &Arc<Self>, versions: Vec<VersionId>) -> Result<Reading, VersionId> {
-        let mut state = self.lock();
-        if let Some(gone) = versions.iter().find(|version| state.releasing.contains(version)) {
-            return Err(*gone);
-        }
-        for version in &versions {
-            *state.reading.entry(*version).or_default() += 1;
-        }
-        Ok(Reading { home: self.clone(), versions })
-    }
-
-    /// Whether a terminal version may be released now; from then on nobody enters it.
-    fn begin_release(&self, version: VersionId) -> bool {
-        let mut state = self.lock();
-        let free = !state.reading.contains_key(&version);
-        if free {
-            state.releasing.insert(version);
-        }
-        free
-    }
-
-    fn end_release(&self, versions: impl Iterator<Item = VersionId>) {
-        let mut state = self.lock();
-        versions.for_each(|version| {
-            state.releasing.remove(&version);
-        });
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, ReadersState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What one cycle did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,17 +49,9 @@ pub struct Collected {
     pub waiting: u64,
 }
 
-impl DataPath {
-    /// Runs one cycle now, with a grace of one's choice. A grace of zero is right only if nobody else reads what was deleted.
-    pub async fn collect_now(&self, grace: Duration) -> Result<Collected, WriteError> {
-        cycle(&self.core, &mut Patience::default(), grace).await
-    }
-
-    /// Sweeps every node now for shards that the index does not name. `force`: past the limits that halt it, for an operator who
-    /// has made sure that the index is whole.
-    pub async fn sweep_now(&self, force: bool) -> Result<Vec<sweep::Swept>, WriteError> {
-        sweep::all(&self.core, force).await
-    }
+/// Runs one cycle now.
+pub(crate) async fn cycle_now(core: &Arc<Core>, grace: Duration) -> Result<Collected, WriteError> {
+    cycle(core, &mut Patience::default(), grace).await
 }
 
 /// The background worker. Never returns.

@@ -4,12 +4,15 @@
 //! Only as many chunks as one CopyObject or UploadPartCopy may have (5 GiB) go this way: they fit one manifest.
 //! Not here: copies across tenants or of a part of a chunk, which are read and written.
 
+use crate::body::ReadError;
+use crate::body::WriteError;
+use crate::core::{Core, now};
 use crate::dedup;
 use crate::durable::{Durable, Pinned};
-use crate::path::{Core, DataPath, now};
-use crate::read::{ReadError, manifests};
+use crate::path::DataPath;
+use crate::read::manifests;
 use crate::seal;
-use crate::write::{Content, StoredBody, WriteError};
+use crate::write::{Content, StoredBody};
 use spine::id::TenantId;
 use spine::limit;
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery};

@@ -6,9 +6,9 @@
 //! signature or a checksum behind the bytes has been judged; the length is the declared one, if one was declared.
 //! Not here: hashing and everything after it.
 
+use crate::body::{BodyRequest, BodyStream, WriteError};
 use crate::budget::{Budget, Share};
 use crate::metric::{BYTES_IN, Stage};
-use crate::write::{BodyRequest, BodyStream, WriteError};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use std::sync::Arc;

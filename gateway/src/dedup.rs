@@ -5,9 +5,9 @@
 //! Invariant: a chunk that a write reserved is pinned until the write is committed or aborted.
 //! Not here: what a reservation does (`metadata`'s chunk index), storing (`store.rs`).
 
+use crate::body::WriteError;
 use crate::intent::Intent;
 use crate::metric::Stage;
-use crate::write::WriteError;
 use spine::id::{ChunkId, Gen, UnixMs, VersionId};
 use spine::wire::chunk::{ChunkCommand, ReserveOutcome};
 use spine::wire::{Batch, Chain, Command, Metadata, MetadataError, Refusal, Reply};

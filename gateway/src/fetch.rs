@@ -5,12 +5,12 @@
 //! Invariant: what comes out hashes to the ChunkId asked for; everything before that is only a way to say sooner what is wrong.
 //! Not here: which chunks (`read.rs`), repairing what was found (`owe.rs`).
 
+use crate::body::ReadError;
+use crate::core::Core;
 use crate::encode;
 use crate::keys::EpochKeys;
 use crate::metric::{DECODES, HEDGES, READ_DAMAGE, READ_FAILURES, Stage};
 use crate::nodes::Node;
-use crate::path::Core;
-use crate::read::ReadError;
 use crate::seal;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};

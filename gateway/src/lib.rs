@@ -7,6 +7,7 @@
 //! a wrong byte is never sent.
 
 pub mod admin;
+pub mod body;
 pub mod boot;
 pub mod budget;
 pub mod cli;
@@ -15,7 +16,9 @@ pub mod compress;
 pub mod compute;
 pub mod config;
 pub mod copy;
+pub mod core;
 pub mod cut;
+pub mod damage;
 pub mod dedup;
 pub mod digest;
 pub mod durable;
@@ -32,6 +35,7 @@ pub mod ops;
 pub mod owe;
 pub mod path;
 pub mod read;
+pub mod readers;
 pub mod s3;
 pub mod seal;
 pub mod serve;

@@ -8,12 +8,12 @@
 //! A node that was replaced, or is away for hours, is given up as a whole: what it held becomes owed.
 //! Not here: the index's rules, rates that follow the foreground's latency (the fleet's repair).
 
+use crate::body::WriteError;
+use crate::core::Core;
 use crate::dedup::unexpected;
 use crate::encode;
 use crate::fetch::{self, Located};
 use crate::metric::{REPAIR_FAILURES, REPAIRED};
-use crate::path::{Core, DataPath};
-use crate::write::WriteError;
 use bytes::Bytes;
 use spine::erasure::Coder;
 use spine::id::{ChunkId, NodeId, ShardIndex, Tag};
@@ -27,30 +27,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Reports kept until the worker takes them; more are dropped, since the next read finds the same.
-const REPORTS: usize = 1_024;
 /// Owed chunks looked at in one query.
 const STEP: usize = 64;
 /// Chunks looked at in one query for those that a node held.
 const SCAN: usize = 512;
-
-/// Where reads leave what they found wrong.
-pub(crate) struct Damage {
-    reports: mpsc::Sender<(ShardName, NodeId)>,
-}
-
-impl Damage {
-    pub fn new() -> (Damage, mpsc::Receiver<(ShardName, NodeId)>) {
-        let (reports, received) = mpsc::channel(REPORTS);
-        (Damage { reports }, received)
-    }
-
-    /// A placed shard is missing or not what was stored.
-    pub fn report(&self, shard: ShardName, node: NodeId, fault: &'static str) {
-        tracing::warn!(chunk = %shard.chunk, index = %shard.index, %node, fault, "a shard has to be made again");
-        let _ = self.reports.try_send((shard, node));
-    }
-}
 
 /// What one round did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,12 +41,10 @@ pub struct Delivered {
     pub waiting: u64,
 }
 
-impl DataPath {
-    /// Delivers all that is owed and can be delivered now.
-    pub async fn repair_now(&self) -> Result<Delivered, WriteError> {
-        Absent::default().give_up(&self.core).await?;
-        round(&self.core, false).await
-    }
+/// Delivers all that is owed and can be delivered now.
+pub(crate) async fn round_now(core: &Arc<Core>) -> Result<Delivered, WriteError> {
+    Absent::default().give_up(core).await?;
+    round(core, false).await
 }
 
 /// The background worker. Never returns.

@@ -6,81 +6,28 @@
 //! Invariant: everything the background does is asked of the index first; nothing is remembered here that a crash may not forget.
 //! Not here: names, authentication, S3's errors (the front end and `s3/`).
 
+use crate::body::WriteError;
 use crate::budget::Budget;
-use crate::collect::{self, Readers};
+use crate::collect::sweep::{self, Swept};
+use crate::collect::{self, Collected};
 use crate::compute::Compute;
-use crate::dedup::Flights;
+use crate::core::{Core, Settings};
+use crate::damage::Damage;
 use crate::intent::{self, Intents};
-use crate::keys::{EpochKeys, Keys, TenantKeys};
+use crate::keys::Keys;
 use crate::lanes::Lanes;
 use crate::metric;
 use crate::nodes::Nodes;
-use crate::owe;
-use crate::write::WriteError;
+use crate::owe::{self, Delivered};
 use spine::erasure::Coder;
-use spine::id::{TenantId, UnixMs, VersionId, WriterId};
+use spine::id::WriterId;
 use spine::limit;
-use spine::wire::root::{RootAnswer, RootQuery};
+use spine::wire::Metadata;
 use spine::wire::shard::StorageNode;
-use spine::wire::{Answer, Metadata, MetadataError, Query};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-
-/// Everything an operator may choose about the data path.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Data shards of a chunk; default 4.
-    pub k: u8,
-    /// Parity shards of a chunk; default 2.
-    pub m: u8,
-    /// Threads that hash, seal and code. Default: one per core.
-    pub threads: usize,
-    /// Bytes of bodies on their way in, coded shards included, over all requests. Default 192 MiB; at least one largest chunk's worth is used.
-    pub write_memory: usize,
-    /// Bytes of bodies on their way out, over all requests. Default 96 MiB.
-    pub read_memory: usize,
-    /// Chunks of one request in flight at a time. Default 4.
-    pub window: usize,
-    /// How often the collector runs. Default 60 s.
-    pub collect_interval: Duration,
-    /// How long a chunk without references stays: longer than the longest GET. Default 24 h.
-    pub collect_grace: Duration,
-    /// An intent not renewed for this long is aborted. Default 6 h.
-    pub intent_ttl: Duration,
-    /// How long the collector waits for a node that does not answer before it leaves that node's shards to the sweep. Default 1 h.
-    pub node_patience: Duration,
-    /// How often owed shards are looked for. Default 15 s.
-    pub owe_interval: Duration,
-    /// A node that is away for this long has what it held made again elsewhere. Default 4 h.
-    pub node_repair_after: Duration,
-    /// How often nodes are swept for shards that nobody refers to. Default 24 h.
-    pub sweep_interval: Duration,
-    /// Abort the intents of every other writer at start: right where this process is the only gateway. Default true.
-    pub only_gateway: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            k: 4,
-            m: 2,
-            threads: std::thread::available_parallelism().map_or(2, |n| n.get()),
-            write_memory: 192 << 20,
-            read_memory: 96 << 20,
-            window: 4,
-            collect_interval: Duration::from_secs(60),
-            collect_grace: Duration::from_secs(24 * 3600),
-            intent_ttl: Duration::from_secs(6 * 3600),
-            node_patience: Duration::from_secs(3600),
-            owe_interval: Duration::from_secs(15),
-            node_repair_after: Duration::from_secs(4 * 3600),
-            sweep_interval: Duration::from_secs(24 * 3600),
-            only_gateway: true,
-        }
-    }
-}
 
 /// Why the data path does not start.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -89,25 +36,6 @@ pub enum StartError {
     Code(#[from] spine::erasure::ErasureError),
     #[error("the system gives no thread or no randomness. reason=`{reason}`")]
     System { reason: String },
-}
-
-/// What every step works with.
-pub(crate) struct Core {
-    pub settings: Settings,
-    pub metadata: Arc<dyn Metadata>,
-    pub nodes: Nodes,
-    pub keys: Arc<Keys>,
-    pub lanes: Lanes,
-    pub compute: Arc<Compute>,
-    pub coder: Arc<Coder>,
-    pub write_memory: Arc<Budget>,
-    /// Memory that 100 plaintext bytes need from the connection to the nodes: themselves and their shards.
-    pub write_percent: usize,
-    pub read_memory: Arc<Budget>,
-    pub intents: Arc<Intents>,
-    pub flights: Arc<Flights>,
-    pub readers: Arc<Readers>,
-    pub damage: owe::Damage,
 }
 
 /// Stores and reads bodies.
@@ -133,7 +61,7 @@ impl DataPath {
         let mut writer = [0; WriterId::LEN];
         getrandom::fill(&mut writer).map_err(|e| system(e.to_string()))?;
         let (intents, abandoned) = Intents::new(WriterId(writer));
-        let (damage, reports) = owe::Damage::new();
+        let (damage, reports) = Damage::new();
         let write_percent = 100 + 100 * (usize::from(settings.k) + usize::from(settings.m)) / usize::from(settings.k.max(1));
         let largest = limit::CHUNK_MAX_BYTES as usize;
         let core = Arc::new(Core {
@@ -176,6 +104,22 @@ impl DataPath {
         self.core.intents.writer()
     }
 
+    /// Collects once, now, with a grace of one's choice. A grace of zero is right only if nobody else reads what was deleted.
+    pub async fn collect_now(&self, grace: Duration) -> Result<Collected, WriteError> {
+        collect::cycle_now(&self.core, grace).await
+    }
+
+    /// Sweeps every node now for shards that the index does not name. `force`: past the limits that halt it, for an operator who
+    /// has made sure that the index is whole.
+    pub async fn sweep_now(&self, force: bool) -> Result<Vec<Swept>, WriteError> {
+        sweep::all(&self.core, force).await
+    }
+
+    /// Delivers all that is owed and can be delivered now.
+    pub async fn repair_now(&self) -> Result<Delivered, WriteError> {
+        owe::round_now(&self.core).await
+    }
+
     /// Ends the background workers. What they had still to do is found in the index at the next start.
     pub async fn shutdown(&self) {
         // Writes dropped in the last moment have their intents aborted here rather than at the next start.
@@ -197,59 +141,6 @@ async fn until_stopped(mut stopped: watch::Receiver<bool>, work: impl Future<Out
         () = work => {}
         _ = stopped.wait_for(|stop| *stop) => {}
     }
-}
-
-/// Why a tenant's keys are not to be had.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NoKeys {
-    #[error("the tenant's keys cannot be opened. reason=`{0}`")]
-    Closed(String),
-    #[error("{0}")]
-    Metadata(#[from] MetadataError),
-}
-
-impl From<NoKeys> for WriteError {
-    fn from(error: NoKeys) -> Self {
-        match error {
-            NoKeys::Metadata(error) => WriteError::Metadata(error),
-            closed @ NoKeys::Closed(_) => WriteError::Unavailable { reason: closed.to_string() },
-        }
-    }
-}
-
-impl Core {
-    /// All keys of a tenant.
-    pub async fn tenant_keys(&self, tenant: TenantId) -> Result<Arc<TenantKeys>, NoKeys> {
-        if let Some(keys) = self.keys.known(tenant) {
-            return Ok(keys);
-        }
-        let answer = self.metadata.query(Query::Root(RootQuery::Tenant(tenant))).await?;
-        let Answer::Root(RootAnswer::Tenant(record)) = answer else {
-            return Err(MetadataError::Storage { reason: "Tenant was answered with something else".into() }.into());
-        };
-        let record = record.ok_or_else(|| NoKeys::Closed(format!("no tenant {tenant}")))?;
-        self.keys.open(&record).map_err(|e| NoKeys::Closed(e.to_string()))
-    }
-
-    /// The keys that seal a tenant's new chunks.
-    pub async fn sealing_keys(&self, tenant: TenantId) -> Result<Arc<EpochKeys>, WriteError> {
-        let keys = self.tenant_keys(tenant).await?;
-        let current = keys.current().cloned();
-        current.ok_or_else(|| WriteError::Unavailable { reason: format!("tenant {tenant} has no secret") })
-    }
-
-    /// A version nobody has used.
-    pub fn new_version(&self) -> Result<VersionId, WriteError> {
-        let mut id = [0; VersionId::LEN];
-        getrandom::fill(&mut id).map_err(|e| WriteError::Unavailable { reason: e.to_string() })?;
-        Ok(VersionId(id))
-    }
-}
-
-/// The wall clock, for what is proposed: state machines read none.
-pub(crate) fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

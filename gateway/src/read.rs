@@ -8,17 +8,18 @@
 //! version being read here is not collected.
 //! Not here: one chunk (`fetch.rs`), which version, and what S3 says (the S3 operations).
 
+use crate::body::{BodyError, BodyStream, ReadError};
 use crate::budget::Share;
-use crate::collect::Reading;
+use crate::core::Core;
 use crate::fetch::{self, Located};
 use crate::keys::TenantKeys;
 use crate::metric::BYTES_OUT;
-use crate::path::{Core, DataPath, NoKeys};
+use crate::path::DataPath;
+use crate::readers::Reading;
 use crate::seal;
-use crate::write::{BodyError, BodyStream};
 use bytes::Bytes;
 use futures::Stream;
-use spine::id::{ChunkId, TenantId, VersionId};
+use spine::id::{TenantId, VersionId};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery};
 use spine::wire::namespace::{Body, ChunkRef, Manifest, NamespaceAnswer, NamespaceQuery, Piece};
 use spine::wire::{Answer, MetadataError, Query};
@@ -39,37 +40,6 @@ const RECORDS: usize = 64;
 const MANIFESTS: usize = 16;
 /// How long a read waits for memory that other reads hold before it says that there is none.
 const ADMIT_MOST: Duration = Duration::from_secs(30);
-
-/// Why a body cannot be read now. None of these says that the object is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// Fewer than `k` good shards can be reached. Retry later: 503.
-    #[error("a chunk cannot be read. chunk=`{chunk}`, shards=`{found}`, needed=`{needed}`")]
-    Unreadable { chunk: ChunkId, found: u8, needed: u8 },
-    /// The version was replaced and collected since the caller resolved it: resolve again, once. If it is still current: 500.
-    #[error("the version's bytes are gone. version=`{version}`")]
-    Gone { version: VersionId },
-    /// What the shards decode to is not what was stored, though every shard matches its root: 500.
-    #[error("a chunk is damaged. chunk=`{chunk}`, what=`{what}`")]
-    Damaged { chunk: ChunkId, what: &'static str },
-    /// The range is not within the body: a bug of the caller.
-    #[error("the range is outside the body. start=`{start}`, end=`{end}`, size=`{size}`")]
-    Range { start: u64, end: u64, size: u64 },
-    /// The tenant's keys cannot be opened, or shutting down: 503.
-    #[error("the data path is unavailable. reason=`{reason}`")]
-    Unavailable { reason: String },
-    #[error("{0}")]
-    Metadata(#[from] MetadataError),
-}
-
-impl From<NoKeys> for ReadError {
-    fn from(error: NoKeys) -> Self {
-        match error {
-            NoKeys::Metadata(error) => ReadError::Metadata(error),
-            closed @ NoKeys::Closed(_) => ReadError::Unavailable { reason: closed.to_string() },
-        }
-    }
-}
 
 impl DataPath {
     /// Opens `range` of a body; returns after the first bytes are verified, so that a fault before them is an error and not a cut-off 200.

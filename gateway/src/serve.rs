@@ -10,7 +10,6 @@
 mod compose;
 mod process;
 
-use crate::admin::server::Operator;
 use crate::boot::credentials::RootCredentials;
 use crate::boot::{BootError, Home, welcome};
 use crate::config::Config;
@@ -21,6 +20,7 @@ use crate::front::service::{BodyLimits, Front};
 use crate::front::tls::{self, TlsError};
 use crate::keys::Keys;
 use crate::ops;
+use crate::ops::operator::Operator;
 use crate::s3::Breakwater;
 use compose::{Parts, Store};
 use std::io::{ErrorKind, Write};

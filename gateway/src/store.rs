@@ -6,11 +6,11 @@
 //! Invariant: a place is recorded only after its node said that the shard is synced.
 //! Not here: choosing (`spine::placement`), making the shards durable in the index (`write.rs`).
 
+use crate::body::WriteError;
 use crate::durable::Quorum;
 use crate::encode::Encoded;
 use crate::metric::{QUORUM_FAILURES, SHARDS_OWED, STORED_BYTES};
 use crate::nodes::{Node, Nodes};
-use crate::write::WriteError;
 use futures::stream::{FuturesUnordered, StreamExt};
 use spine::id::{ChunkId, Gen, NodeId, ShardIndex, Tag};
 use spine::placement;

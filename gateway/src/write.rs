@@ -12,6 +12,8 @@
 //! at most `window` chunks; dropping the future or the [`StoredBody`] aborts the write.
 //! Not here: names, conditions and ETags (the S3 operations).
 
+use crate::body::{BodyRequest, BodyStream, WriteError};
+use crate::core::{Core, now};
 use crate::cut::{Chunk, Cutter};
 use crate::dedup::{Flight, Reservations};
 use crate::digest::Digester;
@@ -20,74 +22,22 @@ use crate::encode;
 use crate::intent::{CONFIRM_STEP, Intent};
 use crate::keys::EpochKeys;
 use crate::metric::{DEDUP_HITS, DEDUP_SAVED, INLINE_BODIES, Stage};
-use crate::path::{Core, DataPath, now};
+use crate::path::DataPath;
 use crate::seal;
 use crate::store::{self, Target};
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt};
-use spine::id::{ChunkId, TenantId, VersionId};
+use futures::{StreamExt, TryStreamExt};
+use spine::id::{ChunkId, VersionId};
 use spine::limit;
 use spine::wire::chunk::{Confirmation, ReserveOutcome};
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChunkRef, Manifest, Piece};
-use spine::wire::{Batch, Chain, MetadataError, Reply};
+use spine::wire::{Batch, Chain, Reply};
 use std::collections::HashSet;
-use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Up to this, hashing takes some ten microseconds.
 const NAMED_HERE: usize = 96 << 10;
-
-/// What a body delivers when it is not what the client promised, or the connection is gone.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
-/// A body on its way in or out, in pieces of any size.
-pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send + Sync>>;
-
-/// What to store, and how.
-#[derive(Clone, Debug)]
-pub struct BodyRequest {
-    pub tenant: TenantId,
-    /// The bucket's chunk size, bytes.
-    pub chunk_bytes: u32,
-    /// Content-Length (decoded), where the client gave one.
-    pub declared_len: Option<u64>,
-    /// More bytes than this is [`WriteError::TooLarge`].
-    pub max_len: u64,
-    /// To compute beside MD5.
-    pub checksums: Vec<ChecksumAlgorithm>,
-    /// Small bodies may live in the version's record. False for parts.
-    pub inline_allowed: bool,
-}
-
-/// Why a body was not stored. Nothing of it is visible.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The body's own stream failed: a bad signature, a wrong digest, a lost connection. What the front end put in comes back.
-    #[error("the body failed: {0}")]
-    Body(BodyError),
-    #[error("the body is longer than it may be. max_bytes=`{max}`")]
-    TooLarge { max: u64 },
-    /// The body ended early, or went on after its declared end.
-    #[error("the body is not as long as declared. declared=`{declared}`, got=`{got}`")]
-    Short { declared: u64, got: u64 },
-    /// Fewer nodes synced a shard than the write quorum. Retry later.
-    #[error("write quorum not reached. chunk=`{chunk}`, acked=`{acked}`, quorum=`{quorum}`")]
-    QuorumNotReached { chunk: ChunkId, acked: u8, quorum: u8 },
-    /// The write's intent was closed meanwhile, by the reaper or a shutdown. Retry.
-    #[error("the write was aborted meanwhile. version=`{version}`")]
-    Aborted { version: VersionId },
-    /// Shutting down or out of a resource. Retry.
-    #[error("the data path is unavailable. reason=`{reason}`")]
-    Unavailable { reason: String },
-    #[error("{0}")]
-    Metadata(#[from] MetadataError),
-}
-
-impl From<crate::compute::Lost> for WriteError {
-    fn from(lost: crate::compute::Lost) -> Self {
-        WriteError::Unavailable { reason: lost.to_string() }
-    }
-}
 
 /// Bytes that are stored and durable but not visible. Dropped uncommitted, its intent is aborted in the background.
 pub struct StoredBody {

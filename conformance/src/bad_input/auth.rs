@@ -67,7 +67,7 @@ fn by_header(ground: &Ground) -> Vec<Case> {
         Case::new(
             "an Authorization of an unknown kind",
             get().header("host", &host.to_string()).header("authorization", "Bearer x"),
-            &[(400, "InvalidArgument")],
+            MALFORMED,
         ),
         Case::new(
             "an Authorization of Version 2 without its signature",

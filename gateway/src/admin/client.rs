@@ -1,7 +1,7 @@
 //! `breakwater admin`: asks the running server, prints what it says.
 
+use super::arguments::{AdminArgs, AdminCommand, DiskCommand, KeyCommand, TenantCommand};
 use crate::boot::{admin_token_file, ops_address_file};
-use crate::cli::{AdminArgs, AdminCommand, DiskCommand, KeyCommand, TenantCommand};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -3,5 +3,6 @@
 //! `server.rs` answers on the operations listener under `/admin/`, `client.rs` is `breakwater admin`. JSON both ways; the token in
 //! the data folder (0600) is what tells an operator from anybody else on the machine.
 
+pub mod arguments;
 pub mod client;
 pub mod server;

@@ -10,10 +10,9 @@
 use crate::boot::BootError;
 use crate::boot::credentials::{new_tenant, root_command, root_query};
 use crate::boot::random_text;
-use crate::front::auth::KeyRing;
 use crate::front::query::Query;
-use crate::ops::{failure, json};
-use crate::path::DataPath;
+use crate::ops::answer::{failure, json};
+use crate::ops::operator::Operator;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -22,7 +21,6 @@ use serde::Deserialize;
 use serde_json::{Value, json as value};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, Totals};
 use spine::wire::root::{KeyRecord, RootAnswer, RootCommand, RootQuery, TenantRecord};
-use spine::wire::shard::StorageNode;
 use spine::wire::{Answer, MetadataError, Query as MetadataQuery};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,27 +30,6 @@ use std::time::Duration;
 const REQUEST_BYTES: usize = 64 << 10;
 /// How long it may take to arrive.
 const REQUEST_TIME: Duration = Duration::from_secs(60);
-
-/// Gives up the disk that was in a folder and takes what is there now; the text says what happened.
-pub type Adopt = Box<dyn Fn(PathBuf) -> futures::future::BoxFuture<'static, Result<String, String>> + Send + Sync>;
-/// Has every disk give back what is dead.
-pub type Compact = Box<dyn Fn() -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
-
-/// What operations are done with.
-pub struct Operator {
-    pub path: Arc<DataPath>,
-    pub ring: Arc<KeyRing>,
-    pub nodes: Vec<Arc<dyn StorageNode>>,
-    /// Folders of `nodes`, in the same order.
-    pub folders: Vec<PathBuf>,
-    pub k: u8,
-    pub m: u8,
-    /// How long a chunk without references stays.
-    pub grace: Duration,
-    pub adopt: Adopt,
-    pub compact: Compact,
-    pub token: String,
-}
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -199,7 +176,7 @@ async fn create_tenant(operator: &Operator, name: String) -> Result<Value, Refus
     if !holds {
         return Err(Refused::Wrong("a tenant's name has 1 to 64 letters, digits, hyphens, underscores and dots".into()));
     }
-    let tenant = new_tenant(&name, operator.path.keys(), crate::path::now())?;
+    let tenant = new_tenant(&name, operator.path.keys(), crate::core::now())?;
     root_command(operator.path.metadata(), RootCommand::CreateTenant(tenant.clone())).await?;
     Ok(show_tenant(&tenant))
 }
@@ -239,7 +216,7 @@ async fn create_key(operator: &Operator, tenant: String) -> Result<Value, Refuse
     let access_key = format!("BW{}", random_text(18)?.to_ascii_uppercase());
     let secret_key = random_text(40)?;
     let secret = operator.path.keys().wrap_secret(&access_key, secret_key.as_bytes()).map_err(BootError::from)?;
-    let record = KeyRecord { access_key: access_key.clone(), tenant: record.id, secret, created: crate::path::now(), revoked: false };
+    let record = KeyRecord { access_key: access_key.clone(), tenant: record.id, secret, created: crate::core::now(), revoked: false };
     root_command(operator.path.metadata(), RootCommand::CreateKey(record)).await?;
     Ok(value!({ "tenant": tenant, "access_key": access_key, "secret_key": secret_key }))
 }
@@ -282,7 +259,7 @@ async fn status(operator: &Operator) -> Result<Value, Refused> {
 
 /// One cycle of the collector, with the configured grace; then the disks give back what is dead.
 async fn collect(operator: &Operator, sweep: bool) -> Result<Value, Refused> {
-    let failed = |error: crate::write::WriteError| Refused::Failed(error.to_string());
+    let failed = |error: crate::body::WriteError| Refused::Failed(error.to_string());
     let done = operator.path.collect_now(operator.grace).await.map_err(failed)?;
     let swept = if sweep { operator.path.sweep_now(false).await.map_err(failed)? } else { Vec::new() };
     (operator.compact)().await;

@@ -8,11 +8,11 @@
 //! sweep of that node and raises an alert. **Absence is never deletion**: an index that was lost or restored from an older
 //! point must not take the data with it. An operator who knows better says `force`. The node keeps its trash for days.
 
+use crate::body::WriteError;
+use crate::core::Core;
 use crate::dedup::unexpected;
 use crate::metric::{ORPHANS, SWEEP_HALTS};
 use crate::nodes::Node;
-use crate::path::Core;
-use crate::write::WriteError;
 use spine::id::{ChunkId, NodeId};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ChunkState, ShardName};
 use spine::wire::{Answer, Query};

@@ -1,6 +1,7 @@
 use super::*;
-use crate::path::Settings;
+use crate::core::Settings;
 use crate::path::fake::{CHUNK, Mood, TENANT, noise, quiet, rig, rig_with};
+use crate::readers::Readers;
 
 #[tokio::test]
 async fn deleted_and_overwritten_objects_give_everything_back() {

@@ -1,6 +1,6 @@
 //! Whether this process can serve.
 
-use crate::admin::server::Operator;
+use super::operator::Operator;
 use serde::Serialize;
 use spine::wire::Query;
 use spine::wire::root::RootQuery;

@@ -8,14 +8,17 @@
 //! ```
 //! Not here: S3. This listener is plain HTTP; keep it on the machine or behind something that encrypts.
 
+pub mod answer;
 pub mod health;
+pub mod operator;
 pub mod process;
 
-use crate::admin::server::Operator;
+use answer::{failure, json};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use operator::Operator;
 use prometheus::{Encoder, TextEncoder};
 use std::sync::Arc;
 
@@ -47,21 +50,4 @@ fn metrics() -> Response<Full<Bytes>> {
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
     response
-}
-
-/// An answer in JSON.
-pub fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Full<Bytes>> {
-    let (status, text) = match serde_json::to_vec(value) {
-        Ok(text) => (status, text),
-        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, b"{}".to_vec()),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-/// An error in JSON: `{"error": ...}`.
-pub fn failure(status: StatusCode, error: &str) -> Response<Full<Bytes>> {
-    json(status, &serde_json::json!({ "error": error }))
 }

@@ -1,5 +1,6 @@
 use super::*;
-use crate::path::Settings;
+use crate::core::Settings;
+use crate::path::DataPath;
 use crate::path::fake::{CHUNK, Mood, noise, quiet, rig, rig_with};
 
 #[tokio::test]

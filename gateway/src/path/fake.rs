@@ -1,8 +1,9 @@
 //! What the data path's tests run on: the real state machines on a map, and nodes that hold shards in memory and fail on request.
 
 use super::{DataPath, Settings};
+use crate::body::{BodyRequest, BodyStream, WriteError};
 use crate::keys::{Keys, RootKey};
-use crate::write::{BodyRequest, BodyStream, StoredBody, WriteError};
+use crate::write::StoredBody;
 use bytes::Bytes;
 use futures::StreamExt;
 use metadata::machine;

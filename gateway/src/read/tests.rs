@@ -1,6 +1,6 @@
 use super::*;
+use crate::body::BodyRequest;
 use crate::path::fake::{CHUNK, Mood, TENANT, noise, request, rig, stream};
-use crate::write::BodyRequest;
 use futures::StreamExt;
 use proptest::prelude::*;
 use std::sync::atomic::Ordering;
@@ -53,6 +53,8 @@ async fn a_slow_data_shard_is_hedged_with_parity() {
     let rig = rig().await;
     let data = noise(CHUNK as usize, 3);
     rig.put("k", &data).await.unwrap();
+    // A shard that was late is owed: all six have to be there.
+    rig.path.repair_now().await.unwrap();
     rig.nodes[0].set(Mood::Slow(std::time::Duration::from_secs(20)));
     rig.nodes[1].set(Mood::Stuck);
     let start = std::time::Instant::now();

@@ -3,9 +3,9 @@
 //! Invariant: a fault that may pass (metadata away, too few disks, shutting down) is 503 or 500, never NoSuchKey,
 //! InvalidRange or AccessDenied: backup clients take those for the truth and act on it.
 
+use crate::body::ReadError;
+use crate::body::{BodyError, WriteError};
 use crate::front::fault::Fault;
-use crate::read::ReadError;
-use crate::write::{BodyError, WriteError};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use s3s::stream::aws_chunked_stream::AwsChunkedStreamError;
 use s3s::stream::upload_stream::UploadStreamError;

@@ -1,15 +1,16 @@
 //! The parts of one process: metadata, disks, data path; opened together and closed in the other order.
 
 use super::ServeError;
-use crate::admin::server::Operator;
 use crate::boot::credentials::{RootCredentials, root_command};
 use crate::boot::disks::Slots;
 use crate::boot::{BootError, Home};
 use crate::config::Config;
+use crate::core::Settings;
 use crate::front::auth::KeyRing;
 use crate::keys::Keys;
+use crate::ops::operator::Operator;
 use crate::ops::process::Process;
-use crate::path::{self, DataPath};
+use crate::path::DataPath;
 use metadata::service::MetadataNode;
 use spine::wire::Metadata;
 use spine::wire::root::{NodeRecord, RootCommand};
@@ -128,7 +129,7 @@ impl Parts {
     }
 
     async fn introduce(&self, home: &Home, credentials: &RootCredentials) -> Result<(), ServeError> {
-        let now = crate::path::now();
+        let now = crate::core::now();
         for disk in &self.store.disks {
             let record = NodeRecord { id: disk.id(), machine: disk.machine(), zone: String::new(), first_seen: now };
             root_command(self.path.metadata(), RootCommand::NoteNode(record)).await?;
@@ -153,7 +154,7 @@ impl Parts {
         }))
     }
 
-    fn compact(&self) -> crate::admin::server::Compact {
+    fn compact(&self) -> crate::ops::operator::Compact {
         let store = self.store.clone();
         Box::new(move || {
             let store = store.clone();
@@ -174,7 +175,7 @@ impl Parts {
 }
 
 /// Gives up the lost disk that was in a place and takes what is there now. The data path makes again what the lost one held.
-fn adopt(store: Arc<Store>, home: &Home, places: Vec<PathBuf>) -> crate::admin::server::Adopt {
+fn adopt(store: Arc<Store>, home: &Home, places: Vec<PathBuf>) -> crate::ops::operator::Adopt {
     let file = home.slots_file();
     let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));
     Box::new(move |dir| {
@@ -199,15 +200,15 @@ fn adopt(store: Arc<Store>, home: &Home, places: Vec<PathBuf>) -> crate::admin::
                 .map_err(|error| error.to_string())?;
             slots.note(&dir, node);
             slots.write(&file).map_err(|error| error.to_string())?;
-            let record = NodeRecord { id: node, machine: disk.machine(), zone: String::new(), first_seen: crate::path::now() };
+            let record = NodeRecord { id: node, machine: disk.machine(), zone: String::new(), first_seen: crate::core::now() };
             root_command(&store.metadata(), RootCommand::NoteNode(record)).await.map_err(|error| error.to_string())?;
             Ok(format!("{} is served as node {node}", dir.display()))
         })
     })
 }
 
-fn path_settings(config: &Config) -> path::Settings {
-    path::Settings {
+fn path_settings(config: &Config) -> Settings {
+    Settings {
         k: config.coding.data_shards,
         m: config.coding.parity_shards,
         threads: config.compute_threads(),
@@ -216,6 +217,6 @@ fn path_settings(config: &Config) -> path::Settings {
         window: config.limits.window,
         collect_interval: Duration::from_secs(config.collector.interval_seconds),
         collect_grace: Duration::from_secs(config.collector.grace_seconds),
-        ..path::Settings::default()
+        ..Settings::default()
     }
 }

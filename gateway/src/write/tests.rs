@@ -1,7 +1,9 @@
+use crate::body::BodyError;
 use crate::path::fake::{CHUNK, Mood, TENANT, noise, quiet, request, rig, rig_with, stream};
 use crate::write::*;
 use futures::FutureExt;
 use proptest::prelude::*;
+use spine::id::TenantId;
 use spine::id::UnixMs;
 use spine::wire::Metadata;
 use spine::wire::chunk::ChunkState;
@@ -132,7 +134,7 @@ async fn a_write_dropped_at_any_moment_leaves_nothing_behind() {
     rig.metadata.delay.store(0, Ordering::Relaxed);
     rig.path.core.intents.settle().await;
     // A reservation that was under way when its write was dropped may have been applied later: the reaper's.
-    let reaper = rig.restart(crate::path::Settings {
+    let reaper = rig.restart(crate::core::Settings {
         only_gateway: true,
         collect_interval: Duration::from_millis(20),
         collect_grace: Duration::ZERO,
@@ -254,7 +256,7 @@ async fn long_bodies_are_confirmed_on_the_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_bodies_at_once_stay_within_a_small_memory_and_all_finish() {
     // Room for three chunks of 256 KiB with their shards (but at least what one chunk of the largest size needs).
-    let rig = std::sync::Arc::new(rig_with(crate::path::Settings { write_memory: 1, ..quiet() }, 6).await);
+    let rig = std::sync::Arc::new(rig_with(crate::core::Settings { write_memory: 1, ..quiet() }, 6).await);
     let writers: Vec<_> = (0..16)
         .map(|i| {
             let rig = rig.clone();

@@ -145,7 +145,7 @@ fn check_header_v4(header: &str, headers: &HeaderMap, rules: &Rules) -> Result<(
         return Err(Fault::new(Kind::NotImplemented, "Signature Version 4A is not implemented."));
     }
     let rest = header.strip_prefix("AWS4-HMAC-SHA256").filter(|rest| rest.starts_with(char::is_whitespace));
-    let rest = rest.ok_or_else(|| Fault::new(Kind::InvalidArgument, "Unsupported Authorization Type"))?;
+    let rest = rest.ok_or_else(|| malformed("the authorization mechanism is not supported; use AWS4-HMAC-SHA256"))?;
     let mut fields = [None; 3];
     for part in rest.split(',').map(str::trim) {
         let (name, value) = part.split_once('=').ok_or_else(|| malformed("a field has no value"))?;
