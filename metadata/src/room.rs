@@ -67,24 +67,25 @@ impl Room {
     }
 }
 
+/// Noting a node is what every start does for every disk, a few bytes each: a server whose disk is full has to start.
 fn grows(command: &Command) -> bool {
     !matches!(
         command,
-        Command::Root(RootCommand::RevokeTenant { .. } | RootCommand::RevokeKey { .. } | RootCommand::DeleteBucket { .. })
-            | Command::Namespace(
-                NamespaceCommand::RenewIntent { .. }
-                    | NamespaceCommand::AbortIntent { .. }
-                    | NamespaceCommand::Delete { .. }
-                    | NamespaceCommand::AbortUpload { .. }
-                    | NamespaceCommand::OutboxDone { .. }
-            )
-            | Command::Chunk(
-                ChunkCommand::Unref { .. }
-                    | ChunkCommand::Condemn { .. }
-                    | ChunkCommand::BeginDelete { .. }
-                    | ChunkCommand::FinishDelete { .. }
-                    | ChunkCommand::MarkLost { .. }
-            )
+        Command::Root(
+            RootCommand::NoteNode(_) | RootCommand::RevokeTenant { .. } | RootCommand::RevokeKey { .. } | RootCommand::DeleteBucket { .. }
+        ) | Command::Namespace(
+            NamespaceCommand::RenewIntent { .. }
+                | NamespaceCommand::AbortIntent { .. }
+                | NamespaceCommand::Delete { .. }
+                | NamespaceCommand::AbortUpload { .. }
+                | NamespaceCommand::OutboxDone { .. }
+        ) | Command::Chunk(
+            ChunkCommand::Unref { .. }
+                | ChunkCommand::Condemn { .. }
+                | ChunkCommand::BeginDelete { .. }
+                | ChunkCommand::FinishDelete { .. }
+                | ChunkCommand::MarkLost { .. }
+        )
     )
 }
 

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::sample;
-use spine::id::{KeyEpoch, TenantId, UnixMs};
+use spine::id::{KeyEpoch, NodeId, TenantId, UnixMs};
 use spine::wire::namespace::{Body, Codec, Condition, NamespaceCommand};
-use spine::wire::root::{RootAnswer, RootCommand, TenantRecord};
+use spine::wire::root::{NodeRecord, RootAnswer, RootCommand, TenantRecord};
 use spine::wire::{Chain, Command, Refusal};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -159,6 +159,10 @@ async fn a_full_table_refuses_what_grows_and_goes_on_reading_and_removing() {
     drop(node);
     let node = MetadataNode::open(settings).await.unwrap();
     assert!(has(&node, id - 1).await);
+    // What a start does.
+    let disk = NodeRecord { id: NodeId([1; NodeId::LEN]), machine: "m".into(), zone: String::new(), first_seen: UnixMs(1) };
+    let noted = Batch { chain: Chain::Stop, commands: vec![Command::Root(RootCommand::NoteNode(disk))] };
+    assert_eq!(node.propose(noted).await.unwrap(), [Reply::Done]);
     node.shutdown().await;
 }
 

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const WORKERS: usize = 6;
-const IMAGE_BYTES: u64 = 6 << 30;
+const IMAGE_BYTES: u64 = 16 << 30;
 /// `_IOR('X', 125, __u32)` of the kernel's ext4.h.
 const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
 /// Without flushing anything.
