@@ -4,7 +4,9 @@
 //! Not here: comparing with what the client promised (the S3 operations).
 
 use crate::compute::{Compute, Lost};
-use crate::lanes::md5::State;
+use crate::lanes::chain::State;
+use crate::lanes::chain::md5::Md5;
+use crate::lanes::chain::sha256::Sha256;
 use crate::lanes::{HERE, Lanes, Stream};
 use crate::metric::Stage;
 use bytes::Bytes;
@@ -18,26 +20,26 @@ use std::sync::Arc;
 enum Sum {
     Crc(ChecksumAlgorithm, Box<crc_fast::Digest>),
     Sha1(Box<sha1::Sha1>),
-    Sha256(Box<sha2::Sha256>),
 }
 
 impl Sum {
-    fn new(algorithm: ChecksumAlgorithm) -> Sum {
+    /// `None` for what has lanes.
+    fn new(algorithm: ChecksumAlgorithm) -> Option<Sum> {
         let crc = |which| Sum::Crc(algorithm, Box::new(crc_fast::Digest::new(which)));
-        match algorithm {
+        Some(match algorithm {
             ChecksumAlgorithm::Crc32 => crc(CrcAlgorithm::Crc32IsoHdlc),
             ChecksumAlgorithm::Crc32c => crc(CrcAlgorithm::Crc32Iscsi),
             ChecksumAlgorithm::Crc64Nvme => crc(CrcAlgorithm::Crc64Nvme),
             ChecksumAlgorithm::Sha1 => Sum::Sha1(Box::default()),
-            ChecksumAlgorithm::Sha256 => Sum::Sha256(Box::default()),
-        }
+            ChecksumAlgorithm::Sha256 => return None,
+        })
     }
 
     /// Below so many bytes it is computed where it is asked for: handing them over would cost more. A CRC of a mebibyte takes 30 us.
     fn here(&self) -> usize {
         match self {
             Sum::Crc(..) => 2 << 20,
-            Sum::Sha1(_) | Sum::Sha256(_) => HERE,
+            Sum::Sha1(_) => HERE,
         }
     }
 
@@ -45,7 +47,6 @@ impl Sum {
         match self {
             Sum::Crc(_, crc) => crc.update(data),
             Sum::Sha1(sha) => sha.update(data),
-            Sum::Sha256(sha) => sha.update(data),
         }
     }
 
@@ -54,49 +55,64 @@ impl Sum {
             Sum::Crc(ChecksumAlgorithm::Crc64Nvme, crc) => (ChecksumAlgorithm::Crc64Nvme, crc.finalize().to_be_bytes().to_vec()),
             Sum::Crc(algorithm, crc) => (algorithm, crc.finalize().to_be_bytes()[4..].to_vec()),
             Sum::Sha1(sha) => (ChecksumAlgorithm::Sha1, sha.finalize().to_vec()),
-            Sum::Sha256(sha) => (ChecksumAlgorithm::Sha256, sha.finalize().to_vec()),
         }
     }
 }
 
 /// All digests of one body so far.
 pub struct Digester {
-    md5: State,
+    md5: State<Md5>,
+    sha256: Option<State<Sha256>>,
     sums: Vec<Sum>,
-    stream: Arc<Stream>,
+    streams: Arc<Streams>,
     compute: Arc<Compute>,
+}
+
+/// The body in the lanes.
+struct Streams {
+    md5: Stream<Md5>,
+    sha256: Option<Stream<Sha256>>,
 }
 
 impl Digester {
     pub fn new(lanes: &Lanes, compute: &Arc<Compute>, checksums: &[ChecksumAlgorithm]) -> Digester {
+        let hashed = checksums.contains(&ChecksumAlgorithm::Sha256);
         Digester {
             md5: State::default(),
-            sums: checksums.iter().map(|algorithm| Sum::new(*algorithm)).collect(),
-            stream: Arc::new(lanes.stream()),
+            sha256: hashed.then(State::default),
+            sums: checksums.iter().copied().filter_map(Sum::new).collect(),
+            streams: Arc::new(Streams { md5: lanes.md5(), sha256: hashed.then(|| lanes.sha256()) }),
             compute: compute.clone(),
         }
     }
 
     /// The digests after `data`. `last`: the body ends here, for all that is known.
     pub async fn update(mut self, data: Bytes, last: bool) -> Result<Digester, Lost> {
-        let stream = self.stream.clone();
-        let md5 = stream.advance(self.md5, data.clone(), last);
+        let streams = self.streams.clone();
+        let md5 = streams.md5.advance(self.md5, data.clone(), last);
+        let sha256 = async {
+            match (&streams.sha256, self.sha256) {
+                (Some(stream), Some(state)) => stream.advance(state, data.clone(), last).await.map(Some),
+                _ => Some(None),
+            }
+        };
         let mut sums = std::mem::take(&mut self.sums);
         let sums = async {
-            let here = sums.iter().all(|sum| data.len() < sum.here());
+            let (here, data) = (sums.iter().all(|sum| data.len() < sum.here()), data.clone());
             let advance = move || {
                 Stage::Checksum.time(|| sums.iter_mut().for_each(|sum| sum.update(&data)));
                 sums
             };
             if here { Ok(advance()) } else { self.compute.run(advance).await }
         };
-        let (md5, sums) = futures::join!(md5, sums);
-        Ok(Digester { md5: md5.ok_or(Lost)?, sums: sums?, stream: self.stream, compute: self.compute })
+        let (md5, sha256, sums) = futures::join!(md5, sha256, sums);
+        Ok(Digester { md5: md5.ok_or(Lost)?, sha256: sha256.ok_or(Lost)?, sums: sums?, streams: self.streams, compute: self.compute })
     }
 
-    /// MD5 and the checksums in the order asked for.
+    /// MD5 and the checksums that were asked for, one each.
     pub fn finish(self) -> ([u8; 16], Vec<(ChecksumAlgorithm, Vec<u8>)>) {
-        (self.md5.finalize(), self.sums.into_iter().map(Sum::finish).collect())
+        let sha256 = self.sha256.map(|state| (ChecksumAlgorithm::Sha256, state.finalize().to_vec()));
+        (self.md5.finalize(), self.sums.into_iter().map(Sum::finish).chain(sha256).collect())
     }
 }
 

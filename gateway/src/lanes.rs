@@ -1,27 +1,27 @@
-//! MD5 of concurrent bodies, advanced together: one stream's MD5 is serial, sixteen streams' fill a vector unit.
+//! MD5 and SHA-256 of concurrent bodies, advanced together: one stream's digest is serial, several streams' fill a core.
 //!
-//! One thread takes whatever waits (at most [`STREAMS`] streams, one job each) and advances all of it by the same number of
-//! bytes a pass; who is done leaves, who comes joins at the next pass. A lone stream is hashed at once with the scalar code.
+//! One thread a kind of digest takes whatever waits (at most [`WIDE`] streams, one job each) and advances all of it by the same number
+//! of bytes a pass; who is done leaves, who comes joins at the next pass. A lone stream is hashed at once.
 //! If others are known to be under way, a pass waits up to [`LINGER`] for [`ENOUGH`] of them: three cost less than one and a half.
 //! Invariants: a job carries its stream's state and gives it back, so that one stream is never advanced by two; the last
 //! job of a body never waits for company.
-//! Not here: the other checksums (`digest.rs`).
+//! Not here: the other checksums (`digest.rs`), how chains are woven together (`lanes/chain/`).
 
-pub mod md5;
+pub mod chain;
 #[cfg(test)]
-mod md5_tests;
+mod chain_tests;
 
 use crate::metric::{LANES_SHARED, Stage};
 use bytes::Bytes;
-use md5::State;
+use chain::md5::Md5;
+use chain::sha256::Sha256;
+use chain::{Algorithm, State, WIDE, update_together};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Streams advanced in one pass.
-const STREAMS: usize = md5::WIDE;
 /// Bytes that each stream advances in a pass: small enough that newcomers soon join.
 const STEP: usize = 128 << 10;
 /// Streams that are worth waiting for: more of them cost little less each.
@@ -31,48 +31,78 @@ const LINGER: Duration = Duration::from_millis(10);
 /// Jobs below this are hashed where they are: handing them over would cost more.
 pub const HERE: usize = 16 << 10;
 
-struct Job {
-    state: State,
+/// What a lane computes, and where its work is booked.
+pub trait Lane: Algorithm {
+    const THREAD: &'static str;
+
+    /// Books a pass of so many streams while it runs.
+    fn book(streams: usize, pass: impl FnOnce());
+}
+
+impl Lane for Md5 {
+    const THREAD: &'static str = "md5-lanes";
+
+    fn book(streams: usize, pass: impl FnOnce()) {
+        LANES_SHARED.observe(streams as f64);
+        Stage::Md5.time(pass);
+    }
+}
+
+impl Lane for Sha256 {
+    const THREAD: &'static str = "sha256-lanes";
+
+    fn book(_: usize, pass: impl FnOnce()) {
+        Stage::Checksum.time(pass);
+    }
+}
+
+struct Job<A: Lane> {
+    state: State<A>,
     data: Bytes,
     at: usize,
     /// The last of its body: someone waits for exactly this.
     urgent: bool,
-    done: oneshot::Sender<State>,
+    done: oneshot::Sender<State<A>>,
 }
 
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Job>,
+struct Queue<A: Lane> {
+    waiting: VecDeque<Job<A>>,
     stopped: bool,
 }
 
-struct Shared {
-    queue: Mutex<Queue>,
+struct Shared<A: Lane> {
+    queue: Mutex<Queue<A>>,
     arrived: Condvar,
     /// Bodies under way, whether or not they have a job here now.
     streams: AtomicUsize,
 }
 
-/// The thread and its queue.
+/// The threads and their queues.
 pub struct Lanes {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    md5: Thread<Md5>,
+    sha256: Thread<Sha256>,
+}
+
+/// One thread and its queue.
+struct Thread<A: Lane> {
+    shared: Arc<Shared<A>>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// A body under way; counted until dropped.
-pub struct Stream {
-    shared: Arc<Shared>,
+pub struct Stream<A: Lane> {
+    shared: Arc<Shared<A>>,
 }
 
-impl Drop for Stream {
+impl<A: Lane> Drop for Stream<A> {
     fn drop(&mut self) {
         self.shared.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Stream {
+impl<A: Lane> Stream<A> {
     /// `state` after `data`; `None` if the thread is gone.
-    pub async fn advance(&self, mut state: State, data: Bytes, last: bool) -> Option<State> {
+    pub async fn advance(&self, mut state: State<A>, data: Bytes, last: bool) -> Option<State<A>> {
         if data.len() < HERE {
             state.update(&data);
             return Some(state);
@@ -91,42 +121,57 @@ impl Stream {
 }
 
 impl Lanes {
-    /// Starts the thread.
+    /// Starts the threads.
     ///
     /// # Errors
     /// What the system says when it has no threads left.
     pub fn start() -> std::io::Result<Lanes> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new(), streams: AtomicUsize::new(0) });
-        let thread = std::thread::Builder::new().name("md5-lanes".into()).spawn({
+        Ok(Lanes { md5: Thread::start()?, sha256: Thread::start()? })
+    }
+
+    /// Announces a body of which more than one chunk may come, and whose MD5 is wanted.
+    pub fn md5(&self) -> Stream<Md5> {
+        self.md5.stream()
+    }
+
+    /// Likewise for SHA-256.
+    pub fn sha256(&self) -> Stream<Sha256> {
+        self.sha256.stream()
+    }
+}
+
+impl<A: Lane> Thread<A> {
+    fn start() -> std::io::Result<Thread<A>> {
+        let queue = Mutex::new(Queue { waiting: VecDeque::new(), stopped: false });
+        let shared = Arc::new(Shared { queue, arrived: Condvar::new(), streams: AtomicUsize::new(0) });
+        let thread = std::thread::Builder::new().name(A::THREAD.into()).spawn({
             let shared = shared.clone();
             move || run(&shared)
         })?;
-        Ok(Lanes { shared, thread: Mutex::new(Some(thread)) })
+        Ok(Thread { shared, thread: Some(thread) })
     }
 
-    /// Announces a body of which more than one chunk may come.
-    pub fn stream(&self) -> Stream {
+    fn stream(&self) -> Stream<A> {
         self.shared.streams.fetch_add(1, Ordering::Relaxed);
         Stream { shared: self.shared.clone() }
     }
 }
 
-impl Drop for Lanes {
+impl<A: Lane> Drop for Thread<A> {
     fn drop(&mut self) {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
         self.shared.arrived.notify_all();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn run(shared: &Shared) {
-    let mut jobs: Vec<Job> = Vec::with_capacity(STREAMS);
+fn run<A: Lane>(shared: &Shared<A>) {
+    let mut jobs: Vec<Job<A>> = Vec::with_capacity(WIDE);
     let mut company = Company::default();
     while gather(shared, &mut jobs, &mut company) {
-        LANES_SHARED.observe(jobs.len() as f64);
-        Stage::Md5.time(|| pass(&mut jobs));
+        A::book(jobs.len(), || pass(&mut jobs));
     }
 }
 
@@ -151,12 +196,12 @@ impl Company {
 }
 
 /// Fills `jobs` up with what waits; blocks if there is nothing at all. False: stopped, and nothing is left.
-fn gather(shared: &Shared, jobs: &mut Vec<Job>, company: &mut Company) -> bool {
+fn gather<A: Lane>(shared: &Shared<A>, jobs: &mut Vec<Job<A>>, company: &mut Company) -> bool {
     let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
     let mut until = None;
     let mut alone = 0;
     loop {
-        while let Some(job) = (jobs.len() < STREAMS).then(|| queue.waiting.pop_front()).flatten() {
+        while let Some(job) = (jobs.len() < WIDE).then(|| queue.waiting.pop_front()).flatten() {
             if !job.done.is_closed() {
                 jobs.push(job);
             }
@@ -193,13 +238,13 @@ fn gather(shared: &Shared, jobs: &mut Vec<Job>, company: &mut Company) -> bool {
 }
 
 /// Advances every job by the same number of bytes and gives back those that are done.
-fn pass(jobs: &mut Vec<Job>) {
+fn pass<A: Lane>(jobs: &mut Vec<Job<A>>) {
     // Whole blocks, so that no lane falls out of step; what is less than a block at the end of a job is nobody's loss.
     let step = jobs.iter().map(|job| job.data.len() - job.at).min().unwrap_or(0).min(STEP) & !63;
     if step > 0 {
-        let mut states: Vec<State> = jobs.iter().map(|job| job.state).collect();
+        let mut states: Vec<State<A>> = jobs.iter().map(|job| job.state).collect();
         let inputs: Vec<&[u8]> = jobs.iter().map(|job| &job.data[job.at..job.at + step]).collect();
-        md5::update_together(&mut states, &inputs);
+        update_together(&mut states, &inputs);
         for (job, state) in jobs.iter_mut().zip(states) {
             job.state = state;
             job.at += step;
@@ -221,11 +266,10 @@ fn pass(jobs: &mut Vec<Job>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ::md5::{Digest, Md5};
+    use ::md5::Digest;
     use proptest::prelude::*;
 
-    async fn whole(lanes: &Lanes, pieces: Vec<Bytes>) -> [u8; 16] {
-        let stream = lanes.stream();
+    async fn whole<A: Lane>(stream: Stream<A>, pieces: Vec<Bytes>) -> A::Digest {
         let mut state = State::default();
         let count = pieces.len();
         for (i, piece) in pieces.into_iter().enumerate() {
@@ -243,13 +287,14 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn streams_of_any_lengths_get_the_md5_of_the_plain_library(streams in proptest::collection::vec(proptest::collection::vec(0usize..400_000, 0..4), 1..24)) {
+        fn streams_of_any_lengths_get_the_digests_of_the_plain_libraries(streams in proptest::collection::vec(proptest::collection::vec(0usize..400_000, 0..4), 1..24)) {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             let lanes = Arc::new(Lanes::start().unwrap());
             let all: Vec<Vec<Bytes>> = streams.iter().enumerate().map(|(s, lens)| lens.iter().enumerate().map(|(i, len)| bytes(*len, (s * 10 + i) as u64)).collect()).collect();
-            let tasks: Vec<_> = all.iter().cloned().map(|pieces| { let lanes = lanes.clone(); runtime.spawn(async move { whole(&lanes, pieces).await }) }).collect();
+            let tasks: Vec<_> = all.iter().cloned().map(|pieces| { let lanes = lanes.clone(); runtime.spawn(async move { (whole(lanes.md5(), pieces.clone()).await, whole(lanes.sha256(), pieces).await) }) }).collect();
             for (task, pieces) in tasks.into_iter().zip(all) {
-                let expected: [u8; 16] = Md5::digest(pieces.concat()).into();
+                let body = pieces.concat();
+                let expected: ([u8; 16], [u8; 32]) = (::md5::Md5::digest(&body).into(), sha2::Sha256::digest(&body).into());
                 prop_assert_eq!(runtime.block_on(task).unwrap(), expected);
             }
         }
@@ -258,33 +303,33 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_body_does_not_hold_up_the_others() {
         let lanes = Lanes::start().unwrap();
-        let stream = lanes.stream();
+        let stream = lanes.md5();
         let gone = stream.advance(State::default(), bytes(1 << 20, 1), false);
         drop(tokio::time::timeout(Duration::ZERO, gone).await);
-        assert_eq!(whole(&lanes, vec![bytes(100_000, 2)]).await, <[u8; 16]>::from(Md5::digest(bytes(100_000, 2))));
+        assert_eq!(whole(lanes.md5(), vec![bytes(100_000, 2)]).await, <[u8; 16]>::from(::md5::Md5::digest(bytes(100_000, 2))));
     }
 
     /// Not a claim about speed, which `cargo bench-s3` makes: prints what shared lanes cost here.
     #[test]
     fn sharing_lanes_is_reported() {
+        report::<Md5>();
+        report::<Sha256>();
+    }
+
+    fn report<A: Lane>() {
         let data: Vec<Bytes> = (0..16).map(|i| bytes(1 << 20, i)).collect();
         for n in [1usize, 2, 3, 4, 8, 16] {
-            let mut jobs: Vec<Job> = Vec::new();
+            let mut jobs: Vec<Job<A>> = Vec::new();
             let start = Instant::now();
             for _ in 0..4 {
-                jobs.extend(data[..n].iter().map(|d| Job {
-                    state: State::default(),
-                    data: d.clone(),
-                    at: 0,
-                    urgent: false,
-                    done: oneshot::channel().0,
-                }));
+                let job = |d: &Bytes| Job { state: State::default(), data: d.clone(), at: 0, urgent: false, done: oneshot::channel().0 };
+                jobs.extend(data[..n].iter().map(job));
                 while !jobs.is_empty() {
                     pass(&mut jobs);
                 }
             }
             let per_gib = start.elapsed().as_secs_f64() * 1_000.0 * 1_024.0 / (4 * n) as f64;
-            println!("md5 with {n} streams: {per_gib:.0} ms a GiB");
+            println!("{} with {n} streams: {per_gib:.0} ms a GiB", A::THREAD);
         }
     }
 }

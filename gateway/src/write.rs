@@ -45,7 +45,7 @@ pub struct StoredBody {
     pub size: u64,
     /// MD5 of the body. Zero where [`DataPath::reference`] made this: the source's ETag is known to the caller.
     pub md5: [u8; 16],
-    /// As asked for in [`BodyRequest::checksums`], same order; raw big-endian bytes. Empty from [`DataPath::reference`].
+    /// One for each that [`BodyRequest::checksums`] asked for; raw big-endian bytes. Empty from [`DataPath::reference`].
     pub checksums: Vec<(ChecksumAlgorithm, Vec<u8>)>,
     pub(crate) content: Content,
 }

@@ -1,6 +1,8 @@
 //! Hashes, sealing and coding over an arena, chunk by chunk.
 
-use super::{CHUNK, K, M, md5, per_gib, thread_cpu};
+use super::chain::md5::Md5;
+use super::chain::{State, update_together};
+use super::{CHUNK, K, M, per_gib, thread_cpu};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use spine::erasure::Coder;
 use std::hint::black_box;
@@ -35,10 +37,10 @@ pub fn sha256(arena: &[u8], bytes: usize) -> f64 {
 
 /// MD5 of `lanes` streams side by side; each chunk is a quarter megabyte of each of four, or one of one.
 pub fn md5(arena: &[u8], bytes: usize, lanes: usize) -> f64 {
-    let mut states = vec![md5::State::default(); lanes];
+    let mut states = vec![State::<Md5>::default(); lanes];
     over(arena, bytes, |chunk| {
         let inputs: Vec<&[u8]> = chunk.chunks_exact(CHUNK / lanes).collect();
-        md5::update_together(&mut states, &inputs);
+        update_together(&mut states, &inputs);
         black_box(&states);
     })
 }

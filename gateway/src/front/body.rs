@@ -3,6 +3,7 @@
 //! Invariants: a body that stalls, breaks its framing or is not the document it should be ends in an error and never in a clean end;
 //! the first such [`Fault`] is kept, so that the answer names it whatever the layers between made of the error.
 
+use crate::body::BodyStream;
 use crate::front::fault::{Fault, Kind};
 use crate::front::framing::{Framing, Promise};
 use crate::front::guard::BodyShape;
@@ -108,6 +109,26 @@ enum Watch {
     Xml(XmlScan),
 }
 
+/// A body whose SHA-256 the signature covers, past s3s: that would hash it piece by piece where it is received. Whoever takes the
+/// body out of here compares the hash before anything of it counts; nobody has to, the one that s3s gives is checked by it.
+#[derive(Clone)]
+pub struct Hashed {
+    pub sha256: [u8; 32],
+    body: Arc<Mutex<Option<RequestBody>>>,
+}
+
+impl Hashed {
+    pub fn new(sha256: [u8; 32], body: RequestBody) -> Hashed {
+        Hashed { sha256, body: Arc::new(Mutex::new(Some(body))) }
+    }
+
+    /// The body, once.
+    pub fn take(&self) -> Option<BodyStream> {
+        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(Box::pin(http_body_util::BodyDataStream::new(body)))
+    }
+}
+
 /// The body as s3s gets it.
 pub struct RequestBody {
     inbound: Arc<Inbound>,
@@ -122,7 +143,7 @@ impl RequestBody {
     pub fn new(inbound: Arc<Inbound>, shape: &BodyShape, idle: Duration) -> RequestBody {
         let framing = |promise: &Promise| Watch::Framing(Framing::new(promise.clone()));
         let watch = match shape {
-            BodyShape::Plain => Watch::Nothing,
+            BodyShape::Plain | BodyShape::Hashed(_) => Watch::Nothing,
             BodyShape::Xml => Watch::Xml(XmlScan::default()),
             BodyShape::Framed(promise) | BodyShape::FramedXml(promise) => framing(promise),
         };

@@ -2,7 +2,7 @@
 
 use crate::front::answer;
 use crate::front::auth::{Authenticator, Gate, KeyRing};
-use crate::front::body::{Inbound, RequestBody};
+use crate::front::body::{Hashed, Inbound, RequestBody};
 use crate::front::document::{DocumentRoute, FramedDocument};
 use crate::front::fault::{Fault, Kind};
 use crate::front::guard::{self, BodyShape, Rules};
@@ -84,9 +84,12 @@ impl Front {
                 (answer::refusal(&fault, &method), waits)
             }
             Ok(verdict) => {
-                let body = RequestBody::new(inbound.clone(), &verdict.body, self.limits.idle);
+                let body = || RequestBody::new(inbound.clone(), &verdict.body, self.limits.idle);
+                if let BodyShape::Hashed(sha256) = verdict.body {
+                    parts.extensions.insert(Hashed::new(sha256, body()));
+                }
                 parts.uri = verdict.uri.unwrap_or(parts.uri);
-                let request = Request::from_parts(parts, s3s::Body::http_body(body));
+                let request = Request::from_parts(parts, s3s::Body::http_body(body()));
                 (self.pass_on(request, &verdict.body, &notes).await, verdict.expects_continue)
             }
         };

@@ -3,6 +3,7 @@
 use super::Breakwater;
 use super::error::{self, S3Result};
 use crate::front::auth::Caller;
+use crate::front::body::Hashed;
 use crate::front::listen::Secure;
 use http::{HeaderMap, Uri};
 use s3s::dto::Owner;
@@ -21,6 +22,8 @@ pub struct Asked {
     pub secure: bool,
     /// Filled once the body has ended, where it is one with trailers.
     pub trailers: Option<TrailingHeaders>,
+    /// A body that nobody has hashed yet.
+    pub hashed: Option<Hashed>,
 }
 
 impl Asked {
@@ -28,8 +31,9 @@ impl Asked {
     pub fn split<T>(request: S3Request<T>) -> S3Result<(T, Asked)> {
         let caller = request.extensions.get::<Caller>().cloned().ok_or_else(error::access_denied)?;
         let secure = request.extensions.get::<Secure>().is_some();
+        let hashed = request.extensions.get::<Hashed>().cloned();
         let S3Request { input, uri, headers, trailing_headers, .. } = request;
-        Ok((input, Asked { caller, uri, headers, secure, trailers: trailing_headers }))
+        Ok((input, Asked { caller, uri, headers, secure, trailers: trailing_headers, hashed }))
     }
 
     /// A header's text; `None` if it is absent, empty or not ASCII.

@@ -33,8 +33,8 @@ pub fn set_right(method: &Method, uri: &Uri, headers: &mut HeaderMap, body: &[u8
     let Some(document) = document(method, uri) else { return Ok(()) };
     let promise = match document {
         // Its x-amz-checksum-* are of the object it makes.
-        Document::Parts => Promise::read(&only_md5(headers))?,
-        Document::Keys | Document::Other => Promise::read(headers)?,
+        Document::Parts => Promise::read(&only_md5(headers), None)?,
+        Document::Keys | Document::Other => Promise::read(headers, None)?,
     };
     if document == Document::Keys && !promise.is_any() {
         return Err(error::invalid_request("Missing required header for this request: Content-MD5 OR x-amz-checksum-*"));

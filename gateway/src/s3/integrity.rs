@@ -19,14 +19,18 @@ pub struct Promise {
     value: Option<(ChecksumAlgorithm, Vec<u8>)>,
     /// To come as a trailer.
     trailer: Option<ChecksumAlgorithm>,
+    /// The SHA-256 that the signature covers, where s3s does not check it.
+    signed: Option<[u8; 32]>,
 }
 
 impl Promise {
+    /// `signed`: the SHA-256 that the signature covers, if it is still to be checked.
+    ///
     /// # Errors
     /// InvalidDigest for a Content-MD5 that is none; InvalidRequest for a checksum that is none, for two of them, for an announced
     /// algorithm without a value.
-    pub fn read(headers: &HeaderMap) -> S3Result<Promise> {
-        let promise = Promise { md5: content_md5(headers)?, value: value(headers)?, trailer: trailer(headers)? };
+    pub fn read(headers: &HeaderMap, signed: Option<[u8; 32]>) -> S3Result<Promise> {
+        let promise = Promise { md5: content_md5(headers)?, value: value(headers)?, trailer: trailer(headers)?, signed };
         if promise.value.is_some() && promise.trailer.is_some() {
             return Err(several());
         }
@@ -39,6 +43,12 @@ impl Promise {
         self.value.as_ref().map(|(algorithm, _)| *algorithm).or(self.trailer)
     }
 
+    /// What to compute, where `algorithm` is what is kept with the object.
+    pub fn to_compute(&self, algorithm: ChecksumAlgorithm) -> Vec<ChecksumAlgorithm> {
+        let besides = self.signed.map(|_| ChecksumAlgorithm::Sha256).filter(|sha256| *sha256 != algorithm);
+        std::iter::once(algorithm).chain(besides).collect()
+    }
+
     /// Whether there is anything to check the body against.
     pub fn is_any(&self) -> bool {
         self.md5.is_some() || self.algorithm().is_some()
@@ -47,8 +57,15 @@ impl Promise {
     /// Compares with what the body had; `trailers` only after its end.
     ///
     /// # Errors
-    /// BadDigest if a promise was broken, MalformedTrailerError if an announced trailer did not come, InvalidRequest if it is no checksum.
+    /// XAmzContentSHA256Mismatch or BadDigest if a promise was broken, MalformedTrailerError if an announced trailer did not come, InvalidRequest if it is no checksum.
     pub fn check(&self, md5: &[u8; 16], computed: &[(ChecksumAlgorithm, Vec<u8>)], trailers: Option<&TrailingHeaders>) -> S3Result<()> {
+        if let Some(signed) = &self.signed {
+            let hash = computed.iter().find(|(algorithm, _)| *algorithm == ChecksumAlgorithm::Sha256);
+            let (_, hash) = hash.ok_or_else(|| error::internal(&"the signed hash was not computed"))?;
+            if hash != signed {
+                return Err(error::content_sha256_mismatch());
+            }
+        }
         if self.md5.as_ref().is_some_and(|promised| promised != md5) {
             return Err(error::bad_digest("Content-MD5"));
         }
@@ -146,7 +163,7 @@ mod tests {
 
     fn read(pairs: &[(&'static str, &'static str)]) -> Result<Promise, String> {
         let headers = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
-        Promise::read(&headers).map_err(|error| error.code().as_str().to_owned())
+        Promise::read(&headers, None).map_err(|error| error.code().as_str().to_owned())
     }
 
     #[test]
@@ -183,6 +200,12 @@ mod tests {
             promise.check(&md5, computed, None).err().map(|error| error.code().as_str().to_owned())
         };
         let right: [u8; 16] = BASE64.decode(MD5).ok().and_then(|b| b.try_into().ok()).unwrap_or_default();
+        let signed = Promise { signed: Some([7; 32]), ..Promise::default() };
+        assert_eq!(signed.to_compute(ChecksumAlgorithm::Crc32), [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Sha256]);
+        assert_eq!(signed.to_compute(ChecksumAlgorithm::Sha256), [ChecksumAlgorithm::Sha256]);
+        assert_eq!(code(&signed, right, &[(ChecksumAlgorithm::Sha256, vec![7; 32])]), None);
+        assert_eq!(code(&signed, right, &[(ChecksumAlgorithm::Sha256, vec![8; 32])]).as_deref(), Some("XAmzContentSHA256Mismatch"));
+        assert_eq!(code(&signed, right, &[]).as_deref(), Some("InternalError"), "a hash that nobody computed is none that matched");
         let md5 = read(&[("content-md5", MD5)]).unwrap_or_default();
         assert_eq!(code(&md5, right, &[]), None);
         assert_eq!(code(&md5, [0; 16], &[]).as_deref(), Some("BadDigest"));

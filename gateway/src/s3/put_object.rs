@@ -5,6 +5,7 @@ use super::error::{self, S3Result};
 use super::integrity::Promise;
 use super::{Breakwater, attributes, checksum, condition, moment, tags, unsupported};
 use crate::body::{BodyRequest, BodyStream};
+use crate::front::body::Hashed;
 use crate::write::StoredBody;
 use bytes::Bytes;
 use s3s::dto::{ETag, PutObjectInput, PutObjectOutput, ServerSideEncryption, StreamingBlob};
@@ -25,9 +26,9 @@ impl Breakwater {
         check_key(&input.key)?;
         let attributes = attributes::from_headers(&asked.headers, input.metadata.take())?;
         let tags = tags::from_header(asked.header("x-amz-tagging"))?;
-        let promise = Promise::read(&asked.headers)?;
+        let (body, hash) = Incoming::new(input.body.take(), input.content_length, asked.hashed.as_ref())?;
+        let promise = Promise::read(&asked.headers, hash)?;
         let algorithm = promise.algorithm().unwrap_or(checksum::DEFAULT);
-        let body = Incoming::new(input.body.take(), input.content_length)?;
         let bucket = self.bucket(&asked, &input.bucket).await?;
 
         let request = BodyRequest {
@@ -35,7 +36,7 @@ impl Breakwater {
             chunk_bytes: bucket.chunk_bytes,
             declared_len: Some(body.len),
             max_len: limit::PUT_BYTES,
-            checksums: vec![algorithm],
+            checksums: promise.to_compute(algorithm),
             inline_allowed: true,
         };
         let stored = self.path.store(request, body.stream).await.map_err(error::write)?;
@@ -78,9 +79,15 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// The body, and the SHA-256 that it still has to be found to have.
+    ///
     /// # Errors
     /// MissingContentLength if neither a header nor the framing tells the length, EntityTooLarge over 5 GiB.
-    pub fn new(body: Option<StreamingBlob>, content_length: Option<i64>) -> S3Result<Incoming> {
+    pub fn new(
+        body: Option<StreamingBlob>,
+        content_length: Option<i64>,
+        hashed: Option<&Hashed>,
+    ) -> S3Result<(Incoming, Option<[u8; 32]>)> {
         let body = body.unwrap_or_else(|| StreamingBlob::from_bytes(Bytes::new()));
         let exact = body.remaining_length().exact().and_then(|len| u64::try_from(len).ok());
         let len = match content_length {
@@ -92,7 +99,10 @@ impl Incoming {
         if len > limit::PUT_BYTES {
             return Err(error::too_large(limit::PUT_BYTES));
         }
-        Ok(Incoming { len, stream: Box::pin(body) })
+        Ok(match hashed.and_then(|hashed| Some((hashed.take()?, hashed.sha256))) {
+            Some((stream, sha256)) => (Incoming { len, stream }, Some(sha256)),
+            None => (Incoming { len, stream: Box::pin(body) }, None),
+        })
     }
 }
 

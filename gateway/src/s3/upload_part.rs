@@ -25,13 +25,13 @@ impl Breakwater {
         let (mut input, asked) = Asked::split(request)?;
         unsupported::refuse(&asked.headers)?;
         let number = view::part_number(input.part_number)?;
-        let promise = Promise::read(&asked.headers)?;
-        let body = Incoming::new(input.body.take(), input.content_length)?;
+        let (body, hash) = Incoming::new(input.body.take(), input.content_length, asked.hashed.as_ref())?;
+        let promise = Promise::read(&asked.headers, hash)?;
         let bucket = self.bucket(&asked, &input.bucket).await?;
         let upload = self.upload(bucket.id, &input.key, upload_id(&input.upload_id)?).await?;
         let algorithm = algorithm(&upload, promise.algorithm())?;
 
-        let request = part_request(asked.caller.tenant, &bucket, body.len, algorithm);
+        let request = part_request(asked.caller.tenant, &bucket, body.len, promise.to_compute(algorithm));
         let stored = self.path.store(request, body.stream).await.map_err(error::write)?;
         promise.check(&stored.md5, &stored.checksums, asked.trailers.as_ref())?;
 
@@ -67,7 +67,7 @@ impl Breakwater {
                     "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120",
                 ));
             }
-            let request = part_request(asked.caller.tenant, &bucket, range.end - range.start, algorithm);
+            let request = part_request(asked.caller.tenant, &bucket, range.end - range.start, vec![algorithm]);
             let stored = match self.store_again(&source.version.body, range, request).await {
                 Ok(stored) => stored,
                 Err(StoreAgain::Again) => continue,
@@ -111,13 +111,13 @@ impl Breakwater {
     }
 }
 
-fn part_request(tenant: TenantId, bucket: &BucketRecord, len: u64, algorithm: ChecksumAlgorithm) -> BodyRequest {
+fn part_request(tenant: TenantId, bucket: &BucketRecord, len: u64, checksums: Vec<ChecksumAlgorithm>) -> BodyRequest {
     BodyRequest {
         tenant,
         chunk_bytes: bucket.chunk_bytes,
         declared_len: Some(len),
         max_len: limit::PUT_BYTES,
-        checksums: vec![algorithm],
+        checksums,
         inline_allowed: false,
     }
 }

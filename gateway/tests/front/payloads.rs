@@ -103,6 +103,38 @@ fn the_four_aws_chunked_modes_store_the_bytes_and_not_the_framing() {
 }
 
 #[test]
+fn a_body_that_is_not_the_one_that_was_signed_is_not_stored_whatever_its_size() {
+    let server = Server::shared();
+    let signer = server.signer();
+    let created = signer.send("POST", "/shared/signed-part?uploads", &[], b"");
+    let text = created.text();
+    let upload = text.split("<UploadId>").nth(1).and_then(|rest| rest.split("</UploadId>").next()).unwrap();
+    // Inline, one chunk, chunks: in the version's record, hashed at once, and hashed in lanes.
+    for len in [0, 1, 5_000, 100_000, 3_500_001] {
+        let data: Vec<u8> = (0..len).map(|n| (n / 7) as u8).collect();
+        let mut changed = data.clone();
+        match changed.last_mut() {
+            Some(last) => *last ^= 1,
+            None => changed.push(0),
+        }
+        let object = format!("/shared/signed-{len}");
+        let part = format!("/shared/signed-part?partNumber=1&uploadId={upload}");
+        for target in [&object, &part] {
+            let signed = signer.sign("PUT", target, &[], &sha256(&changed));
+            assert_eq!(put(&server, target, &signed, &data).said(), is(400, "XAmzContentSHA256Mismatch"), "{target}");
+        }
+        is_not_stored(&server, &object);
+        let parts = signer.send("GET", &format!("/shared/signed-part?uploadId={upload}"), &[], b"").text();
+        assert!(!parts.contains("<Part>"), "a part was kept: {parts}");
+        for headers in [&[][..], &[("x-amz-sdk-checksum-algorithm", "CRC32"), ("x-amz-checksum-crc32", &crc32(&data))]] {
+            let signed = signer.sign("PUT", &object, headers, &sha256(&data));
+            assert_eq!(put(&server, &object, &signed, &data).said(), is(200, ""), "{object}");
+            assert!(stored(&server, &object).body == data, "{object}");
+        }
+    }
+}
+
+#[test]
 fn a_framed_body_that_is_cut_long_or_of_another_length_is_incomplete() {
     let server = Server::shared();
     let target = "/shared/framed-broken";

@@ -39,6 +39,8 @@ pub struct Rules {
 pub enum BodyShape {
     /// Bytes as they are.
     Plain,
+    /// Bytes as they are, of which the signature covers this SHA-256.
+    Hashed([u8; 32]),
     /// aws-chunked.
     Framed(Promise),
     /// A small document.

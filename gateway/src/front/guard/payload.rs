@@ -12,7 +12,7 @@ use http::request::Parts;
 enum Payload {
     Absent,
     Unsigned,
-    Exact,
+    Exact([u8; 32]),
     Streaming { signed: bool, trailer: bool },
 }
 
@@ -30,7 +30,11 @@ pub fn check(parts: &Parts, claim: Claim, operation: Operation, rules: &Rules) -
         refuse_framing_nobody_takes_off(parts)?;
         demand_length(parts, operation)?;
         bound_document(operation, single(&parts.headers, "content-length").ok().flatten().and_then(|length| length.parse().ok()))?;
-        return Ok(if operation == Operation::Document { BodyShape::Xml } else { BodyShape::Plain });
+        return Ok(match (operation, payload) {
+            (Operation::Document, _) => BodyShape::Xml,
+            (Operation::Data, Payload::Exact(sha256)) if claim == Claim::HeaderV4 => BodyShape::Hashed(sha256),
+            _ => BodyShape::Plain,
+        });
     };
     if claim != Claim::HeaderV4 {
         return Err(Fault::new(
@@ -69,8 +73,7 @@ fn payload(parts: &Parts) -> Result<Payload, Fault> {
         value if value.starts_with("STREAMING-AWS4-ECDSA") => {
             return Err(Fault::new(Kind::NotImplemented, "Signature Version 4A is not implemented."));
         }
-        value if value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit()) => Payload::Exact,
-        _ => return Err(bad()),
+        value => Payload::Exact(hex::decode(value).ok().and_then(|hash| hash.try_into().ok()).ok_or_else(bad)?),
     })
 }
 

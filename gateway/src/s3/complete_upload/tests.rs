@@ -156,6 +156,7 @@ fn the_location_is_where_the_client_asked() {
         headers: [(http::header::HOST, http::HeaderValue::from_static("s3.test:9000"))].into_iter().collect(),
         secure,
         trailers: None,
+        hashed: None,
     };
     assert_eq!(location(&asked(false)), "http://s3.test:9000/bucket/a%20b");
     assert_eq!(location(&asked(true)), "https://s3.test:9000/bucket/a%20b");

@@ -1,26 +1,16 @@
-//! MD5 of one stream, and of several side by side.
-//!
-//! A stream's MD5 is one chain of 64 steps a block, each waiting for the last: a core is mostly idle. Two or three chains woven
-//! into each other by plain code fill it, and cost what one does; from six on, sixteen chains in the lanes of AVX-512 are cheaper yet.
-//! Invariant: however streams are grouped, each gets RFC 1321's digest of its own bytes.
-//! Not here: which streams meet when (`lanes.rs`).
-//!
-//! Source: RFC 1321.
+//! MD5: two or three chains woven into each other by plain code fill a core, and cost what one does; from six on, sixteen chains in the
+//! lanes of AVX-512 are cheaper yet.
 
+use super::{Algorithm, BLOCK, Blocks, WIDE};
 use std::array;
 
-pub(super) const BLOCK: usize = 64;
 /// Chains woven together by scalar code at most: more of them run out of registers.
 const WOVEN: usize = 4;
 /// From so many streams on the vector lanes win, idle ones included.
 const WIDE_FROM: usize = 6;
-/// Lanes of the vector code.
-pub const WIDE: usize = 16;
 
 /// A, B, C and D.
 type Words = [u32; 4];
-
-const START: Words = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
 
 /// `floor(2^32 * |sin(i + 1)|)`.
 const SINES: [u32; 64] = [
@@ -102,90 +92,34 @@ const fn word(i: usize) -> usize {
     }
 }
 
-/// A digest on its way.
+/// The algorithm.
 #[derive(Clone, Copy)]
-pub struct State {
-    words: Words,
-    /// Bytes behind the last whole block.
-    tail: [u8; BLOCK],
-    /// All bytes so far.
-    bytes: u64,
-}
+pub struct Md5;
 
-impl Default for State {
-    fn default() -> Self {
-        State { words: START, tail: [0; BLOCK], bytes: 0 }
-    }
-}
+impl Algorithm for Md5 {
+    type Words = Words;
+    type Digest = [u8; 16];
+    const START: Words = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
 
-impl State {
-    /// Appends `data`.
-    pub fn update(&mut self, data: &[u8]) {
-        let rest = self.fill_tail(data);
-        let (blocks, rest) = rest.split_at(rest.len() / BLOCK * BLOCK);
-        woven::<1>([&mut self.words], [blocks]);
-        self.tail[..rest.len()].copy_from_slice(rest);
-        self.bytes += (blocks.len() + rest.len()) as u64;
+    fn advance(streams: &mut [(&mut Words, Blocks)]) {
+        by_groups(streams);
     }
 
-    /// Completes a block that an earlier call began; gives what is left of `data`.
-    fn fill_tail<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
-        let held = self.held();
-        if held == 0 {
-            return data;
-        }
-        let (mine, rest) = data.split_at(data.len().min(BLOCK - held));
-        self.tail[held..held + mine.len()].copy_from_slice(mine);
-        self.bytes += mine.len() as u64;
-        if held + mine.len() == BLOCK {
-            let block = self.tail;
-            woven::<1>([&mut self.words], [&block]);
-        }
-        rest
+    fn length(bits: u64) -> [u8; 8] {
+        bits.to_le_bytes()
     }
 
-    fn held(&self) -> usize {
-        (self.bytes % BLOCK as u64) as usize
-    }
-
-    /// The digest of all bytes so far.
-    #[allow(dead_code)] // of the measuring programs, which take this file in, none ends a digest
-    pub fn finalize(mut self) -> [u8; 16] {
-        let bits = self.bytes.wrapping_mul(8);
-        let zeros = (BLOCK * 2 - 9 - self.held()) % BLOCK;
-        let mut padding = [0; BLOCK * 2];
-        padding[0] = 0x80;
-        padding[1 + zeros..9 + zeros].copy_from_slice(&bits.to_le_bytes());
-        self.update(&padding[..9 + zeros]);
+    fn digest(words: Words) -> [u8; 16] {
         let mut out = [0; 16];
-        for (bytes, word) in out.chunks_exact_mut(4).zip(self.words) {
+        for (bytes, word) in out.chunks_exact_mut(4).zip(words) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
         out
     }
 }
 
-/// Appends `inputs[i]` to `states[i]`. What all of them can take in whole blocks goes side by side, the rest one by one.
-///
-/// # Panics
-/// If there are not as many inputs as states.
-pub fn update_together(states: &mut [State], inputs: &[&[u8]]) {
-    assert_eq!(states.len(), inputs.len(), "an input for every state");
-    let rests: Vec<&[u8]> = states.iter_mut().zip(inputs).map(|(state, input)| state.fill_tail(input)).collect();
-    let shared = rests.iter().map(|rest| rest.len()).min().unwrap_or(0) / BLOCK * BLOCK;
-    if shared > 0 && states.iter().all(|state| state.held() == 0) {
-        let mut streams: Vec<(&mut Words, &[u8])> =
-            states.iter_mut().zip(&rests).map(|(state, rest)| (&mut state.words, &rest[..shared])).collect();
-        by_groups(&mut streams);
-        states.iter_mut().for_each(|state| state.bytes += shared as u64);
-        states.iter_mut().zip(&rests).for_each(|(state, rest)| state.update(&rest[shared..]));
-    } else {
-        states.iter_mut().zip(&rests).for_each(|(state, rest)| state.update(rest));
-    }
-}
-
-/// Streams with inputs of one length in whole blocks, in the groups that are cheapest here.
-fn by_groups(mut streams: &mut [(&mut Words, &[u8])]) {
+/// In the groups that are cheapest here.
+fn by_groups(mut streams: &mut [(&mut Words, Blocks)]) {
     while !streams.is_empty() {
         let size = match streams.len() {
             n if n >= WIDE_FROM && wide::is_there() => n.min(WIDE),
@@ -252,12 +186,11 @@ macro_rules! round {
     };
 }
 
-/// `N` chains woven together; the inputs have one length in whole blocks. Compiled incrementally it is half as fast: measure release builds as users make them.
+/// `N` chains woven together; the inputs have one length. Compiled incrementally it is half as fast: measure release builds as users make them.
 #[inline(never)]
 #[allow(clippy::needless_range_loop)] // the inputs are walked side by side
-fn woven<const N: usize>(words: [&mut Words; N], inputs: [&[u8]; N]) {
+fn woven<const N: usize>(words: [&mut Words; N], inputs: [Blocks; N]) {
     let mut chains: [Words; N] = array::from_fn(|i| *words[i]);
-    let inputs: [&[[u8; BLOCK]]; N] = inputs.map(|input| input.as_chunks().0);
     let count = inputs.iter().map(|input| input.len()).min().unwrap_or(0);
     for at in 0..count {
         let blocks: [&[u8; BLOCK]; N] = array::from_fn(|i| &inputs[i][at]);
@@ -286,7 +219,7 @@ mod wide {
         false
     }
 
-    pub fn advance(_: &mut [(&mut super::Words, &[u8])]) {
+    pub fn advance(_: &mut [(&mut super::Words, super::Blocks)]) {
         unreachable!("asked for lanes that are not there")
     }
 }

@@ -1,6 +1,6 @@
 //! Sixteen chains side by side, a lane each. A lane without a stream repeats the first one.
 
-use super::{BLOCK, SINES, TURNS, WIDE, Words, word};
+use super::{BLOCK, Blocks, SINES, TURNS, WIDE, Words, word};
 use std::arch::x86_64::*;
 
 /// Whether this processor has the lanes.
@@ -8,14 +8,14 @@ pub fn is_there() -> bool {
     is_x86_feature_detected!("avx512f")
 }
 
-/// Advances up to [`WIDE`] streams; the inputs have one length in whole blocks.
+/// Advances up to [`WIDE`] streams; the inputs have one length.
 ///
 /// # Panics
 /// Without [`is_there`], without a stream, or with more than [`WIDE`].
-pub fn advance(streams: &mut [(&mut Words, &[u8])]) {
+pub fn advance(streams: &mut [(&mut Words, Blocks)]) {
     assert!(is_there() && (1..=WIDE).contains(&streams.len()), "lanes that are not there");
     let lane = |i: usize| if i < streams.len() { i } else { 0 };
-    let inputs: [&[[u8; BLOCK]]; WIDE] = std::array::from_fn(|i| streams[lane(i)].1.as_chunks().0);
+    let inputs: [Blocks; WIDE] = std::array::from_fn(|i| streams[lane(i)].1);
     // By word, then by lane, as the vectors are.
     let mut chains: [[u32; WIDE]; 4] = std::array::from_fn(|w| std::array::from_fn(|i| streams[lane(i)].0[w]));
     // SAFETY: the processor has AVX-512F, as was asserted.
@@ -46,7 +46,7 @@ macro_rules! round {
 
 #[target_feature(enable = "avx512f")]
 #[allow(clippy::needless_range_loop)] // the inputs are walked side by side
-fn advance_lanes(chains: &mut [[u32; WIDE]; 4], inputs: &[&[[u8; BLOCK]]; WIDE]) {
+fn advance_lanes(chains: &mut [[u32; WIDE]; 4], inputs: &[Blocks; WIDE]) {
     let [mut a0, mut b0, mut c0, mut d0] = chains.each_ref().map(|lanes| load(lanes));
     let count = inputs.iter().map(|input| input.len()).min().unwrap_or(0);
     for at in 0..count {
