@@ -111,7 +111,13 @@ async fn serve(config: Config) -> Result<(), ServeError> {
     let credentials = RootCredentials::find(&home, |name| std::env::var(name).ok())?;
     let store = Store::open(&config, &home).await?;
     let parts = Parts::start(&config, &home, store, keys, &credentials).await?;
-    home.note_ops_address(ops_address)?;
+    match home.note_ops_address(ops_address) {
+        // Deleting is what helps now, and that takes a server.
+        Err(BootError::Folder { source, .. }) if source.kind() == ErrorKind::StorageFull => {
+            tracing::error!(target: "breakwater", %ops_address, "the disk is full: `breakwater admin` will not find this server");
+        }
+        noted => noted?,
+    }
 
     let (stop_s3, stopped_s3) = watch::channel(false);
     let (stop_ops, stopped_ops) = watch::channel(false);

@@ -85,6 +85,12 @@ impl Compactor {
         Ok(sum)
     }
 
+    /// Whether what does not count is as much as a quarter of what is left.
+    pub fn is_worth_a_look(&self) -> bool {
+        let (_, shard_bytes, _) = self.core.catalog.sums();
+        self.core.used().saturating_sub(shard_bytes) > self.core.free() / 4
+    }
+
     /// What was dropped from the segments leaves room in the index, too.
     fn shrink_index(&self) {
         // The copy takes from what is left of the disk, for a while.

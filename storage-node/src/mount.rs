@@ -22,6 +22,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 /// How often the keeper looks whether the index is far behind.
 const TICK: Duration = Duration::from_millis(100);
+/// How often compaction looks whether space is short.
+const HURRY: Duration = Duration::from_secs(2);
 
 pub struct Mount {
     pub core: Arc<Core>,
@@ -99,18 +101,28 @@ fn spawn(core: &Arc<Core>, what: &'static str, body: impl FnOnce() + Send + 'sta
     std::thread::Builder::new().name(name).spawn(run).map_err(OpenError::io("start a thread"))
 }
 
+/// Looks for work every so often, and sooner where space is short, at the start to begin with: a process that never lives long must
+/// not leave its garbage to the next one for ever. Having looked in vain ends the hurry.
 fn compact_every(every: Duration, compactor: &Compactor, one: &Mutex<()>, stopped: &Receiver<()>) {
-    let mut pause = every;
-    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
+    let mut hurry = true;
+    let mut due = Instant::now() + every;
+    loop {
         let started = Instant::now();
-        {
+        if started >= due || (hurry && compactor.is_worth_a_look()) {
             let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(e) = compactor.round() {
-                tracing::warn!(reason = %e, "compaction stopped early");
-            }
+            hurry = match compactor.round() {
+                Ok(done) => done.segments > 0,
+                Err(e) => {
+                    tracing::warn!(reason = %e, "compaction stopped early");
+                    false
+                }
+            };
+            // Looking at a large index takes a while: spend at most a twentieth of the time on it.
+            due = Instant::now() + every.max(started.elapsed() * 20);
         }
-        // Looking at a large index takes a while: spend at most a twentieth of the time on it.
-        pause = every.max(started.elapsed() * 20);
+        if stopped.recv_timeout(every.min(HURRY)) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
     }
 }
 

@@ -142,6 +142,29 @@ async fn a_full_disk_refuses_puts_and_still_removes_and_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_crowded_disk_gets_its_space_back_in_a_life_too_short_for_the_usual_look() {
+    let dir = tempfile::tempdir().unwrap();
+    let rare = || Settings { capacity: Some(8 << 20), compact_every: Some(Duration::from_secs(3_600)), ..settings(dir.path()) };
+    let disk = Disk::open(rare()).unwrap();
+    for n in 0..60 {
+        put(&disk, n, 100_000).await;
+    }
+    disk.trash((0..50).map(name).collect()).await.unwrap();
+    disk.shutdown().await;
+    drop(disk);
+    let disk = Disk::open(rare()).unwrap();
+    let mut waited = 0;
+    while disk.status().free < 5 << 20 {
+        assert!(waited < 1_000, "still {:?}", disk.status());
+        waited += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for kept in 50..60 {
+        assert_eq!(disk.get(name(kept)).await.unwrap().1, data(kept, 0, 100_000));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_idle_disk_holds_no_more_than_its_data_and_goes_on_in_the_same_segment() {
     let dir = tempfile::tempdir().unwrap();
     let quick = || Settings { segment_bytes: 64 << 20, seal_idle: Duration::from_millis(100), ..settings(dir.path()) };
