@@ -133,6 +133,9 @@ async fn metadata_and_headers_come_back_as_they_were_sent() {
     let (server, client) = ground().await;
     let request = client.put_object().bucket(BUCKET).key("k").body(b"x".to_vec().into()).content_type("a/b").cache_control("no-store");
     let request = request.content_encoding("gzip").content_language("de").content_disposition("inline").metadata("Some-Name", "Some Value");
+    // Looks like encoded words of RFC 2047, with something between them.
+    let words = "=?UTF-8?Q?a?= and =?UTF-8?Q?b?=";
+    let request = request.metadata("words", words);
     request.send().await.unwrap();
     let answer = raw::send(server.address(), &Credential::root(), Request::new("GET", &raw::path_of(BUCKET, "k"))).unwrap();
     for (name, value) in [
@@ -142,6 +145,7 @@ async fn metadata_and_headers_come_back_as_they_were_sent() {
         ("content-language", "de"),
         ("content-disposition", "inline"),
         ("x-amz-meta-some-name", "Some Value"),
+        ("x-amz-meta-words", words),
         ("accept-ranges", "bytes"),
     ] {
         assert_eq!(answer.header(name), Some(value), "{name}");

@@ -27,11 +27,11 @@ const STORAGE_CLASSES: [&str; 11] = [
     "EXPRESS_ONEZONE",
 ];
 
-/// Attributes from a write's headers; `user` as s3s decoded it from `x-amz-meta-*`.
+/// Attributes from a write's headers.
 ///
 /// # Errors
 /// MetadataTooLarge over 2 KiB of user metadata, InvalidStorageClass, InvalidArgument for a header that is no text.
-pub fn from_headers(headers: &HeaderMap, user: Option<Metadata>) -> S3Result<Attributes> {
+pub fn from_headers(headers: &HeaderMap) -> S3Result<Attributes> {
     Ok(Attributes {
         content_type: text(headers, header::CONTENT_TYPE.as_str())?,
         content_encoding: text(headers, header::CONTENT_ENCODING.as_str())?.and_then(|value| without_framing(&value)),
@@ -41,7 +41,7 @@ pub fn from_headers(headers: &HeaderMap, user: Option<Metadata>) -> S3Result<Att
         expires: text(headers, header::EXPIRES.as_str())?,
         website_redirect: website_redirect(headers)?,
         storage_class: storage_class(headers)?,
-        user: user_metadata(user)?,
+        user: user_metadata(headers)?,
     })
 }
 
@@ -87,8 +87,15 @@ fn without_framing(encoding: &str) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join(", "))
 }
 
-fn user_metadata(user: Option<Metadata>) -> S3Result<Vec<(String, String)>> {
-    let mut pairs: Vec<(String, String)> = user.unwrap_or_default().into_iter().collect();
+/// Names without their prefix, and values as they were sent. s3s would decode what looks like an encoded word of RFC 2047, and lose what
+/// stands between two of them.
+fn user_metadata(headers: &HeaderMap) -> S3Result<Vec<(String, String)>> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for (name, value) in headers {
+        let Some(own) = name.as_str().strip_prefix("x-amz-meta-").filter(|own| !own.is_empty()) else { continue };
+        let value = std::str::from_utf8(value.as_bytes()).map_err(|_| error::invalid_argument(format!("invalid header: {name}")))?;
+        pairs.push((own.to_owned(), value.to_owned()));
+    }
     let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > limit::USER_METADATA_BYTES {
         return Err(S3Error::with_message(S3ErrorCode::MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size"));
@@ -125,17 +132,27 @@ mod tests {
             ("aws-chunked,deflate,gzip", Some("deflate, gzip")),
             ("aws-chunked,", None),
         ] {
-            let stored = from_headers(&headers(&[("content-encoding", sent)]), None).map(|a| a.content_encoding);
+            let stored = from_headers(&headers(&[("content-encoding", sent)])).map(|a| a.content_encoding);
             assert_eq!(stored.ok(), Some(kept.map(str::to_owned)), "{sent}");
         }
     }
 
     #[test]
     fn metadata_of_2_kib_is_taken_and_a_byte_more_is_not() {
-        let of = |len: usize| -> Option<Metadata> { Some([("k".to_owned(), "v".repeat(len))].into_iter().collect()) };
-        assert!(from_headers(&HeaderMap::new(), of(2_047)).is_ok());
-        let error = from_headers(&HeaderMap::new(), of(2_048)).map(|_| ()).map_err(|e| e.code().as_str().to_owned());
+        let of = |len: usize| -> HeaderMap {
+            HeaderValue::from_str(&"v".repeat(len)).map(|value| (HeaderName::from_static("x-amz-meta-k"), value)).into_iter().collect()
+        };
+        assert!(from_headers(&of(2_047)).is_ok());
+        let error = from_headers(&of(2_048)).map(|_| ()).map_err(|e| e.code().as_str().to_owned());
         assert_eq!(error, Err("MetadataTooLarge".to_owned()));
+    }
+
+    #[test]
+    fn metadata_is_kept_as_it_was_sent() {
+        let sent =
+            [("x-amz-meta-a", "=?UTF-8?Q?x?= and =?UTF-8?Q?y?="), ("x-amz-meta-b", ""), ("x-amz-meta-", "z"), ("x-amz-acl", "private")];
+        let kept = from_headers(&headers(&sent)).map(|attributes| attributes.user).unwrap_or_default();
+        assert_eq!(kept, [("a".to_owned(), "=?UTF-8?Q?x?= and =?UTF-8?Q?y?=".to_owned()), ("b".to_owned(), String::new())]);
     }
 
     #[test]

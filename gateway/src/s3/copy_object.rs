@@ -32,14 +32,14 @@ const ATTEMPTS: usize = 3;
 
 impl Breakwater {
     pub(super) async fn copy_object_op(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
-        let (mut input, asked) = Asked::split(request)?;
+        let (input, asked) = Asked::split(request)?;
         unsupported::refuse(&asked.headers)?;
         check_key(&input.key)?;
         let replace_attributes = replaces(asked.header("x-amz-metadata-directive"), "x-amz-metadata-directive")?;
         let replace_tags = replaces(asked.header("x-amz-tagging-directive"), "x-amz-tagging-directive")?;
         let wanted = wanted_checksum(&asked)?;
         refuse_copy_without_change(&input, &asked, replace_attributes)?;
-        let new_attributes = attributes::from_headers(&asked.headers, input.metadata.take())?;
+        let new_attributes = attributes::from_headers(&asked.headers)?;
         let new_tags = tags::from_header(asked.header("x-amz-tagging"))?;
         let target = self.bucket(&asked, &input.bucket).await?;
 

@@ -18,11 +18,11 @@ impl Breakwater {
         &self,
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        let (mut input, asked) = Asked::split(request)?;
+        let (input, asked) = Asked::split(request)?;
         unsupported::refuse(&asked.headers)?;
         check_key(&input.key)?;
         let checksum = checksum_of(asked.header("x-amz-checksum-algorithm"), asked.header("x-amz-checksum-type"))?;
-        let attributes = attributes::from_headers(&asked.headers, input.metadata.take())?;
+        let attributes = attributes::from_headers(&asked.headers)?;
         let tags = tags::from_header(asked.header("x-amz-tagging"))?;
         let bucket = self.bucket(&asked, &input.bucket).await?;
         let record = UploadRecord {

@@ -24,7 +24,7 @@ impl Breakwater {
             return Err(error::invalid_argument("This operation needs both uploadId and partNumber"));
         }
         check_key(&input.key)?;
-        let attributes = attributes::from_headers(&asked.headers, input.metadata.take())?;
+        let attributes = attributes::from_headers(&asked.headers)?;
         let tags = tags::from_header(asked.header("x-amz-tagging"))?;
         let (body, hash) = Incoming::new(input.body.take(), input.content_length, asked.hashed.as_ref())?;
         let promise = Promise::read(&asked.headers, hash)?;
