@@ -74,6 +74,11 @@ byte_id!(
     16
 );
 byte_id!(
+    /// A fleet: one CA and what it admitted. Random, made with the CA.
+    FleetId,
+    16
+);
+byte_id!(
     /// BLAKE3 root over one shard's bytes, as the gateway that made the shard computed it.
     ShardRoot,
     32
