@@ -36,6 +36,7 @@ pub mod owe;
 pub mod path;
 pub mod read;
 pub mod readers;
+pub mod remote;
 pub mod s3;
 pub mod seal;
 pub mod serve;

@@ -168,6 +168,17 @@ gauge!(WRITE_MEMORY_FREE, "breakwater_path_write_memory_free_bytes", "Body memor
 gauge!(READ_MEMORY_FREE, "breakwater_path_read_memory_free_bytes", "Body memory that reads may still take");
 gauge!(WRITES_OPEN, "breakwater_path_writes_open", "Bodies being stored, or stored and not committed");
 
+gauge!(LINKS_LOST, "breakwater_links_lost", "Nodes on other machines that do not answer");
+
+/// Calls to nodes on other machines that had no usable answer.
+pub static LINK_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!(
+        "breakwater_link_failures_total",
+        "Calls to nodes on other machines without a usable answer",
+        &["call"]
+    ))
+});
+
 /// What a read found wrong with a shard.
 pub static READ_DAMAGE: LazyLock<IntCounterVec> = LazyLock::new(|| {
     declared(register_int_counter_vec!(
@@ -216,6 +227,10 @@ pub fn declare() {
     let gauges =
         [&CHUNKS, &CHUNK_REFERENCES, &CHUNKS_OWED, &DURABLE_PLAIN, &DURABLE_SEALED, &WRITE_MEMORY_FREE, &READ_MEMORY_FREE, &WRITES_OPEN];
     gauges.iter().for_each(|gauge| gauge.add(0));
+    LINKS_LOST.add(0);
+    for call in spine::wire::peer::Call::ALL {
+        LINK_FAILURES.with_label_values(&[call.name()]).inc_by(0);
+    }
     for fault in ["missing", "damaged", "wrong_root", "unavailable"] {
         READ_DAMAGE.with_label_values(&[fault]).inc_by(0);
     }

@@ -30,6 +30,7 @@ macro_rules! family {
 
         impl DiskMetrics {
             pub fn new(disk: &str) -> Self {
+                declare_peers();
                 Self { $($field: $static.with_label_values(&[disk]),)* }
             }
         }
@@ -67,3 +68,12 @@ pub static PEER_CONNECTIONS: LazyLock<IntGauge> = LazyLock::new(|| {
 pub static PEER_REFUSALS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     register_int_counter_vec!("breakwater_peer_refusals_total", "Connections refused or cut.", &["why"]).expect("a metric is declared once")
 });
+
+/// Makes the families of peers appear, at zero, before the first one comes.
+fn declare_peers() {
+    for call in spine::wire::peer::Call::ALL {
+        PEER_CALLS.with_label_values(&[call.name(), "ok"]).inc_by(0);
+    }
+    PEER_CONNECTIONS.add(0);
+    PEER_REFUSALS.with_label_values(&["certificate"]).inc_by(0);
+}
