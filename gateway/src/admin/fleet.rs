@@ -9,7 +9,7 @@
 use super::server::{Refused, parse};
 use crate::fleet::FleetError;
 use crate::fleet::authority::fingerprint;
-use crate::fleet::table::Fleet;
+use crate::fleet::table::{Fleet, word};
 use crate::ops::operator::Operator;
 use http::Method;
 use serde::Deserialize;
@@ -94,15 +94,6 @@ async fn set(fleet: &Fleet, node: &str, state: FleetNodeState) -> Result<Value, 
     let node = find(fleet, node).await?;
     fleet.set_state(node, state.clone()).await?;
     Ok(json!({ "node": node.to_string(), "state": word(&state) }))
-}
-
-fn word(state: &FleetNodeState) -> &'static str {
-    match state {
-        FleetNodeState::Active => "active",
-        FleetNodeState::Draining => "draining",
-        FleetNodeState::Suspended { .. } => "suspended",
-        FleetNodeState::Retired => "retired",
-    }
 }
 
 /// The one node that `text` names.

@@ -4,6 +4,7 @@
 //! bound is closed; one request a connection; without a fleet nothing is answered.
 //! Not here: who is admitted (`admit.rs`).
 
+use crate::metric::ADMISSIONS;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -101,7 +102,7 @@ async fn answer(request: Request<Incoming>, binding: [u8; 32], admissions: Arc<d
     let invalid = |what: &str| AdmissionRefusal::Invalid { what: what.to_string() };
     let body = Limited::new(request.into_body(), REQUEST_BYTES).collect().await;
     let decided = match (path.as_str(), body) {
-        (_, Err(_)) => Err(invalid("a body that is too long or broken")),
+        (JOIN | RENEW, Err(_)) => Err(invalid("a body that is too long or broken")),
         (JOIN, Ok(body)) => match peer::decode(&body.to_bytes()) {
             Ok(request) => admissions.join(request, binding).await,
             Err(_) => Err(invalid("a body that is no request to join")),
@@ -112,6 +113,8 @@ async fn answer(request: Request<Incoming>, binding: [u8; 32], admissions: Arc<d
         },
         _ => return response(StatusCode::NOT_FOUND, Bytes::new()),
     };
+    let outcome = if decided.is_ok() { "admitted" } else { "refused" };
+    ADMISSIONS.with_label_values(&[path.trim_start_matches("/1/"), outcome]).inc();
     match decided {
         Ok(admitted) => response(StatusCode::OK, peer::encode(&admitted)),
         Err(refusal @ AdmissionRefusal::Unavailable { .. }) => response(StatusCode::SERVICE_UNAVAILABLE, peer::encode(&refusal)),

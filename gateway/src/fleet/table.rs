@@ -15,6 +15,7 @@ use crate::boot::credentials::{root_command, root_query};
 use crate::boot::{BootError, Home, read_text, write_whole};
 use crate::core::now;
 use crate::keys::Keys;
+use crate::metric::FLEET_NODES;
 use crate::remote::{Bounds, Link, Peer};
 use crate::roster::{Member, Roster};
 use bytes::Bytes;
@@ -42,6 +43,9 @@ const GATEWAY: &str = "gateway";
 /// Two gateways may revoke at once; the one that is second tries again.
 const TRIES: usize = 5;
 
+/// Every [`word`].
+const STATES: [&str; 4] = ["active", "draining", "suspended", "retired"];
+
 /// What an operator chooses.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -60,6 +64,7 @@ pub struct Fleet {
     roster: Roster,
     live: RwLock<Option<Arc<Live>>>,
     turn: tokio::sync::Mutex<()>,
+    following: tokio::sync::Mutex<()>,
     nudge: Notify,
 }
 
@@ -73,6 +78,16 @@ pub struct Live {
     admission: RwLock<Arc<ServerConfig>>,
     client: Arc<ClientConfig>,
     links: Mutex<HashMap<NodeId, Arc<Link>>>,
+}
+
+/// What an operator calls a state.
+pub fn word(state: &FleetNodeState) -> &'static str {
+    match state {
+        FleetNodeState::Active => "active",
+        FleetNodeState::Draining => "draining",
+        FleetNodeState::Suspended { .. } => "suspended",
+        FleetNodeState::Retired => "retired",
+    }
 }
 
 /// The folder that says that a data folder is a gateway's.
@@ -101,6 +116,7 @@ impl Fleet {
             roster: Roster::default(),
             live: RwLock::default(),
             turn: tokio::sync::Mutex::default(),
+            following: tokio::sync::Mutex::default(),
             nudge: Notify::new(),
         });
         if let Some(record) = fleet.record().await? {
@@ -248,10 +264,16 @@ impl Fleet {
 
     /// Takes over what the root group says now.
     async fn follow(&self) -> Result<(), FleetError> {
+        // One after another: an older answer must not take the place of a newer one, and with it drop a node that has just come.
+        let _following = self.following.lock().await;
         let Ok(live) = self.live() else { return Ok(()) };
         let (record, nodes) = (self.record().await?.ok_or(FleetError::NoFleet)?, self.nodes().await?);
         if record.revocations_version > live.trust.revocations().0 {
             live.trust.revoke(&record.revocations).map_err(|error| FleetError::Wrong(error.to_string()))?;
+        }
+        for state in STATES {
+            let count = nodes.iter().filter(|node| word(&node.state) == state).count();
+            FLEET_NODES.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         let members = live.members(&nodes);
         let told = |members: &[Member]| -> Vec<(NodeId, String, bool, *const ())> {

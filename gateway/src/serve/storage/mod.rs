@@ -15,6 +15,7 @@ mod renew;
 use super::{ServeError, bind, local, process};
 use crate::boot::BootError;
 use crate::fleet::apply::{self, ApplyError, Gate};
+use crate::fleet::authority::fingerprint;
 use crate::fleet::token::{NoToken, Token};
 use papers::Papers;
 use spine::fleet::admission::{AdmissionError, is_address};
@@ -232,7 +233,14 @@ async fn papers_of(nodes: &[Node], place: &Place, token: Option<&Token>) -> Resu
             kept.map_err(|source| BootError::Folder { path: dirs[0].clone(), source })?;
         }
     }
-    let papers: Vec<Papers> = papers.into_iter().flatten().collect();
+    let mut papers: Vec<Papers> = papers.into_iter().flatten().collect();
+    // An invitation also says where the fleet admits now: a gateway may have moved.
+    for (own, node) in papers.iter_mut().zip(nodes) {
+        if let Some(token) = token.filter(|token| token.fingerprint == fingerprint(&own.authority) && token.address != own.gate) {
+            own.gate.clone_from(&token.address);
+            own.save(&node.dir)?;
+        }
+    }
     match papers.iter().position(|other| other.authority != papers[0].authority) {
         Some(at) => Err(StorageError::TwoFleets { one: nodes[0].dir.clone(), other: nodes[at].dir.clone() }),
         None => Ok(papers),
