@@ -11,6 +11,7 @@
 //! - [`files`] walks and searches folders; [`ram`] makes a RAM disk.
 //! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
 //! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
+//! - [`plane`]: a fleet's CA, nodes in memory and the data plane between them, in one process.
 //! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least; [`build`] builds the server for both.
 //!
 //! Invariants:
@@ -28,6 +29,7 @@ pub mod fleet;
 pub mod ledger;
 pub mod model;
 pub mod oracle;
+pub mod plane;
 pub mod primitives;
 pub mod ram;
 pub mod raw;

@@ -62,7 +62,11 @@ pub(super) async fn answer(shared: &Arc<Shared>, session: &Session, request: Req
 /// Checks that the peer may still speak and has room for a call, and runs it.
 async fn admitted(shared: &Arc<Shared>, session: &Session, call: Call, request: Request<Incoming>) -> Result<Answer, NodeError> {
     session.still_in(shared).map_err(|refusal| NodeError::Unavailable { reason: refusal.to_string() })?;
-    let _calling = session.connected.call().ok_or_else(|| NodeError::Unavailable { reason: "too many calls at a time".to_string() })?;
+    // A node with too much to do is not lost: the status is told all the same, and costs nothing.
+    let calling = (call != Call::Status).then(|| session.connected.call());
+    if let Some(None) = calling {
+        return Err(NodeError::Unavailable { reason: "too many calls at a time".to_string() });
+    }
     let node = &session.node;
     if node.id() != session.named {
         return Err(NodeError::Unavailable { reason: "the disk has become another node".to_string() });
