@@ -135,15 +135,7 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     let (s3_address, ops_address) = (local(&s3_socket)?, local(&ops_socket)?);
     let keys = Arc::new(Keys::new(home.root_key()?));
     let credentials = RootCredentials::find(&home, |name| std::env::var(name).ok())?;
-    let (store, joined) = match behind {
-        Behind::Disks => (Store::open(&config, &home).await?, None),
-        Behind::Fleet => {
-            let socket = bind(config.fleet.admission_listen, "--admission-listen").await?;
-            let store = Store::without_disks(&home).await?;
-            let joined = Joined::open(&config, &home, &store, keys.clone(), socket).await?;
-            (store, Some(joined))
-        }
-    };
+    let (store, joined) = open(&config, &home, keys.clone(), behind).await?;
     let roster = joined.as_ref().map_or_else(|| store.nodes().into(), |joined| joined.fleet.roster());
     let parts = Parts::start(&config, &home, store, roster, keys, &credentials).await?;
     home.note_ops_address(ops_address)?;
@@ -196,6 +188,19 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     parts.shutdown().await;
     tracing::info!(target: "breakwater", "stopped");
     Ok(())
+}
+
+/// What is served: this process' disks, or the fleet.
+async fn open(config: &Config, home: &Home, keys: Arc<Keys>, behind: Behind) -> Result<(Store, Option<Joined>), ServeError> {
+    match behind {
+        Behind::Disks => Ok((Store::open(config, home).await?, None)),
+        Behind::Fleet => {
+            let socket = bind(config.fleet.admission_listen, "--admission-listen").await?;
+            let store = Store::without_disks(home).await?;
+            let joined = Joined::open(config, home, &store, keys, socket).await?;
+            Ok((store, Some(joined)))
+        }
+    }
 }
 
 fn front(config: &Config, parts: &Parts, ring: Arc<KeyRing>) -> Result<Arc<Front>, ServeError> {

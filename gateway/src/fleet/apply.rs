@@ -21,13 +21,13 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use serde::Serialize;
 use spine::fleet::admission::Role;
 use spine::fleet::trust::Trust;
+use spine::id::NodeId;
 use spine::wire::admission::{
     self as wire, ANSWER_BYTES, AdmissionRefusal, Admitted, Applicant, EXPORTER, JOIN, JoinRequest, Place, RENEW, RenewRequest, SERVER_NAME,
 };
 use spine::wire::peer;
 use std::sync::Arc;
 use std::time::Duration;
-use storage_node::NodeKey;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -50,6 +50,14 @@ pub enum ApplyError {
     Wrong { what: String },
 }
 
+/// A node's key, as far as admission needs it.
+pub trait NodeSigner: Sync {
+    /// The node that the key is.
+    fn node(&self) -> NodeId;
+    /// Ed25519 over `message`, 64 bytes; or why not.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String>;
+}
+
 /// Where a fleet admits, and by what it is known.
 #[derive(Clone, Debug)]
 pub struct Gate {
@@ -59,7 +67,7 @@ pub struct Gate {
 }
 
 /// Joins all of `nodes` (each with the bytes it offers) with one use of the invitation.
-pub async fn join(token: &Token, place: &Place, nodes: &[(NodeKey, u64)]) -> Result<Admitted, ApplyError> {
+pub async fn join<K: NodeSigner>(token: &Token, place: &Place, nodes: &[(K, u64)]) -> Result<Admitted, ApplyError> {
     let gate = Gate { address: token.address.clone(), fingerprint: token.fingerprint };
     let secret = Bytes::copy_from_slice(&token.secret);
     let request = |nodes| JoinRequest { secret, place: place.clone(), nodes };
@@ -67,15 +75,15 @@ pub async fn join(token: &Token, place: &Place, nodes: &[(NodeKey, u64)]) -> Res
 }
 
 /// New certificates for nodes that were admitted before.
-pub async fn renew(gate: &Gate, place: &Place, nodes: &[(NodeKey, u64)]) -> Result<Admitted, ApplyError> {
+pub async fn renew<K: NodeSigner>(gate: &Gate, place: &Place, nodes: &[(K, u64)]) -> Result<Admitted, ApplyError> {
     ask(gate, RENEW, place, nodes, |nodes| RenewRequest { place: place.clone(), nodes }).await
 }
 
-async fn ask<R: Serialize>(
+async fn ask<K: NodeSigner, R: Serialize>(
     gate: &Gate,
     path: &str,
     place: &Place,
-    nodes: &[(NodeKey, u64)],
+    nodes: &[(K, u64)],
     request: impl FnOnce(Vec<Applicant>) -> R,
 ) -> Result<Admitted, ApplyError> {
     let silent = |reason: String| ApplyError::Silent { address: gate.address.clone(), reason };
@@ -85,11 +93,11 @@ async fn ask<R: Serialize>(
     Ok(admitted)
 }
 
-async fn converse<R: Serialize>(
+async fn converse<K: NodeSigner, R: Serialize>(
     gate: &Gate,
     path: &str,
     place: &Place,
-    nodes: &[(NodeKey, u64)],
+    nodes: &[(K, u64)],
     request: impl FnOnce(Vec<Applicant>) -> R,
 ) -> Result<Admitted, ApplyError> {
     let address = || gate.address.clone();
@@ -130,7 +138,7 @@ async fn converse<R: Serialize>(
 }
 
 /// Every certificate must be what was asked for, by the CA that was meant.
-fn judge(gate: &Gate, nodes: &[(NodeKey, u64)], admitted: &Admitted) -> Result<(), ApplyError> {
+fn judge<K: NodeSigner>(gate: &Gate, nodes: &[(K, u64)], admitted: &Admitted) -> Result<(), ApplyError> {
     let wrong = |what: String| ApplyError::Wrong { what };
     if fingerprint(&admitted.authority) != gate.fingerprint {
         return Err(wrong("another CA".into()));

@@ -134,6 +134,19 @@ impl Authority {
         Ok(Issued { certificate: signed.der().to_vec().into(), serial: serial.to_bytes().into(), not_after: UnixMs(not_after) })
     }
 
+    /// A new key that `admission` is said of: a gateway's own. Certificate (DER) and key.
+    pub fn for_gateway(
+        &self,
+        admission: &Admission,
+        now: UnixMs,
+        life: Duration,
+    ) -> Result<(Bytes, PrivateKeyDer<'static>), AuthorityError> {
+        let key = KeyPair::generate_for(&PKCS_ED25519).map_err(failed("a new key"))?;
+        let node = key.public_key_raw().try_into().map_err(|_| failed("a new key")("it is not 32 bytes"))?;
+        let issued = self.certify(NodeId(node), admission, now, life)?;
+        Ok((issued.certificate, PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()))))
+    }
+
     /// Chain and key of an admission listener; the key is made here and lives as long as the listener.
     pub fn for_listener(
         &self,

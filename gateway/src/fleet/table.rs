@@ -361,7 +361,6 @@ impl Live {
 
 /// The gateway's own identity on the data plane. Its key is in this process alone and dies with it.
 fn own_identity(authority: &Authority, time: UnixMs, life: Duration) -> Result<Identity, FleetError> {
-    let key = storage_node::NodeKey::generate().map_err(FleetError::Tls)?;
     let admission = Admission {
         fleet: authority.fleet(),
         role: Role::Gateway,
@@ -370,9 +369,8 @@ fn own_identity(authority: &Authority, time: UnixMs, life: Duration) -> Result<I
         capacity: 0,
         address: None,
     };
-    let issued = authority.certify(key.node(), &admission, time, life)?;
-    let private = rustls::pki_types::PrivatePkcs8KeyDer::from(key.pkcs8().to_vec()).into();
-    Identity::new(&issued.certificate, private).map_err(|error| FleetError::Tls(error.to_string()))
+    let (certificate, key) = authority.for_gateway(&admission, time, life)?;
+    Identity::new(&certificate, key).map_err(|error| FleetError::Tls(error.to_string()))
 }
 
 fn admission_config(authority: &Authority, time: UnixMs, life: Duration) -> Result<Arc<ServerConfig>, FleetError> {

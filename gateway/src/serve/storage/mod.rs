@@ -14,7 +14,7 @@ mod renew;
 
 use super::{ServeError, bind, local, process};
 use crate::boot::BootError;
-use crate::fleet::apply::{self, ApplyError, Gate};
+use crate::fleet::apply::{self, ApplyError, Gate, NodeSigner};
 use crate::fleet::authority::fingerprint;
 use crate::fleet::token::{NoToken, Token};
 use papers::Papers;
@@ -87,6 +87,16 @@ pub enum StorageError {
 /// `breakwater storage-node`.
 pub fn run(settings: Settings) -> ExitCode {
     super::finish(process::runtime().and_then(|runtime| runtime.block_on(serve(settings))))
+}
+
+impl NodeSigner for NodeKey {
+    fn node(&self) -> NodeId {
+        NodeKey::node(self)
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        NodeKey::sign(self, message)
+    }
 }
 
 /// One disk that opened.
