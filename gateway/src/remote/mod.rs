@@ -10,6 +10,7 @@
 //! Not here: which nodes there are, who is trusted (`spine::fleet`).
 
 mod exchange;
+mod gather;
 mod pool;
 mod watch;
 

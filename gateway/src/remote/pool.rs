@@ -3,6 +3,7 @@
 //! Invariants: connections in use and idle ones together are at most `places`; a connection that did anything unexpected is closed,
 //! never kept; dropping a [`Lane`] closes its socket, whatever hangs on it.
 
+use super::gather::Gather;
 use super::{Bounds, Peer, unavailable};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -153,8 +154,10 @@ impl Pool {
         stream.get_mut().1.set_buffer_limit(Some(BUFFER_BYTES));
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_BYTES).max_headers(HEADERS);
-        let (sender, connection) =
-            builder.handshake(TokioIo::new(stream)).await.map_err(|error| unavailable(&format!("the connection failed: {error}")))?;
+        let (sender, connection) = builder
+            .handshake(TokioIo::new(Gather(stream)))
+            .await
+            .map_err(|error| unavailable(&format!("the connection failed: {error}")))?;
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to a node ended");

@@ -3,6 +3,7 @@
 //! Invariants: TCP_NODELAY on every socket; whoever has not finished a handshake holds one of few places for a few seconds and
 //! nothing else; after the stop signal nothing new is accepted, running calls finish until the deadline, and then no task is left.
 
+use super::gather::Gather;
 use super::peers::Connected;
 use super::{Server, Shared, answer};
 use crate::metric::{PEER_CONNECTIONS, PEER_REFUSALS};
@@ -159,7 +160,7 @@ async fn speak(shared: Arc<Shared>, stream: TlsStream<TcpStream>, session: Sessi
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(shared.bounds.head).auto_date_header(false);
     builder.max_buf_size(BUFFER_BYTES).max_header_size(HEAD_BYTES).max_headers(HEADERS);
-    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut served = pin!(builder.serve_connection(TokioIo::new(Gather(stream)), service));
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut stopping = false;
     loop {

@@ -11,6 +11,7 @@
 
 mod answer;
 mod body;
+mod gather;
 mod listen;
 mod peers;
 
