@@ -89,6 +89,24 @@ fn a_disk_of_a_single_server_does_not_join_a_fleet() {
 }
 
 #[test]
+fn a_node_that_never_heard_that_it_was_admitted_joins_with_the_same_invitation() {
+    let fleet = Fleet::bare("").unwrap();
+    let mut node = fleet.node(0).unwrap();
+    let token = fleet.invite(&[]).unwrap();
+    node.start(Some(&token)).unwrap();
+    let id = node.id().to_owned();
+    node.kill();
+    // As if it had died between the gateway's answer and writing it down.
+    fs::remove_file(node.disk().join("fleet.json")).unwrap();
+    assert!(refused(&mut node, None).contains("has joined no fleet"));
+    node.start(Some(&token)).unwrap();
+    assert_eq!(node.id(), id);
+    // The same used invitation is worth nothing to anybody else.
+    assert!(refused(&mut fleet.node(1).unwrap(), Some(&token)).contains("the invitation has been used"));
+    fleet.wait("it serves", |status| serving(status) == 1).unwrap();
+}
+
+#[test]
 fn certificates_are_renewed_in_the_background() {
     let fleet = Fleet::bare("[fleet]\ncertificate_seconds = 9\n").unwrap();
     let mut node = fleet.node(0).unwrap();

@@ -35,7 +35,8 @@ pub fn run(arguments: AdminArgs) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let text = if arguments.json { answer.to_string() } else { show(&arguments.command, &answer) };
-    println!("{}", text.trim_end());
+    // Whoever reads this may have stopped reading (`| head`): that is no failure of what was done.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
     match (&arguments.command, answer.get("clean").and_then(Value::as_bool)) {
         (AdminCommand::Fsck { .. }, Some(false)) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,

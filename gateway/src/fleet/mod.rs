@@ -16,6 +16,8 @@ pub mod apply;
 pub mod authority;
 pub mod listener;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod token;
 
 use crate::boot::BootError;
