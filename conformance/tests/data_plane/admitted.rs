@@ -129,7 +129,11 @@ async fn a_retired_gateway_is_cut_off_while_connected_and_the_list_is_kept() {
 async fn a_retired_node_is_lost_to_a_gateway_that_knows() {
     let fleet = Fleet::new();
     let plane = fleet.serve(fleet.memory(), serve::Bounds::default()).await;
+    let before = fleet.link(plane.address);
+    let (header, data) = shard(1, 10);
+    before.put(header, data).await.unwrap();
     fleet.trust.revoke(&fleet.authority.revoke(1, &[fleet.node.node]).unwrap()).unwrap();
+    assert!(matches!(before.get(header.name).await, Err(NodeError::Unavailable { .. })), "connected or not");
     let link = fleet.link(plane.address);
     assert!(!link.first_look(Duration::from_secs(5)).await);
     assert!(matches!(link.get(shard(1, 1).0.name).await, Err(NodeError::Unavailable { .. })));

@@ -267,6 +267,21 @@ async fn status_never_waits_says_lost_after_misses_and_comes_back() {
     link.put(header, data).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_made_anew_after_their_life_and_closed_when_idle_without_a_call_noticing() {
+    let fleet = Fleet::new();
+    let plane = fleet.serve(fleet.memory(), serve::Bounds { head: Duration::from_millis(60), ..serve::Bounds::default() }).await;
+    let short = Bounds { life: Duration::from_millis(80), ..hasty() };
+    let link = Link::start(peer(fleet.node.node, plane.address), fleet.tls(), fleet.trust.clone(), short);
+    let (header, data) = shard(1, 70_000);
+    link.put(header, data.clone()).await.unwrap();
+    for pause in [0, 10, 50, 90, 70, 0, 200, 65] {
+        // Some of these connections were closed by the server, which gives an idle one 60 ms.
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        assert_eq!(link.get(header.name).await.unwrap(), (header, data.clone()), "after {pause} ms");
+    }
+}
+
 #[tokio::test]
 async fn a_node_is_not_believed_to_have_more_than_it_was_admitted_for() {
     let fleet = Fleet::new();

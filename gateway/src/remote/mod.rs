@@ -49,6 +49,8 @@ pub struct Bounds {
     pub calls: usize,
     /// How long an idle connection is kept; below the server's own limit. Default 30 s.
     pub idle: Duration,
+    /// How long a connection is used in all: the next one is judged anew, certificate, days and revocation. Default 10 min.
+    pub life: Duration,
     /// Longest TCP connect, and longest handshake. Default 2 s each.
     pub connect: Duration,
     /// Pause before the next attempt after a failed one; doubles up to 20 times as long. Default 100 ms.
@@ -69,6 +71,7 @@ impl Default for Bounds {
         Bounds {
             calls: 32,
             idle: Duration::from_secs(30),
+            life: Duration::from_secs(600),
             connect: Duration::from_secs(2),
             back_off: Duration::from_millis(100),
             call: Duration::from_secs(20),
@@ -135,6 +138,9 @@ impl Link {
     /// One exchange, within the deadline, while the node is not lost.
     async fn call(&self, call: Call, subject: Option<String>, body: Bytes, most: usize) -> Result<Reply, NodeError> {
         let inner = &self.inner;
+        if inner.trust.is_revoked(inner.peer.node) {
+            return Err(unavailable("the node was retired"));
+        }
         let mut lost = inner.lost.subscribe();
         let result = tokio::select! {
             biased;

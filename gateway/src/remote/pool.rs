@@ -52,6 +52,7 @@ pub(super) struct Lane {
     pub sender: SendRequest<Full<Bytes>>,
     /// Whether an exchange went well on it before: the peer may have closed it since.
     pub kept: bool,
+    made: Instant,
     used: Instant,
     task: JoinHandle<()>,
 }
@@ -87,7 +88,8 @@ impl Pool {
     pub async fn lane(&self) -> Result<Lane, NodeError> {
         loop {
             let Some(mut lane) = self.state().idle.pop() else { return self.connect().await };
-            let fresh = lane.used.elapsed() < self.bounds.idle && !lane.sender.is_closed();
+            let young = lane.used.elapsed() < self.bounds.idle && lane.made.elapsed() < self.bounds.life;
+            let fresh = young && !lane.sender.is_closed();
             if fresh && timeout(READY, lane.sender.ready()).await.is_ok_and(|ready| ready.is_ok()) {
                 return Ok(lane);
             }
@@ -163,6 +165,6 @@ impl Pool {
                 tracing::debug!(%error, "a connection to a node ended");
             }
         });
-        Ok(Lane { sender, kept: false, used: Instant::now(), task })
+        Ok(Lane { sender, kept: false, made: Instant::now(), used: Instant::now(), task })
     }
 }

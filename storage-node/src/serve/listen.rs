@@ -98,22 +98,27 @@ impl Session {
 
     /// To be dropped when the socket has taken an answer.
     pub fn answering(&self) -> Answering {
-        self.answers.since.store(self.answers.start.elapsed().as_millis() as u64 + 1, Relaxed);
-        Answering(self.answers.clone())
+        let since = self.answers.start.elapsed().as_millis() as u64 + 1;
+        self.answers.since.store(since, Relaxed);
+        Answering { answers: self.answers.clone(), since }
     }
 }
 
-/// Since when an answer has been on its way out: milliseconds after `start` and one, 0 for none. HTTP/1.1 has one at a time.
+/// Since when the newest answer has been on its way out: milliseconds after `start` and one, 0 for none.
 struct Answers {
     start: Instant,
     since: AtomicU64,
 }
 
-pub(super) struct Answering(Arc<Answers>);
+pub(super) struct Answering {
+    answers: Arc<Answers>,
+    since: u64,
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.since.store(0, Relaxed);
+        // A peer that asked again before it had read this one is watched for the later answer; that one's time counts then.
+        let _ = self.answers.since.compare_exchange(self.since, 0, Relaxed, Relaxed);
     }
 }
 
