@@ -3,6 +3,7 @@
 //! - `SEMANTICS.md`: one paragraph a promise; `tests/promises.rs` holds a test of every paragraph's name.
 //! - [`server`] starts the real binary, kills it, starts it again; [`client`] makes AWS SDK clients of it; [`raw`] speaks
 //!   HTTP to it byte by byte and signs by itself, so that wrong requests can be made.
+//! - [`fleet`] starts a gateway and storage processes that join it.
 //! - [`content`] makes bodies out of numbers; [`ledger`] knows what each key may hold after operations that were never
 //!   answered; [`workload`] drives mixed writes and keeps such a ledger; [`oracle`] is S3 in memory and
 //!   [`subject`] the same operations on a server.
@@ -10,6 +11,7 @@
 //! - [`files`] walks and searches folders; [`ram`] makes a RAM disk.
 //! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
 //! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
+//! - [`plane`]: a fleet's CA, nodes in memory and the data plane between them, in one process.
 //! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least; [`build`] builds the server for both.
 //!
 //! Invariants:
@@ -23,9 +25,11 @@ pub mod build;
 pub mod client;
 pub mod content;
 pub mod files;
+pub mod fleet;
 pub mod ledger;
 pub mod model;
 pub mod oracle;
+pub mod plane;
 pub mod primitives;
 pub mod ram;
 pub mod raw;

@@ -35,6 +35,8 @@ pub struct Settings {
     pub config: Option<String>,
     /// Certificate and key, PEM.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// `breakwater gateway` instead of `breakwater serve`; ready as soon as it lives, since its nodes join later.
+    pub gateway: bool,
     /// More arguments for `serve`.
     pub arguments: Vec<String>,
     /// More variables of the environment.
@@ -52,6 +54,8 @@ pub struct Server {
     child: Option<Child>,
     s3: String,
     ops: String,
+    /// A gateway's admission listener.
+    admission: String,
     /// How long the last start took, until ready.
     pub start_time: Duration,
 }
@@ -122,6 +126,7 @@ impl Server {
             child: None,
             s3: String::new(),
             ops: String::new(),
+            admission: String::new(),
             start_time: Duration::ZERO,
         };
         server.launch()?;
@@ -130,7 +135,10 @@ impl Server {
 
     fn command(&self) -> io::Result<Command> {
         let mut command = Command::new(binary());
-        command.arg("serve").arg("--data").arg(&self.data);
+        command.arg(if self.settings.gateway { "gateway" } else { "serve" }).arg("--data").arg(&self.data);
+        if self.settings.gateway {
+            command.arg("--admission-listen").arg(if self.admission.is_empty() { "127.0.0.1:0" } else { &self.admission });
+        }
         command.arg("--listen").arg(authority(&self.s3).unwrap_or("127.0.0.1:0"));
         command.arg("--ops-listen").arg(authority(&self.ops).unwrap_or("127.0.0.1:0"));
         for disk in &self.settings.disks {
@@ -164,7 +172,15 @@ impl Server {
             if let (Some(s3), Some(ops)) = (find_url(&printed, "S3 on "), find_url(&printed, "operations on ")) {
                 self.s3 = s3;
                 self.ops = ops;
-                if self.ops_get("/health/ready").is_ok_and(|answer| answer.0 == 200) {
+                if let Some(admission) = printed.lines().find_map(|line| line.strip_prefix("admission on ")) {
+                    self.admission = admission.to_owned();
+                }
+                // A gateway has no nodes at first; its admission listener is named last.
+                let (said, ready) = match self.settings.gateway {
+                    true => (!self.admission.is_empty(), "/health/live"),
+                    false => (true, "/health/ready"),
+                };
+                if said && self.ops_get(ready).is_ok_and(|answer| answer.0 == 200) {
                     break;
                 }
             }

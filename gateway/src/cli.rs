@@ -48,6 +48,10 @@ pub struct Place {
 
 impl Place {
     fn load(self) -> Result<Config, ConfigError> {
+        self.load_over(None, None)
+    }
+
+    fn load_over(self, admission_listen: Option<SocketAddr>, admission_address: Option<String>) -> Result<Config, ConfigError> {
         let over = Overrides {
             listen: self.listen,
             ops_listen: self.ops_listen,
@@ -55,6 +59,8 @@ impl Place {
             disks: self.disks,
             tls_cert: self.tls_cert,
             tls_key: self.tls_key,
+            admission_listen,
+            admission_address,
         };
         Config::load(self.config.as_deref(), over)
     }
@@ -77,7 +83,11 @@ impl Place {
 enum Command {
     /// Serve S3 and operations from this process (the default)
     Serve(Place),
-    /// Manage a running server: tenants, access keys, disks, collector
+    /// Serve S3 and operations over the storage nodes of a fleet, with metadata here and no disks of its own
+    Gateway(GatewayArgs),
+    /// Serve the disks of this machine to the gateways of a fleet
+    StorageNode(StorageArgs),
+    /// Manage a running server: tenants, access keys, disks, collector, fleet
     Admin(AdminArgs),
     /// Check the data folder of a stopped server; exit code 0 means clean, 1 damage
     Fsck(FsckArgs),
@@ -86,6 +96,47 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(mut_arg("disks", |disks| disks.hide(true)))]
+struct GatewayArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Address that storage nodes ask to be admitted at [default: 127.0.0.1:9002]
+    #[arg(long, value_name = "ADDRESS")]
+    admission_listen: Option<SocketAddr>,
+    /// The same as nodes reach it, for invitations [default: as it is listened on]
+    #[arg(long, value_name = "HOST:PORT")]
+    admission_address: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct StorageArgs {
+    /// Folder of one disk, a node of its own; repeat for each
+    #[arg(long = "disk", value_name = "DIR", required = true)]
+    disks: Vec<PathBuf>,
+    /// Address of the data plane
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
+    listen: SocketAddr,
+    /// The same as gateways reach it [default: as it is listened on]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// This machine's name: no two shards of a chunk are on one machine
+    #[arg(long, value_name = "NAME")]
+    machine: String,
+    /// The zone it is in: a rack, a room, a site
+    #[arg(long, value_name = "NAME")]
+    zone: String,
+    /// Address of /metrics and /health
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7401")]
+    ops_listen: SocketAddr,
+    /// Invitation of `breakwater admin fleet invite`; needed once, for disks that are new
+    #[arg(long, value_name = "TOKEN")]
+    join: Option<String>,
+    /// Bytes that each disk may hold [default: what its file system has]
+    #[arg(long, value_name = "BYTES")]
+    capacity: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,6 +163,8 @@ pub fn main() -> ExitCode {
     match cli.command {
         None => serve(cli.place),
         Some(Command::Serve(place)) => serve(place.or(cli.place)),
+        Some(Command::Gateway(arguments)) => gateway(arguments, cli.place),
+        Some(Command::StorageNode(arguments)) => crate::serve::storage::run(arguments.into()),
         Some(Command::Admin(mut arguments)) => {
             arguments.data = arguments.data.or(cli.place.data);
             crate::admin::client::run(arguments)
@@ -131,6 +184,31 @@ fn serve(place: Place) -> ExitCode {
     match place.load() {
         Ok(config) => crate::serve::run(config),
         Err(error) => wrong(&error),
+    }
+}
+
+fn gateway(arguments: GatewayArgs, outer: Place) -> ExitCode {
+    match arguments.place.or(outer).load_over(arguments.admission_listen, arguments.admission_address) {
+        Ok(config) if !config.disks.is_empty() => {
+            wrong(&ConfigError::Contradiction { what: "a gateway has no disks of its own: storage nodes have them".into() })
+        }
+        Ok(config) => crate::serve::run_gateway(config),
+        Err(error) => wrong(&error),
+    }
+}
+
+impl From<StorageArgs> for crate::serve::storage::Settings {
+    fn from(arguments: StorageArgs) -> Self {
+        crate::serve::storage::Settings {
+            disks: arguments.disks,
+            listen: arguments.listen,
+            advertise: arguments.advertise,
+            machine: arguments.machine,
+            zone: arguments.zone,
+            ops_listen: arguments.ops_listen,
+            join: arguments.join,
+            capacity: arguments.capacity,
+        }
     }
 }
 

@@ -50,6 +50,19 @@ pub struct Config {
     pub coding: Coding,
     pub collector: Collector,
     pub limits: Limits,
+    pub fleet: Fleet,
+}
+
+/// A gateway's fleet; `serve` has none.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fleet {
+    /// Where nodes ask to be admitted; port 0 lets the kernel choose.
+    pub admission_listen: SocketAddr,
+    /// `host:port` that nodes reach it by; empty: as it is listened on.
+    pub admission_address: String,
+    /// Life of a certificate, seconds.
+    pub certificate_seconds: u64,
 }
 
 /// PEM files; both empty: plain HTTP.
@@ -111,6 +124,17 @@ impl Default for Config {
             coding: Coding::default(),
             collector: Collector::default(),
             limits: Limits::default(),
+            fleet: Fleet::default(),
+        }
+    }
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Fleet {
+            admission_listen: SocketAddr::from(([127, 0, 0, 1], 9002)),
+            admission_address: String::new(),
+            certificate_seconds: 2_592_000,
         }
     }
 }
@@ -152,6 +176,8 @@ pub struct Overrides {
     pub disks: Vec<PathBuf>,
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
+    pub admission_listen: Option<SocketAddr>,
+    pub admission_address: Option<String>,
 }
 
 impl Config {
@@ -174,6 +200,8 @@ impl Config {
         }
         config.tls.cert = over.tls_cert.unwrap_or(config.tls.cert);
         config.tls.key = over.tls_key.unwrap_or(config.tls.key);
+        config.fleet.admission_listen = over.admission_listen.unwrap_or(config.fleet.admission_listen);
+        config.fleet.admission_address = over.admission_address.unwrap_or(config.fleet.admission_address);
         config.check()?;
         Ok(config)
     }
@@ -195,6 +223,7 @@ impl Config {
         range("limits.read_memory_bytes", limits.read_memory_bytes as u64, 32 << 20, 1 << 40)?;
         range("limits.compute_threads", limits.compute_threads as u64, 0, 1_024)?;
         range("limits.window", limits.window as u64, 1, 64)?;
+        range("fleet.certificate_seconds", self.fleet.certificate_seconds, 5, 31_536_000)?;
         self.check_names()?;
         self.check_disks()
     }
@@ -213,6 +242,11 @@ impl Config {
         let domain_holds = self.domain.len() <= 253 && self.domain.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:".contains(&b));
         if !domain_holds {
             return Err(ConfigError::Range { field: "domain", value: self.domain.clone(), allowed: "a domain name".into() });
+        }
+        let address = &self.fleet.admission_address;
+        if !address.is_empty() && !spine::fleet::admission::is_address(address) {
+            let allowed = "host:port".into();
+            return Err(ConfigError::Range { field: "fleet.admission_address", value: address.clone(), allowed });
         }
         if self.tls.cert.as_os_str().is_empty() != self.tls.key.as_os_str().is_empty() {
             return Err(ConfigError::Contradiction { what: "tls.cert and tls.key go together: give both or neither".into() });
@@ -289,9 +323,9 @@ mod tests {
     fn the_documented_defaults_are_the_defaults_and_leave_none_out() {
         assert_eq!(load(DEFAULT).unwrap(), Config::default());
         let documented: toml::Table = toml::from_str(DEFAULT).unwrap();
-        assert_eq!(documented.len(), 12, "a field of Config is not in default.toml");
+        assert_eq!(documented.len(), 13, "a field of Config is not in default.toml");
         let of = |name: &str| documented[name].as_table().unwrap().len();
-        assert_eq!((of("tls"), of("coding"), of("collector"), of("limits")), (2, 2, 3, 9));
+        assert_eq!((of("tls"), of("coding"), of("collector"), of("limits"), of("fleet")), (2, 2, 3, 9, 3));
     }
 
     #[test]

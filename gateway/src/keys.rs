@@ -12,7 +12,7 @@
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use bytes::Bytes;
-use spine::id::{KeyEpoch, TenantId};
+use spine::id::{FleetId, KeyEpoch, TenantId};
 use spine::wire::root::{TenantRecord, WrappedSecret};
 use std::collections::HashMap;
 use std::fmt;
@@ -176,6 +176,16 @@ impl Keys {
         self.unwrap(&access_key_aad(access_key), access_key, wrapped)
     }
 
+    /// Wraps the key of a fleet's CA.
+    pub fn wrap_fleet_key(&self, fleet: FleetId, key: &[u8]) -> Result<Bytes, KeyError> {
+        self.wrap(&fleet_aad(fleet), &fleet.to_string(), key)
+    }
+
+    /// Opens what [`Keys::wrap_fleet_key`] made for the same fleet.
+    pub fn unwrap_fleet_key(&self, fleet: FleetId, wrapped: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.unwrap(&fleet_aad(fleet), &fleet.to_string(), wrapped)
+    }
+
     /// A new random secret for `tenant`, epoch 0, wrapped.
     pub fn new_tenant_secret(&self, tenant: TenantId) -> Result<WrappedSecret, KeyError> {
         let epoch = KeyEpoch(0);
@@ -223,6 +233,10 @@ impl Keys {
 
 fn access_key_aad(access_key: &str) -> Vec<u8> {
     [b"access-key\0".as_slice(), access_key.as_bytes()].concat()
+}
+
+fn fleet_aad(fleet: FleetId) -> Vec<u8> {
+    [b"fleet\0".as_slice(), &fleet.0].concat()
 }
 
 fn tenant_aad(tenant: TenantId, epoch: KeyEpoch) -> Vec<u8> {

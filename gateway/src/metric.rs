@@ -4,8 +4,8 @@
 //! Not here: response time and errors per S3 operation (the front end), the log and the disks (their crates).
 
 use prometheus::{
-    Histogram, IntCounter, IntCounterVec, IntGauge, exponential_buckets, register_histogram, register_histogram_vec, register_int_counter,
-    register_int_counter_vec, register_int_gauge,
+    Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, exponential_buckets, register_histogram, register_histogram_vec,
+    register_int_counter, register_int_counter_vec, register_int_gauge, register_int_gauge_vec,
 };
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -168,6 +168,26 @@ gauge!(WRITE_MEMORY_FREE, "breakwater_path_write_memory_free_bytes", "Body memor
 gauge!(READ_MEMORY_FREE, "breakwater_path_read_memory_free_bytes", "Body memory that reads may still take");
 gauge!(WRITES_OPEN, "breakwater_path_writes_open", "Bodies being stored, or stored and not committed");
 
+gauge!(LINKS_LOST, "breakwater_links_lost", "Nodes on other machines that do not answer");
+
+/// Calls to nodes on other machines that had no usable answer.
+pub static LINK_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!(
+        "breakwater_link_failures_total",
+        "Calls to nodes on other machines without a usable answer",
+        &["call"]
+    ))
+});
+
+/// What the operator lets the nodes of the fleet do.
+pub static FLEET_NODES: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| declared(register_int_gauge_vec!("breakwater_fleet_nodes", "Nodes of the fleet by the operator's word", &["state"])));
+
+/// Requests of nodes for certificates.
+pub static ADMISSIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!("breakwater_fleet_admissions_total", "Requests of nodes for certificates", &["request", "outcome"]))
+});
+
 /// What a read found wrong with a shard.
 pub static READ_DAMAGE: LazyLock<IntCounterVec> = LazyLock::new(|| {
     declared(register_int_counter_vec!(
@@ -216,6 +236,16 @@ pub fn declare() {
     let gauges =
         [&CHUNKS, &CHUNK_REFERENCES, &CHUNKS_OWED, &DURABLE_PLAIN, &DURABLE_SEALED, &WRITE_MEMORY_FREE, &READ_MEMORY_FREE, &WRITES_OPEN];
     gauges.iter().for_each(|gauge| gauge.add(0));
+    LINKS_LOST.add(0);
+    for state in ["active", "draining", "suspended", "retired"] {
+        FLEET_NODES.with_label_values(&[state]).add(0);
+    }
+    for (request, outcome) in [("join", "admitted"), ("join", "refused"), ("renew", "admitted"), ("renew", "refused")] {
+        ADMISSIONS.with_label_values(&[request, outcome]).inc_by(0);
+    }
+    for call in spine::wire::peer::Call::ALL {
+        LINK_FAILURES.with_label_values(&[call.name()]).inc_by(0);
+    }
     for fault in ["missing", "damaged", "wrong_root", "unavailable"] {
         READ_DAMAGE.with_label_values(&[fault]).inc_by(0);
     }

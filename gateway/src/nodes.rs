@@ -1,10 +1,11 @@
 //! The storage nodes as this gateway knows them: who is there, how fast, and who was late.
 //!
-//! Not here: which node gets a shard (`spine::placement`), what the bytes are.
+//! Not here: which nodes there are (`roster.rs`), which of them gets a shard (`spine::placement`), what the bytes are.
 
+use crate::roster::{Member, Roster};
 use spine::id::NodeId;
 use spine::placement::Candidate;
-use spine::wire::shard::{NodeState, NodeStatus, StorageNode};
+use spine::wire::shard::{NodeState, StorageNode};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -69,23 +70,28 @@ impl Node {
 
 /// All nodes of this gateway.
 pub struct Nodes {
-    links: Vec<Arc<dyn StorageNode>>,
+    roster: Roster,
     view: Mutex<View>,
 }
 
 /// What was last seen.
 struct View {
     at: Option<Instant>,
+    /// The list that `all` was made of, in the same order.
+    members: Arc<Vec<Member>>,
     all: Arc<Vec<Arc<Node>>>,
     candidates: Arc<Vec<Candidate>>,
-    /// Identities whose disk was given to another one, not reported yet.
+    /// Identities that were given up, not reported yet.
     replaced: Vec<NodeId>,
 }
 
 impl Nodes {
-    pub fn new(links: Vec<Arc<dyn StorageNode>>) -> Nodes {
-        let all = links.iter().map(node).collect();
-        Nodes { links, view: Mutex::new(View { at: None, all: Arc::new(all), candidates: Arc::default(), replaced: Vec::new() }) }
+    pub fn new(roster: impl Into<Roster>) -> Nodes {
+        let roster = roster.into();
+        let members = roster.members();
+        let all = members.iter().map(|member| node(&member.link)).collect();
+        let view = View { at: None, members, all: Arc::new(all), candidates: Arc::default(), replaced: Vec::new() };
+        Nodes { roster, view: Mutex::new(view) }
     }
 
     pub fn all(&self) -> Arc<Vec<Arc<Node>>> {
@@ -102,7 +108,7 @@ impl Nodes {
         self.view().candidates.clone()
     }
 
-    /// Identities that a disk gave up for another one, once: what they held has to be made again.
+    /// Identities that a disk gave up for another one, or that left the list, once: what they held has to be made again.
     pub fn take_replaced(&self) -> Vec<NodeId> {
         std::mem::take(&mut self.view().replaced)
     }
@@ -116,19 +122,20 @@ impl Nodes {
     }
 
     fn look_again(&self, view: &mut View) {
-        if self.links.iter().zip(view.all.iter()).any(|(link, node)| link.id() != node.id) {
-            let all: Vec<Arc<Node>> = self
-                .links
-                .iter()
-                .zip(view.all.iter())
-                .map(|(link, was)| if link.id() == was.id { was.clone() } else { node(link) })
-                .collect();
+        let members = self.roster.members();
+        let same = Arc::ptr_eq(&members, &view.members);
+        if !same || members.iter().zip(view.all.iter()).any(|(member, node)| member.link.id() != node.id) {
+            // A node that stays keeps what is known of its pace.
+            let known = |link: &Arc<dyn StorageNode>| view.all.iter().find(|was| was.id == link.id() && Arc::ptr_eq(&was.link, link));
+            let all: Vec<Arc<Node>> =
+                members.iter().map(|member| known(&member.link).cloned().unwrap_or_else(|| node(&member.link))).collect();
             let gone: Vec<NodeId> = view.all.iter().map(|was| was.id).filter(|id| all.iter().all(|node| node.id != *id)).collect();
             view.replaced.extend(gone);
             view.all = Arc::new(all);
+            view.members = members;
         }
-        let zone: Arc<str> = "".into();
-        view.candidates = Arc::new(view.all.iter().map(|node| candidate(node, &zone, node.link.status())).collect());
+        let candidates = view.all.iter().zip(view.members.iter()).map(|(node, member)| candidate(node, member)).collect();
+        view.candidates = Arc::new(candidates);
         view.at = Some(Instant::now());
     }
 }
@@ -137,13 +144,79 @@ fn node(link: &Arc<dyn StorageNode>) -> Arc<Node> {
     Arc::new(Node { id: link.id(), machine: link.machine().into(), link: link.clone(), pace: Mutex::default() })
 }
 
-fn candidate(node: &Node, zone: &Arc<str>, status: NodeStatus) -> Candidate {
+fn candidate(node: &Node, member: &Member) -> Candidate {
+    let status = member.link.status();
     Candidate {
         node: node.id,
         machine: node.machine.clone(),
-        zone: zone.clone(),
+        zone: member.zone.clone(),
         free: status.free,
         capacity: status.capacity,
-        usable: status.state == NodeState::Serving,
+        usable: member.takes_shards && status.state == NodeState::Serving,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spine::wire::chunk::ShardName;
+    use spine::wire::shard::{NodeError, NodeStatus, ShardHeader};
+
+    struct Still(u8);
+
+    #[async_trait::async_trait]
+    impl StorageNode for Still {
+        fn id(&self) -> NodeId {
+            NodeId([self.0; 32])
+        }
+
+        fn machine(&self) -> String {
+            self.0.to_string()
+        }
+
+        fn status(&self) -> NodeStatus {
+            NodeStatus { state: NodeState::Serving, capacity: 2, free: 1, shards: 0, shard_bytes: 0, trash_bytes: 0 }
+        }
+
+        async fn put(&self, _: ShardHeader, _: bytes::Bytes) -> Result<(), NodeError> {
+            Ok(())
+        }
+
+        async fn get(&self, _: ShardName) -> Result<(ShardHeader, bytes::Bytes), NodeError> {
+            Err(NodeError::NotFound)
+        }
+
+        async fn has(&self, names: Vec<ShardName>) -> Result<Vec<bool>, NodeError> {
+            Ok(vec![false; names.len()])
+        }
+
+        async fn trash(&self, _: Vec<ShardName>) -> Result<(), NodeError> {
+            Ok(())
+        }
+
+        async fn list(&self, _: Option<ShardName>, _: usize) -> Result<Vec<(ShardName, u32)>, NodeError> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn member(link: &Arc<dyn StorageNode>, zone: &str, takes_shards: bool) -> Member {
+        Member { link: link.clone(), zone: zone.into(), takes_shards }
+    }
+
+    #[test]
+    fn a_changed_roster_is_followed_and_nodes_that_stay_keep_their_pace() {
+        let links: Vec<Arc<dyn StorageNode>> = (1..=3).map(|id| Arc::new(Still(id)) as _).collect();
+        let roster = Roster::default();
+        roster.set(vec![member(&links[0], "a", true), member(&links[1], "b", true)]);
+        let nodes = Nodes::new(roster.clone());
+        nodes.get(NodeId([1; 32])).unwrap().was_late();
+        roster.set(vec![member(&links[2], "c", true), member(&links[0], "a", false)]);
+        std::thread::sleep(FRESH * 2);
+        let seen: Vec<_> = nodes.candidates().iter().map(|c| (c.node.0[0], c.zone.to_string(), c.usable)).collect();
+        assert_eq!(seen, [(3, "c".to_string(), true), (1, "a".to_string(), false)]);
+        assert!(nodes.get(NodeId([1; 32])).unwrap().is_late());
+        assert!(nodes.get(NodeId([2; 32])).is_none());
+        assert_eq!(nodes.take_replaced(), [NodeId([2; 32])]);
+        assert!(nodes.take_replaced().is_empty());
     }
 }

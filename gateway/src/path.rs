@@ -19,11 +19,11 @@ use crate::lanes::Lanes;
 use crate::metric;
 use crate::nodes::Nodes;
 use crate::owe::{self, Delivered};
+use crate::roster::Roster;
 use spine::erasure::Coder;
 use spine::id::WriterId;
 use spine::limit;
 use spine::wire::Metadata;
-use spine::wire::shard::StorageNode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -53,7 +53,7 @@ impl DataPath {
     pub fn new(
         settings: Settings,
         metadata: Arc<dyn Metadata>,
-        nodes: Vec<Arc<dyn StorageNode>>,
+        nodes: impl Into<Roster>,
         keys: Arc<Keys>,
     ) -> Result<Arc<DataPath>, StartError> {
         metric::declare();

@@ -1,14 +1,16 @@
-//! Everything in one process: opens the parts in order, serves, and closes them in the other order.
+//! Everything in one process, or a gateway over a fleet's nodes: opens the parts in order, serves, closes them in the other order.
 //!
 //! ```text
-//! data folder -> listeners bound -> root key -> metadata -> disks -> data path -> credentials -> serving
-//! SIGTERM: accept nothing -> finish requests -> data path -> metadata -> disks -> exit 0
+//! data folder -> listeners bound -> root key -> metadata -> disks or fleet -> data path -> credentials -> serving
+//! SIGTERM: accept nothing -> finish requests -> fleet -> data path -> metadata -> disks -> exit 0
 //! ```
 //! Invariants: nothing is accepted before everything is open; a disk that does not open is a lost disk as long as enough others do;
 //! the two address lines are printed once everything is open. This and `main.rs` alone name all of gateway, metadata and storage node.
 
 mod compose;
+mod joined;
 mod process;
+pub mod storage;
 
 use crate::boot::credentials::RootCredentials;
 use crate::boot::{BootError, Home, welcome};
@@ -23,6 +25,7 @@ use crate::ops;
 use crate::ops::operator::Operator;
 use crate::s3::Breakwater;
 use compose::{Parts, Store};
+use joined::Joined;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -53,13 +56,34 @@ pub enum ServeError {
     Path(#[from] crate::path::StartError),
     #[error("the region is not one. {0}")]
     Region(#[from] s3s::region::InvalidRegion),
+    #[error("the fleet cannot be served. {0}")]
+    Fleet(#[from] crate::fleet::FleetError),
+    /// The data folder belongs to another role.
+    #[error("{0}")]
+    OtherRole(String),
+    #[error("the disks cannot be served to a fleet. {0}")]
+    Storage(#[from] storage::StorageError),
     #[error("the system refused what a server needs. what=`{what}`, reason=`{reason}`")]
     System { what: &'static str, reason: String },
 }
 
+/// What serves the S3 requests of this process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    /// Disks in this process.
+    Disks,
+    /// A fleet's nodes.
+    Fleet,
+}
+
 /// `breakwater serve`.
 pub fn run(config: Config) -> ExitCode {
-    finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config))))
+    finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config, Behind::Disks))))
+}
+
+/// `breakwater gateway`.
+pub fn run_gateway(config: Config) -> ExitCode {
+    finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config, Behind::Fleet))))
 }
 
 /// `breakwater fsck`: opens what a stopped server left, checks it, closes it. 0: clean; 1: not, or it could not be checked.
@@ -92,6 +116,7 @@ async fn check(config: Config, deep: bool) -> Result<crate::fsck::Report, ServeE
         return Err(BootError::Folder { path: config.data, source }.into());
     }
     let home = Home::open(&config.data)?;
+    joined::suits(&home, Behind::Disks)?;
     let store = Store::open(&config, &home).await?;
     let scope = crate::fsck::Scope { deep, at_rest: true };
     let report = crate::fsck::run(&store.metadata(), &store.nodes(), scope).await;
@@ -99,18 +124,20 @@ async fn check(config: Config, deep: bool) -> Result<crate::fsck::Report, ServeE
     report.map_err(|error| ServeError::System { what: "fsck", reason: error.to_string() })
 }
 
-async fn serve(config: Config) -> Result<(), ServeError> {
+async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     let mut signals = process::Signals::listen()?;
     process::raise_open_files();
     let home = Home::open(&config.data)?;
+    joined::suits(&home, behind)?;
     let tls = config.tls_files().map(|(cert, key)| tls::acceptor(cert, key)).transpose()?;
     let s3_socket = bind(config.listen, "--listen").await?;
     let ops_socket = bind(config.ops_listen, "--ops-listen").await?;
     let (s3_address, ops_address) = (local(&s3_socket)?, local(&ops_socket)?);
     let keys = Arc::new(Keys::new(home.root_key()?));
     let credentials = RootCredentials::find(&home, |name| std::env::var(name).ok())?;
-    let store = Store::open(&config, &home).await?;
-    let parts = Parts::start(&config, &home, store, keys, &credentials).await?;
+    let (store, joined) = open(&config, &home, keys.clone(), behind).await?;
+    let roster = joined.as_ref().map_or_else(|| store.nodes().into(), |joined| joined.fleet.roster());
+    let parts = Parts::start(&config, &home, store, roster, keys, &credentials).await?;
     match home.note_ops_address(ops_address) {
         // Deleting is what helps now, and that takes a server.
         Err(BootError::Folder { source, .. }) if source.kind() == ErrorKind::StorageFull => {
@@ -138,10 +165,11 @@ async fn serve(config: Config) -> Result<(), ServeError> {
         stopped_s3,
         config.shutdown(),
     ));
-    let operator = parts.operator(&config, &home, ring)?;
+    let operator = parts.operator(&config, &home, ring, joined.as_ref().map(|joined| joined.fleet.clone()))?;
     let operations = serve_operations(ops_socket, operator, stopped_ops);
 
-    let text = welcome::text(s3_address, ops_address, secure, &config.region, &credentials);
+    let mut text = welcome::text(s3_address, ops_address, secure, &config.region, &credentials);
+    text.extend(joined.as_ref().map(|joined| format!("admission on {}\n", joined.address)));
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 
@@ -160,9 +188,25 @@ async fn serve(config: Config) -> Result<(), ServeError> {
     }
     let _ = stop_ops.send(true);
     let _ = operations.await;
+    if let Some(joined) = joined {
+        joined.shutdown().await;
+    }
     parts.shutdown().await;
     tracing::info!(target: "breakwater", "stopped");
     Ok(())
+}
+
+/// What is served: this process' disks, or the fleet.
+async fn open(config: &Config, home: &Home, keys: Arc<Keys>, behind: Behind) -> Result<(Store, Option<Joined>), ServeError> {
+    match behind {
+        Behind::Disks => Ok((Store::open(config, home).await?, None)),
+        Behind::Fleet => {
+            let socket = bind(config.fleet.admission_listen, "--admission-listen").await?;
+            let store = Store::without_disks(home).await?;
+            let joined = Joined::open(config, home, &store, keys, socket).await?;
+            Ok((store, Some(joined)))
+        }
+    }
 }
 
 fn front(config: &Config, parts: &Parts, ring: Arc<KeyRing>) -> Result<Arc<Front>, ServeError> {

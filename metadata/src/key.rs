@@ -22,7 +22,7 @@
 //! UTF-8 has no byte above 0xF4, so adding one to each byte of an upload's key frees 0 to end it: keys keep their order,
 //! `a` sorts before `a/b`, and the longest key (1,024 bytes) still fits the 1,982 bytes that LMDB allows here.
 
-use spine::id::{BucketId, ChunkId, Gen, NodeId, TenantId, UnixMs, UploadId, VersionId};
+use spine::id::{BucketId, ChunkId, Gen, InviteId, NodeId, TenantId, UnixMs, UploadId, VersionId};
 
 /// First bytes of every key in a bucket, in Objects and in Uploads.
 pub fn bucket(bucket: BucketId) -> [u8; 8] {
@@ -180,6 +180,12 @@ pub const ROOT_BUCKET_ID: u8 = b'i';
 pub const ROOT_OWNED: u8 = b'o';
 /// Root: storage nodes.
 pub const ROOT_NODE: u8 = b'd';
+/// Root: the fleet, one record.
+pub const ROOT_FLEET: &[u8] = b"f";
+/// Root: the fleet's nodes.
+pub const ROOT_FLEET_NODE: u8 = b'm';
+/// Root: invitations into the fleet.
+pub const ROOT_INVITE: u8 = b'v';
 /// Root: the next bucket id.
 pub const ROOT_COUNTER: &[u8] = b"#";
 
@@ -212,6 +218,20 @@ pub fn owned(tenant: TenantId, name: &str) -> Vec<u8> {
 pub fn node(node: NodeId) -> [u8; 33] {
     let mut out = [ROOT_NODE; 33];
     out[1..].copy_from_slice(&node.0);
+    out
+}
+
+/// Root: a node of the fleet.
+pub fn fleet_node(node: NodeId) -> [u8; 33] {
+    let mut out = [ROOT_FLEET_NODE; 33];
+    out[1..].copy_from_slice(&node.0);
+    out
+}
+
+/// Root: an invitation.
+pub fn invite(invite: InviteId) -> [u8; 33] {
+    let mut out = [ROOT_INVITE; 33];
+    out[1..].copy_from_slice(&invite.0);
     out
 }
 

@@ -8,10 +8,11 @@
 
 use crate::table::{TableError, TableRead, TableWrite};
 use crate::{chunk_index, namespace, root};
+use spine::fleet::revocation::SIGNED_BYTES;
 use spine::id::Seq;
 use spine::limit;
 use spine::wire::namespace::NamespaceCommand;
-use spine::wire::root::RootCommand;
+use spine::wire::root::{FleetNodeRecord, FleetNodeState, RootCommand};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 
 /// Longest name of a tenant, an access key or a bucket: they are table keys. S3 allows buckets 63 and access keys 128.
@@ -38,9 +39,22 @@ fn check_root(command: &RootCommand) -> Result<(), MetadataError> {
         RootCommand::RevokeKey { access_key } => ("access key bytes", access_key),
         RootCommand::CreateBucket(record) => ("bucket name bytes", &record.name),
         RootCommand::DeleteBucket { name, .. } => ("bucket name bytes", name),
-        RootCommand::NoteNode(_) => return Ok(()),
+        RootCommand::AdmitNode(record) => return check_node(record),
+        RootCommand::SetNodeState { state: FleetNodeState::Suspended { reason }, .. } => ("reason bytes", reason),
+        RootCommand::CreateFleet(record) => return at_most("CA certificate bytes", record.authority.len(), limit::CERTIFICATE_BYTES),
+        RootCommand::Revoke { list, .. } => return at_most("revocation list bytes", list.len(), SIGNED_BYTES),
+        RootCommand::NoteNode(_) | RootCommand::SetNodeState { .. } | RootCommand::CreateInvite(_) | RootCommand::UseInvite { .. } => {
+            return Ok(());
+        }
     };
     at_most(what, name.len(), NAME_BYTES)
+}
+
+fn check_node(record: &FleetNodeRecord) -> Result<(), MetadataError> {
+    at_most("machine name bytes", record.machine.len(), NAME_BYTES)?;
+    at_most("zone name bytes", record.zone.len(), NAME_BYTES)?;
+    at_most("node address bytes", record.address.len(), limit::ADDRESS_CHARS)?;
+    at_most("certificate serial bytes", record.serial.len(), NAME_BYTES)
 }
 
 fn check_namespace(command: &NamespaceCommand) -> Result<(), MetadataError> {

@@ -67,12 +67,20 @@ impl Room {
     }
 }
 
-/// Noting a node is what every start does for every disk, a few bytes each: a server whose disk is full has to start.
+/// Noting a node is what every start does for every disk, a few bytes each: a server whose disk is full has to start. A fleet whose
+/// gateway is full goes on renewing certificates, and its operator can still shut a node out.
 fn grows(command: &Command) -> bool {
     !matches!(
         command,
         Command::Root(
-            RootCommand::NoteNode(_) | RootCommand::RevokeTenant { .. } | RootCommand::RevokeKey { .. } | RootCommand::DeleteBucket { .. }
+            RootCommand::NoteNode(_)
+                | RootCommand::RevokeTenant { .. }
+                | RootCommand::RevokeKey { .. }
+                | RootCommand::DeleteBucket { .. }
+                | RootCommand::AdmitNode(_)
+                | RootCommand::SetNodeState { .. }
+                | RootCommand::UseInvite { .. }
+                | RootCommand::Revoke { .. }
         ) | Command::Namespace(
             NamespaceCommand::RenewIntent { .. }
                 | NamespaceCommand::AbortIntent { .. }

@@ -74,9 +74,20 @@ byte_id!(
     16
 );
 byte_id!(
+    /// An invitation into a fleet: BLAKE3 of its secret, which only the one who was invited has.
+    InviteId,
+    32
+);
+byte_id!(
     /// BLAKE3 root over one shard's bytes, as the gateway that made the shard computed it.
     ShardRoot,
     32
+);
+
+byte_id!(
+    /// A fleet: one CA and the machines it has admitted. Random, made with the CA.
+    FleetId,
+    16
 );
 
 number_id!(

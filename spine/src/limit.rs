@@ -45,3 +45,14 @@ pub const LOG_ENTRY_BYTES: usize = 8 << 20;
 pub const UNREF_STEP: usize = 1_024;
 /// Ended versions that a state machine remembers, so that a message overtaken by fewer than this finds the door shut; about 6 MiB of table.
 pub const ENDED_KEPT: u64 = 65_536;
+
+/// Nodes of one fleet, retired ones included; a full revocation list stays near 2 MiB.
+pub const FLEET_NODES: usize = 65_536;
+/// Characters of a machine's or a zone's name: a metric label, a file name, a line of a table.
+pub const LABEL_CHARS: usize = 64;
+/// Characters of a data address: a DNS name has at most 253, and `:65535`.
+pub const ADDRESS_CHARS: usize = 259;
+/// Bytes of one certificate that is looked at; ours have some 500.
+pub const CERTIFICATE_BYTES: usize = 4 << 10;
+/// Shard names in one call of the data plane, asked or answered: some 450 KiB.
+pub const CALL_NAMES: usize = 8_192;

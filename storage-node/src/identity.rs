@@ -3,13 +3,14 @@
 //! Invariants: `node.json` is written whole or not at all (temporary file, sync, rename, sync of the directory); it is
 //! never written over a disk that has segments; the lock is held from before the first look until the last close.
 
+use crate::node_key::NodeKey;
 use crate::settings::OpenError;
 use serde::{Deserialize, Serialize};
 use spine::id::NodeId;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -70,18 +71,23 @@ impl Identity {
         Ok(Some(Identity { node: on_disk.node.0, path, device: meta.dev(), inode: meta.ino() }))
     }
 
-    /// Makes a new random identity in `dir`, which must have no segments.
-    pub fn create(dir: &Path) -> Result<Identity, OpenError> {
+    /// Makes a new identity in `dir`, which must have no segments: a random one, or with `keyed` the public half of a key that is
+    /// made here, unless a crash left one.
+    pub fn create(dir: &Path, keyed: bool) -> Result<Identity, OpenError> {
         if has_segments(dir).map_err(OpenError::io("look for segments"))? {
             return Err(OpenError::NoIdentity { dir: dir.to_path_buf() });
         }
         let mut node = [0; 32];
-        File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut node)).map_err(OpenError::io("read random bytes"))?;
+        if keyed {
+            node = NodeKey::load_or_make(dir)?.node().0;
+        } else {
+            File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut node)).map_err(OpenError::io("read random bytes"))?;
+        }
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let on_disk = OnDisk { format: FORMAT, node: NodeHex(NodeId(node)), created };
         let text =
             serde_json::to_string_pretty(&on_disk).map_err(|e| OpenError::BadIdentity { dir: dir.to_path_buf(), reason: e.to_string() })?;
-        write_whole(dir, "node.json", text.as_bytes()).map_err(OpenError::io("write node.json"))?;
+        write_whole(dir, "node.json", text.as_bytes(), 0o644).map_err(OpenError::io("write node.json"))?;
         Identity::read(dir)?.ok_or_else(|| OpenError::Missing { dir: dir.to_path_buf() })
     }
 
@@ -101,9 +107,9 @@ pub fn has_segments(dir: &Path) -> io::Result<bool> {
 }
 
 /// Writes `dir/name` so that a crash leaves the old file or the new one.
-fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub fn write_whole(dir: &Path, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
     let tmp = dir.join(format!("{name}.tmp"));
-    let mut file = File::create(&tmp)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&tmp)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&tmp, dir.join(name))?;
@@ -150,7 +156,7 @@ mod tests {
     fn an_identity_reads_back_and_is_present_until_it_is_moved() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Identity::read(dir.path()).unwrap().is_none());
-        let made = Identity::create(dir.path()).unwrap();
+        let made = Identity::create(dir.path(), false).unwrap();
         let read = Identity::read(dir.path()).unwrap().unwrap();
         assert_eq!(made.node, read.node);
         assert!(read.is_present());
@@ -163,7 +169,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("segments")).unwrap();
         fs::write(dir.path().join("segments/0000000001.seg"), b"x").unwrap();
-        assert!(matches!(Identity::create(dir.path()), Err(OpenError::NoIdentity { .. })));
+        assert!(matches!(Identity::create(dir.path(), false), Err(OpenError::NoIdentity { .. })));
+    }
+
+    #[test]
+    fn the_identity_of_a_keyed_disk_is_its_public_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Identity::create(dir.path(), true).unwrap();
+        assert_eq!(NodeKey::of(dir.path(), made.node).unwrap().node(), made.node);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! segment.rs   the files          record.rs  their bytes          index.rs     LMDB   entry.rs  its values
 //! recover.rs   opening            scan.rs    finding records      compact.rs   space back
 //! identity.rs  whose disk         space.rs   how much is free     fsck.rs      reading a disk that nobody serves
+//! node_key.rs  a fleet's disk: its key  serve/      answering gateways on other machines
 //! ```
 //! Invariants: what was acknowledged is synced in a segment that is still linked; segments are the truth, and the index can
 //! be made from them at any time with the same result; nothing that counts is deleted before its copy is verified and
@@ -23,11 +24,13 @@ mod identity;
 mod index;
 mod metric;
 mod mount;
+mod node_key;
 mod op;
 mod record;
 mod recover;
 mod scan;
 mod segment;
+pub mod serve;
 mod settings;
 mod space;
 mod stage;
@@ -36,4 +39,5 @@ mod writer;
 pub use compact::Compacted;
 pub use disk::Disk;
 pub use fsck::{FsckReport, fsck};
+pub use node_key::NodeKey;
 pub use settings::{OpenError, Settings};

@@ -1,8 +1,8 @@
-//! The metrics of storage nodes, one label `disk`: the number of the disk in its process.
+//! The metrics of storage nodes: of each disk, under its number in its process, and of the process towards its peers.
 
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, register_histogram_vec, register_int_counter_vec,
-    register_int_gauge_vec,
+    register_int_gauge, register_int_gauge_vec,
 };
 use std::sync::LazyLock;
 
@@ -30,6 +30,7 @@ macro_rules! family {
 
         impl DiskMetrics {
             pub fn new(disk: &str) -> Self {
+                declare_peers();
                 Self { $($field: $static.with_label_values(&[disk]),)* }
             }
         }
@@ -51,4 +52,28 @@ family! {
     COMPACTED compacted_bytes: IntCounterVec -> IntCounter = counter("breakwater_node_compaction_copied_bytes_total", "Bytes that compaction copied.");
     FREED freed_bytes: IntCounterVec -> IntCounter = counter("breakwater_node_compaction_freed_bytes_total", "Bytes of segments that compaction deleted.");
     DAMAGED damaged: IntCounterVec -> IntCounter = counter("breakwater_node_damaged_total", "Shards found damaged.");
+}
+
+/// Calls of the data plane by call and by `ok` or `error`.
+pub static PEER_CALLS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    register_int_counter_vec!("breakwater_peer_calls_total", "Calls that peers made on this process's nodes.", &["call", "outcome"])
+        .expect("a metric is declared once")
+});
+
+pub static PEER_CONNECTIONS: LazyLock<IntGauge> = LazyLock::new(|| {
+    register_int_gauge!("breakwater_peer_connections", "Open connections of admitted peers.").expect("a metric is declared once")
+});
+
+/// By what ended or refused the connection: `certificate`, `handshake`, `handshakes`, `slow`, `node`, `connections`, `stalled`.
+pub static PEER_REFUSALS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    register_int_counter_vec!("breakwater_peer_refusals_total", "Connections refused or cut.", &["why"]).expect("a metric is declared once")
+});
+
+/// Makes the families of peers appear, at zero, before the first one comes.
+fn declare_peers() {
+    for call in spine::wire::peer::Call::ALL {
+        PEER_CALLS.with_label_values(&[call.name(), "ok"]).inc_by(0);
+    }
+    PEER_CONNECTIONS.add(0);
+    PEER_REFUSALS.with_label_values(&["certificate"]).inc_by(0);
 }

@@ -13,6 +13,7 @@ use crate::core::Parts;
 use crate::entry::{Entry, Put, Standing};
 use crate::identity::{DiskLock, FORMAT, Identity, has_segments};
 use crate::index::{Changes, Index, IndexError, Mark, Position, Superseded};
+use crate::node_key::NodeKey;
 use crate::record::{BLOCK, Body, Record, SegmentId, align_up};
 use crate::scan;
 use crate::segment::Segments;
@@ -117,9 +118,12 @@ fn enter(settings: &Settings, adopt: bool, take_over: bool) -> Result<(DiskLock,
     }
     let identity = match found {
         Some(identity) => identity,
-        None if adopt => Identity::create(dir)?,
+        None if adopt => Identity::create(dir, settings.keyed)?,
         None => return Err(missing()),
     };
+    if settings.keyed {
+        NodeKey::of(dir, identity.node)?;
+    }
     match settings.expected {
         Some(expected) if expected != identity.node => Err(OpenError::OtherDisk { dir: dir.clone(), found: identity.node, expected }),
         _ => Ok((lock, identity)),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The disk's directory. Holds `node.json`, `lock`, `segments/` and `index/`; nothing else belongs there.
+    /// The disk's directory. Holds `node.json`, `lock`, `segments/` and `index/`, in a fleet also `node-key` and `fleet.json`;
+    /// nothing else belongs there.
     pub dir: PathBuf,
     /// Bytes this node may hold, index and trash included. `None`: as much as the file system has.
     pub capacity: Option<u64>,
@@ -24,6 +25,9 @@ pub struct Settings {
     /// Whether an empty or missing directory becomes a new node with a new identity when the disk is opened.
     /// Never while it is running: see [`crate::Disk::adopt`].
     pub adopt_empty: bool,
+    /// Whether the disk is for a fleet: a new one makes an Ed25519 key (`node-key`), whose public half is its identity; one that
+    /// has no key of its own does not open. Default false: a new disk has a random identity and no key.
+    pub keyed: bool,
     /// The identity this disk must have. With it, a disk that is missing, empty or another one opens as `Lost` and is
     /// looked for, instead of failing to open or being adopted.
     pub expected: Option<NodeId>,
@@ -61,6 +65,7 @@ impl Settings {
             segment_bytes: 256 << 20,
             trash_age: Duration::from_secs(7 * 86_400),
             adopt_empty: true,
+            keyed: false,
             expected: None,
             queue_bytes: 16 << 20,
             reads: 32,
@@ -91,6 +96,11 @@ pub enum OpenError {
     NoSegments { dir: PathBuf, node: NodeId },
     #[error("the disk's node.json does not read. dir=`{dir}`, reason=`{reason}`")]
     BadIdentity { dir: PathBuf, reason: String },
+    /// Made by a process that has its disks for itself. Its identity is random, and no key can prove it.
+    #[error("the disk has an identity without a key and cannot join a fleet; give the fleet an empty folder. dir=`{dir}`, node=`{node}`")]
+    NoKey { dir: PathBuf, node: NodeId },
+    #[error("the disk's node-key cannot be used. dir=`{dir}`, reason=`{reason}`")]
+    BadKey { dir: PathBuf, reason: String },
     #[error("the disk was written by another version. dir=`{dir}`, format=`{format}`, known=`{known}`")]
     Format { dir: PathBuf, format: u32, known: u32 },
     #[error("this is another disk. dir=`{dir}`, found=`{found}`, expected=`{expected}`")]

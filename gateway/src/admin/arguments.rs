@@ -32,6 +32,11 @@ pub enum AdminCommand {
         #[command(subcommand)]
         command: DiskCommand,
     },
+    /// The fleet of a running `breakwater gateway`
+    Fleet {
+        #[command(subcommand)]
+        command: FleetCommand,
+    },
     /// Run the collector now: condemn chunks without references, delete what was condemned long enough ago
     Collect {
         /// Also look for shards on the disks that the index does not name
@@ -74,4 +79,46 @@ pub enum KeyCommand {
 pub enum DiskCommand {
     /// Give up the lost disk that was in a folder and take what is there now, also an empty one; what the lost one held is made again
     Adopt { dir: PathBuf },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FleetCommand {
+    /// Make the fleet: its CA, whose key stays in this gateway's data folder
+    Init,
+    /// Make an invitation for `breakwater storage-node --join`; it is shown once, here
+    Invite {
+        /// Machines that may join with it
+        #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        uses: u32,
+        /// Hours until it expires
+        #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=720))]
+        hours: u64,
+        /// Where nodes reach this gateway's admission listener, if not as it was started with
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<String>,
+    },
+    /// Give a node no new shards; it is still read
+    Suspend {
+        /// The node's id, or enough of its first digits
+        node: String,
+        /// Why, for whoever looks at the status
+        #[arg(long, value_name = "TEXT", default_value = "suspended by an operator")]
+        reason: String,
+    },
+    /// Give a suspended node new shards again
+    Resume {
+        /// The node's id, or enough of its first digits
+        node: String,
+    },
+    /// Shut a node out for good; what it still has is made again elsewhere
+    Retire {
+        /// The node's id, or enough of its first digits
+        node: String,
+    },
+    /// Show the fleet and its nodes
+    Status {
+        /// Also count the shards that the index places on each node: reads the whole index
+        #[arg(long)]
+        placed: bool,
+    },
 }

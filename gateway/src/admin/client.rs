@@ -1,6 +1,6 @@
 //! `breakwater admin`: asks the running server, prints what it says.
 
-use super::arguments::{AdminArgs, AdminCommand, DiskCommand, KeyCommand, TenantCommand};
+use super::arguments::{AdminArgs, AdminCommand, DiskCommand, FleetCommand, KeyCommand, TenantCommand};
 use crate::boot::{admin_token_file, ops_address_file};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -35,7 +35,8 @@ pub fn run(arguments: AdminArgs) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let text = if arguments.json { answer.to_string() } else { show(&arguments.command, &answer) };
-    println!("{}", text.trim_end());
+    // Whoever reads this may have stopped reading (`| head`): that is no failure of what was done.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
     match (&arguments.command, answer.get("clean").and_then(Value::as_bool)) {
         (AdminCommand::Fsck { .. }, Some(false)) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
@@ -64,11 +65,24 @@ fn request(command: &AdminCommand) -> Result<Request, AskError> {
             let dir = std::path::absolute(dir).map_err(|error| AskError::Refused(error.to_string()))?;
             post("disks/adopt", json!({ "dir": dir }))
         }
+        AdminCommand::Fleet { command } => fleet_request(command),
         AdminCommand::Collect { sweep } => post("collect", json!({ "sweep": sweep })),
         AdminCommand::Repair => post("repair", json!({})),
         AdminCommand::Status => get("status"),
         AdminCommand::Fsck { deep } => post("fsck", json!({ "deep": deep })),
     })
+}
+
+fn fleet_request(command: &FleetCommand) -> Request {
+    let post = |path: &str, body: Value| ("POST", format!("fleet/{path}"), Some(body));
+    match command {
+        FleetCommand::Init => post("init", json!({})),
+        FleetCommand::Invite { uses, hours, address } => post("invite", json!({ "uses": uses, "hours": hours, "address": address })),
+        FleetCommand::Suspend { node, reason } => post("suspend", json!({ "node": node, "reason": reason })),
+        FleetCommand::Resume { node } => post("resume", json!({ "node": node })),
+        FleetCommand::Retire { node } => post("retire", json!({ "node": node })),
+        FleetCommand::Status { placed } => ("GET", format!("fleet/status?placed={placed}"), None),
+    }
 }
 
 fn percent(text: &str) -> String {
@@ -138,8 +152,50 @@ fn show(command: &AdminCommand, answer: &Value) -> String {
         }
         AdminCommand::Key { command: KeyCommand::Revoke { .. } } => format!("access key {} is revoked", text(answer, "access_key")),
         AdminCommand::Disk { .. } => text(answer, "adopted"),
+        AdminCommand::Fleet { command } => show_fleet(command, answer),
         AdminCommand::Collect { .. } | AdminCommand::Repair | AdminCommand::Status | AdminCommand::Fsck { .. } => {
             serde_json::to_string_pretty(answer).unwrap_or_default()
+        }
+    }
+}
+
+fn show_fleet(command: &FleetCommand, answer: &Value) -> String {
+    let text = |value: &Value, field: &str| value[field].as_str().map_or_else(|| value[field].to_string(), str::to_string);
+    match command {
+        FleetCommand::Init => format!(
+            "fleet {}\nCA's certificate, SHA-256: {}\nIts key is in {}. Keep a copy of it and of the root key: without them no node is ever admitted or renewed.",
+            text(answer, "fleet"),
+            text(answer, "fingerprint"),
+            text(answer, "key_file"),
+        ),
+        FleetCommand::Invite { uses, hours, .. } => {
+            format!("{}\n(for {uses} machines, within {hours} hours; shown this once)", text(answer, "token"))
+        }
+        FleetCommand::Suspend { .. } | FleetCommand::Resume { .. } | FleetCommand::Retire { .. } => {
+            format!("node {} is {}", text(answer, "node"), text(answer, "state"))
+        }
+        FleetCommand::Status { .. } => {
+            let head = format!("fleet {}, {} nodes", text(answer, "fleet"), answer["nodes"].as_array().map_or(0, Vec::len));
+            let line = |node: &Value| {
+                let gib = |field: &str| {
+                    node[field].as_u64().map_or_else(|| "-".to_string(), |bytes| format!("{:.1}", bytes as f64 / (1u64 << 30) as f64))
+                };
+                let short: String = text(node, "node").chars().take(12).collect();
+                let placed = node["placed"].as_u64().map_or_else(String::new, |shards| format!(" {shards} placed"));
+                format!(
+                    "{short}  {:<16} {:<12} {:<22} {:<10} {:<8} {:>9} shards{placed}  {} of {} GiB free  {}",
+                    text(node, "machine"),
+                    text(node, "zone"),
+                    text(node, "address"),
+                    text(node, "state"),
+                    node["seen"].as_str().unwrap_or("-"),
+                    node["shards"].as_u64().map_or_else(|| "-".to_string(), |shards| shards.to_string()),
+                    gib("free_bytes"),
+                    gib("capacity_bytes"),
+                    node["reason"].as_str().unwrap_or(""),
+                )
+            };
+            format!("{head}\n{}", lines(&answer["nodes"], line))
         }
     }
 }

@@ -4,6 +4,7 @@
 //! GET  tenants                          POST tenants {name}        POST tenants/revoke {name}
 //! GET  keys[?tenant=NAME]               POST keys {tenant}         POST keys/revoke {access_key}
 //! GET  status      POST collect {sweep}   POST repair   POST fsck {deep}   POST disks/adopt {dir}
+//! *    fleet/...                        see fleet.rs
 //! ```
 //! Invariants: no answer has a secret in it but the one that made it; every request needs the token, compared in constant time.
 
@@ -33,7 +34,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(60);
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub(super) enum Refused {
     #[error("{0}")]
     Wrong(String),
     #[error("{0}")]
@@ -138,8 +139,12 @@ async fn answer(operator: &Operator, request: Request<Incoming>) -> Result<Value
         }
         (Method::POST, "fsck") => {
             let depth: Depth = if body.is_empty() { Depth::default() } else { parse(&body)? };
-            let report =
-                crate::fsck::run(operator.path.metadata(), &operator.nodes, crate::fsck::Scope { deep: depth.deep, at_rest: false }).await;
+            let report = crate::fsck::run(
+                operator.path.metadata(),
+                &operator.nodes.links(),
+                crate::fsck::Scope { deep: depth.deep, at_rest: false },
+            )
+            .await;
             serde_json::to_value(report.map_err(|error| Refused::Failed(error.to_string()))?)
                 .map_err(|error| Refused::Failed(error.to_string()))
         }
@@ -148,11 +153,12 @@ async fn answer(operator: &Operator, request: Request<Incoming>) -> Result<Value
             let done = (operator.adopt)(dir).await.map_err(Refused::Wrong)?;
             Ok(value!({ "adopted": done }))
         }
+        (method, path) if path.starts_with("fleet/") => super::fleet::answer(operator, method, path, query.get("placed"), &body).await,
         _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refused> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refused> {
     serde_json::from_slice(body).map_err(|error| Refused::Wrong(error.to_string()))
 }
 
@@ -238,6 +244,7 @@ async fn status(operator: &Operator) -> Result<Value, Refused> {
     let totals = totals(operator).await?;
     let disks: Vec<Value> = operator
         .nodes
+        .links()
         .iter()
         .zip(&operator.folders)
         .map(|(node, dir)| {

@@ -8,7 +8,8 @@
 //!   root-access-key  0600  which access key the environment gave last
 //!   admin-token      0600  what /admin/* asks for
 //!   ops-address      where the running process serves operations
-//!   disks.json       which disk is in which place
+//!   disks.json       which disk is in which place (not in a fleet)
+//!   fleet/           0700  a gateway of a fleet: the CA's key (`fleet/table.rs`)
 //!   metadata/        log and table
 //!   disk-0 ... 5/    shards, unless the disks are elsewhere
 //! ```
@@ -131,7 +132,7 @@ pub fn ops_address_file(data: &Path) -> PathBuf {
 }
 
 /// The file's text without white space around it; `None` if there is no file.
-fn read_text(path: &Path) -> Result<Option<String>, BootError> {
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, BootError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text.trim().to_string())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -140,7 +141,7 @@ fn read_text(path: &Path) -> Result<Option<String>, BootError> {
 }
 
 /// Writes a small file so that a crash leaves the old one or the new one.
-fn write_whole(path: &Path, text: &str, mode: u32) -> Result<(), BootError> {
+pub(crate) fn write_whole(path: &Path, text: &str, mode: u32) -> Result<(), BootError> {
     let written = (|| {
         let beside = path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;

@@ -39,7 +39,7 @@ pub async fn handle(operator: Arc<Operator>, request: Request<Incoming>) -> Resp
     }
 }
 
-fn metrics() -> Response<Full<Bytes>> {
+pub(crate) fn metrics() -> Response<Full<Bytes>> {
     let mut text = Vec::new();
     let encoder = TextEncoder::new();
     if let Err(error) = encoder.encode(&prometheus::gather(), &mut text) {

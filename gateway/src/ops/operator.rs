@@ -1,8 +1,9 @@
 //! What operations and administration are done with.
 
+use crate::fleet::table::Fleet;
 use crate::front::auth::KeyRing;
 use crate::path::DataPath;
-use spine::wire::shard::StorageNode;
+use crate::roster::Roster;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,11 @@ pub type Compact = Box<dyn Fn() -> futures::future::BoxFuture<'static, ()> + Sen
 pub struct Operator {
     pub path: Arc<DataPath>,
     pub ring: Arc<KeyRing>,
-    pub nodes: Vec<Arc<dyn StorageNode>>,
-    /// Folders of `nodes`, in the same order.
+    pub nodes: Roster,
+    /// Folders of `nodes`, in the same order; none in a fleet.
     pub folders: Vec<PathBuf>,
+    /// Where this process is a gateway.
+    pub fleet: Option<Arc<Fleet>>,
     pub k: u8,
     pub m: u8,
     /// How long a chunk without references stays.

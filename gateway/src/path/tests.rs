@@ -5,7 +5,7 @@ use super::*;
 async fn a_code_that_does_not_exist_is_an_error_at_the_start() {
     let rig = rig().await;
     let settings = Settings { k: 0, ..quiet() };
-    let started = DataPath::new(settings, rig.metadata.clone(), Vec::new(), rig.keys.clone());
+    let started = DataPath::new(settings, rig.metadata.clone(), crate::roster::Roster::default(), rig.keys.clone());
     assert!(matches!(started, Err(StartError::Code(_))));
 }
 

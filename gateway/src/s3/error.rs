@@ -237,7 +237,16 @@ pub fn refused(refusal: Refusal) -> S3Error {
         | Refusal::KeyExists
         | Refusal::NoSuchKey
         | Refusal::TargetGone
-        | Refusal::Skipped => internal(&refusal),
+        | Refusal::Skipped
+        | Refusal::FleetExists
+        | Refusal::NoFleet
+        | Refusal::NoSuchNode
+        | Refusal::NodeRetired
+        | Refusal::InviteExists
+        | Refusal::NoSuchInvite
+        | Refusal::InviteExpired
+        | Refusal::InviteUsed
+        | Refusal::OldRevocations => internal(&refusal),
     }
 }
 

@@ -6,11 +6,13 @@ use crate::boot::disks::Slots;
 use crate::boot::{BootError, Home};
 use crate::config::Config;
 use crate::core::Settings;
+use crate::fleet::table::Fleet;
 use crate::front::auth::KeyRing;
 use crate::keys::Keys;
 use crate::ops::operator::Operator;
 use crate::ops::process::Process;
 use crate::path::DataPath;
+use crate::roster::Roster;
 use metadata::service::MetadataNode;
 use spine::wire::Metadata;
 use spine::wire::root::{NodeRecord, RootCommand};
@@ -66,6 +68,12 @@ impl Store {
         Ok(store)
     }
 
+    /// Metadata alone: a gateway's.
+    pub async fn without_disks(home: &Home) -> Result<Store, ServeError> {
+        let metadata = MetadataNode::open(metadata::service::Settings::new(home.metadata_dir())).await?;
+        Ok(Store { metadata, disks: Vec::new(), folders: Vec::new() })
+    }
+
     pub fn metadata(&self) -> Arc<dyn Metadata> {
         self.metadata.clone()
     }
@@ -103,6 +111,8 @@ fn disk_folders(config: &Config, home: &Home) -> Result<Vec<PathBuf>, BootError>
 /// Everything that runs behind the listeners.
 pub struct Parts {
     store: Arc<Store>,
+    /// The store's own disks, or a fleet's nodes.
+    roster: Roster,
     pub path: Arc<DataPath>,
 }
 
@@ -112,13 +122,14 @@ impl Parts {
         config: &Config,
         home: &Home,
         store: Store,
+        roster: Roster,
         keys: Arc<Keys>,
         credentials: &RootCredentials,
     ) -> Result<Parts, ServeError> {
         Process::register(tokio::runtime::Handle::current());
         let metadata = store.metadata();
-        let path = DataPath::new(path_settings(config), metadata.clone(), store.nodes(), keys)?;
-        let parts = Parts { store: Arc::new(store), path };
+        let path = DataPath::new(path_settings(config), metadata.clone(), roster.clone(), keys)?;
+        let parts = Parts { store: Arc::new(store), roster, path };
         match parts.introduce(home, credentials).await {
             Ok(()) => Ok(parts),
             Err(error) => {
@@ -139,17 +150,25 @@ impl Parts {
     }
 
     /// What the operations listener works with.
-    pub fn operator(&self, config: &Config, home: &Home, ring: Arc<KeyRing>) -> Result<Arc<Operator>, ServeError> {
+    pub fn operator(
+        &self,
+        config: &Config,
+        home: &Home,
+        ring: Arc<KeyRing>,
+        fleet: Option<Arc<Fleet>>,
+    ) -> Result<Arc<Operator>, ServeError> {
+        let places = if fleet.is_some() { Vec::new() } else { disk_folders(config, home)? };
         Ok(Arc::new(Operator {
             path: self.path.clone(),
             ring,
-            nodes: self.store.nodes(),
+            nodes: self.roster.clone(),
+            fleet,
             folders: self.store.folders.clone(),
             k: config.coding.data_shards,
             m: config.coding.parity_shards,
             grace: Duration::from_secs(config.collector.grace_seconds),
             compact: self.compact(),
-            adopt: adopt(self.store.clone(), home, disk_folders(config, home)?),
+            adopt: adopt(self.store.clone(), home, places),
             token: home.admin_token()?,
         }))
     }

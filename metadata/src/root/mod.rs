@@ -1,4 +1,4 @@
-//! The root group's machine: tenants, access keys, buckets, storage nodes.
+//! The root group's machine: tenants, access keys, buckets, storage nodes, the fleet.
 //!
 //! One file a noun. Invariants: names of tenants, access keys and buckets are unique; a bucket id is never given twice;
 //! a bucket is in the name table, the id table and its owner's list, or in none.
@@ -6,6 +6,9 @@
 
 mod access_key;
 mod bucket;
+mod fleet;
+mod fleet_node;
+mod invite;
 mod node;
 mod tenant;
 #[cfg(test)]
@@ -28,6 +31,12 @@ pub fn apply(table: &mut dyn TableWrite, command: &RootCommand) -> Result<Reply,
         RootCommand::CreateBucket(record) => bucket::create(table, record),
         RootCommand::DeleteBucket { name, tenant } => bucket::delete(table, name, *tenant),
         RootCommand::NoteNode(record) => node::note(table, record),
+        RootCommand::CreateFleet(record) => fleet::create(table, record),
+        RootCommand::Revoke { version, list } => fleet::revoke(table, *version, list),
+        RootCommand::AdmitNode(record) => fleet_node::admit(table, record),
+        RootCommand::SetNodeState { node, state, now } => fleet_node::set_state(table, *node, state, *now),
+        RootCommand::CreateInvite(record) => invite::create(table, record),
+        RootCommand::UseInvite { id, now } => invite::take(table, *id, *now),
     }
 }
 
@@ -42,5 +51,8 @@ pub fn answer(table: &dyn TableRead, query: &RootQuery) -> Result<RootAnswer, Ta
         RootQuery::Bucket(name) => RootAnswer::Bucket(bucket::get(table, name)?),
         RootQuery::Buckets(tenant) => RootAnswer::Buckets(bucket::of_tenant(table, *tenant)?),
         RootQuery::Nodes => RootAnswer::Nodes(node::all(table)?),
+        RootQuery::Fleet => RootAnswer::Fleet(fleet::get(table)?),
+        RootQuery::FleetNodes => RootAnswer::FleetNodes(fleet_node::all(table)?),
+        RootQuery::Invite(id) => RootAnswer::Invite(invite::get(table, *id)?),
     })
 }

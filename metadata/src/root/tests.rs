@@ -3,7 +3,7 @@ use crate::key;
 use crate::table::memory::MemoryTable;
 use crate::table::{Space, TableWrite};
 use bytes::Bytes;
-use spine::id::{BucketId, NodeId, TenantId, UnixMs, UploadId};
+use spine::id::{BucketId, FleetId, InviteId, NodeId, TenantId, UnixMs, UploadId};
 use spine::wire::root::*;
 use spine::wire::{Refusal, Reply};
 
@@ -126,4 +126,98 @@ fn a_known_node_keeps_its_first_record() {
     run(&mut table, RootCommand::NoteNode(node("first")));
     run(&mut table, RootCommand::NoteNode(node("second")));
     assert_eq!(answer(&table, &RootQuery::Nodes).unwrap(), RootAnswer::Nodes(vec![node("first")]));
+}
+
+fn fleet(id: u8) -> FleetRecord {
+    let authority = Bytes::from_static(b"ca");
+    FleetRecord { id: FleetId([id; 16]), authority, created: UnixMs(1), revocations_version: 0, revocations: Bytes::new() }
+}
+
+fn fleet_node(id: u8, address: &str) -> FleetNodeRecord {
+    FleetNodeRecord {
+        id: NodeId([id; 32]),
+        machine: "m".into(),
+        zone: "z".into(),
+        capacity: 1,
+        address: address.into(),
+        serial: Bytes::from_static(b"s"),
+        not_after: UnixMs(9),
+        state: FleetNodeState::Active,
+        admitted: UnixMs(1),
+        changed: UnixMs(1),
+    }
+}
+
+fn fleet_nodes(table: &MemoryTable) -> Vec<FleetNodeRecord> {
+    let RootAnswer::FleetNodes(nodes) = answer(table, &RootQuery::FleetNodes).unwrap() else { panic!() };
+    nodes
+}
+
+#[test]
+fn there_is_one_fleet_and_its_revocation_lists_follow_one_another() {
+    let mut table = MemoryTable::default();
+    let revoke = |version, list: &'static [u8]| RootCommand::Revoke { version, list: Bytes::from_static(list) };
+    assert_eq!(run(&mut table, revoke(1, b"a")), refused(Refusal::NoFleet));
+    assert_eq!(run(&mut table, RootCommand::AdmitNode(fleet_node(1, "a:1"))), refused(Refusal::NoFleet));
+    assert_eq!(run(&mut table, RootCommand::CreateFleet(fleet(1))), Reply::Done);
+    assert_eq!(run(&mut table, RootCommand::CreateFleet(fleet(1))), Reply::Done);
+    assert_eq!(run(&mut table, RootCommand::CreateFleet(fleet(2))), refused(Refusal::FleetExists));
+    assert_eq!(run(&mut table, revoke(1, b"a")), Reply::Done);
+    assert_eq!(run(&mut table, revoke(1, b"b")), refused(Refusal::OldRevocations));
+    assert_eq!(run(&mut table, revoke(3, b"b")), refused(Refusal::OldRevocations));
+    assert_eq!(run(&mut table, revoke(2, b"b")), Reply::Done);
+    let RootAnswer::Fleet(Some(found)) = answer(&table, &RootQuery::Fleet).unwrap() else { panic!() };
+    assert_eq!((found.revocations_version, found.revocations.as_ref()), (2, b"b".as_slice()));
+}
+
+#[test]
+fn a_renewed_node_keeps_its_state_and_a_retired_one_stays_retired() {
+    let mut table = MemoryTable::default();
+    run(&mut table, RootCommand::CreateFleet(fleet(1)));
+    let state = |state| RootCommand::SetNodeState { node: NodeId([1; 32]), state, now: UnixMs(5) };
+    let suspended = FleetNodeState::Suspended { reason: "why".into() };
+    assert_eq!(run(&mut table, state(suspended.clone())), refused(Refusal::NoSuchNode));
+    assert_eq!(run(&mut table, RootCommand::AdmitNode(fleet_node(1, "a:1"))), Reply::Done);
+    assert_eq!(run(&mut table, state(suspended.clone())), Reply::Done);
+    let renewed = FleetNodeRecord { admitted: UnixMs(7), changed: UnixMs(7), ..fleet_node(1, "b:2") };
+    assert_eq!(run(&mut table, RootCommand::AdmitNode(renewed.clone())), Reply::Done);
+    assert_eq!(fleet_nodes(&table), [FleetNodeRecord { state: suspended, admitted: UnixMs(1), ..renewed.clone() }]);
+    assert_eq!(run(&mut table, state(FleetNodeState::Retired)), Reply::Done);
+    assert_eq!(run(&mut table, state(FleetNodeState::Retired)), Reply::Done);
+    assert_eq!(run(&mut table, state(FleetNodeState::Active)), refused(Refusal::NodeRetired));
+    assert_eq!(run(&mut table, RootCommand::AdmitNode(renewed)), refused(Refusal::NodeRetired));
+    let RootAnswer::Nodes(known) = answer(&table, &RootQuery::Nodes).unwrap() else { panic!() };
+    assert_eq!(known.iter().map(|node| node.id).collect::<Vec<_>>(), [NodeId([1; 32])]);
+}
+
+#[test]
+fn an_invitation_is_good_for_its_uses_and_until_it_expires() {
+    let mut table = MemoryTable::default();
+    const DAY: u64 = 86_400_000;
+    let invite = |id: u8, at: u64, uses_left| {
+        RootCommand::CreateInvite(InviteRecord { id: InviteId([id; 32]), created: UnixMs(at), expires: UnixMs(at + DAY), uses_left })
+    };
+    let take = |id: u8, now: u64| RootCommand::UseInvite { id: InviteId([id; 32]), now: UnixMs(now) };
+    assert_eq!(run(&mut table, invite(1, 0, 2)), refused(Refusal::NoFleet));
+    run(&mut table, RootCommand::CreateFleet(fleet(1)));
+    assert_eq!(run(&mut table, invite(1, 0, 2)), Reply::Done);
+    assert_eq!(run(&mut table, invite(1, 0, 2)), refused(Refusal::InviteExists));
+    assert_eq!(run(&mut table, take(2, 1)), refused(Refusal::NoSuchInvite));
+    assert_eq!(run(&mut table, take(1, DAY - 1)), Reply::Done);
+    assert_eq!(run(&mut table, take(1, DAY)), refused(Refusal::InviteExpired));
+    assert_eq!(run(&mut table, take(1, 1)), Reply::Done);
+    assert_eq!(run(&mut table, take(1, 1)), refused(Refusal::InviteUsed));
+    assert_eq!(run(&mut table, invite(2, 20 * DAY, 1)), Reply::Done);
+    assert_eq!(run(&mut table, take(1, 20 * DAY)), refused(Refusal::InviteExpired));
+    assert_eq!(run(&mut table, invite(3, 40 * DAY, 1)), Reply::Done);
+    assert_eq!(run(&mut table, take(1, 40 * DAY)), refused(Refusal::NoSuchInvite));
+    assert_eq!(
+        answer(&table, &RootQuery::Invite(InviteId([2; 32]))).unwrap(),
+        RootAnswer::Invite(Some(InviteRecord {
+            id: InviteId([2; 32]),
+            created: UnixMs(20 * DAY),
+            expires: UnixMs(21 * DAY),
+            uses_left: 1
+        }))
+    );
 }

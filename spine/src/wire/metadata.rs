@@ -69,6 +69,24 @@ pub enum Refusal {
     TargetGone,
     #[error("an earlier command of the batch was refused")]
     Skipped,
+    #[error("there is a fleet already")]
+    FleetExists,
+    #[error("there is no fleet; make one with `breakwater admin fleet init`")]
+    NoFleet,
+    #[error("the fleet has no such node")]
+    NoSuchNode,
+    #[error("the node is retired")]
+    NodeRetired,
+    #[error("this invitation exists")]
+    InviteExists,
+    #[error("the fleet knows no such invitation")]
+    NoSuchInvite,
+    #[error("the invitation has expired")]
+    InviteExpired,
+    #[error("the invitation has been used")]
+    InviteUsed,
+    #[error("the revocation list is not the next one")]
+    OldRevocations,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

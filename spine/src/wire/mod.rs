@@ -1,7 +1,9 @@
 //! Messages between processes. postcard encodes them; a field is only ever added at the end of an enum, never moved.
 
+pub mod admission;
 pub mod chunk;
 pub mod namespace;
+pub mod peer;
 pub mod root;
 pub mod shard;
 

@@ -1,6 +1,6 @@
-//! The root group: tenants, access keys, buckets, nodes.
+//! The root group: tenants, access keys, buckets, nodes, and the fleet.
 
-use crate::id::{BucketId, KeyEpoch, NodeId, TenantId, UnixMs};
+use crate::id::{BucketId, FleetId, InviteId, KeyEpoch, NodeId, TenantId, UnixMs};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,65 @@ pub struct NodeRecord {
     pub first_seen: UnixMs,
 }
 
+/// The fleet of this deployment. Made once and never replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetRecord {
+    pub id: FleetId,
+    /// DER of the CA's certificate. Its key is not here.
+    pub authority: Bytes,
+    pub created: UnixMs,
+    /// Which revocation list `revocations` is; it only grows. 0: there is none yet.
+    pub revocations_version: u64,
+    /// The newest revocation list as the CA signed it.
+    pub revocations: Bytes,
+}
+
+/// What the operator lets a node of the fleet do. What the node itself can do is [`crate::wire::shard::NodeState`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FleetNodeState {
+    /// Gets new shards.
+    Active,
+    /// Gets no new shards and is read; what it has is to be moved away.
+    Draining,
+    /// Gets no new shards and is read, until somebody has found out what is wrong with it.
+    Suspended { reason: String },
+    /// For good: its certificates are revoked, nobody talks to it. What it still has is made again elsewhere.
+    Retired,
+}
+
+/// A node that the fleet's CA has given a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetNodeRecord {
+    /// Its Ed25519 public key.
+    pub id: NodeId,
+    /// Failure domain: no two shards of a chunk share one.
+    pub machine: String,
+    pub zone: String,
+    /// Bytes it offers.
+    pub capacity: u64,
+    /// Where its data plane listens: host and port.
+    pub address: String,
+    /// Serial number of its newest certificate.
+    pub serial: Bytes,
+    /// When that certificate ends.
+    pub not_after: UnixMs,
+    pub state: FleetNodeState,
+    /// When it was admitted for the first time.
+    pub admitted: UnixMs,
+    /// When this record changed last.
+    pub changed: UnixMs,
+}
+
+/// An invitation: whoever has its secret may have nodes admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteRecord {
+    pub id: InviteId,
+    pub created: UnixMs,
+    pub expires: UnixMs,
+    /// Machines that may still join with it.
+    pub uses_left: u32,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootCommand {
     /// Refused with `TenantExists` if the name or the id is taken.
@@ -86,6 +145,19 @@ pub enum RootCommand {
     /// Gives a known access key of the same tenant a new secret and takes its revocation back: the operator's own root key
     /// changed its secret. `created` stays. Refused with `NoSuchKey` (also if it is another tenant's).
     ReplaceKey(KeyRecord),
+    /// Idempotent for the same id. Refused with `FleetExists`.
+    CreateFleet(FleetRecord),
+    /// A node has a new certificate. A known node keeps its state and the time of its first admission.
+    /// Refused with `NoFleet`, `NodeRetired`.
+    AdmitNode(FleetNodeRecord),
+    /// Refused with `NoSuchNode`, `NodeRetired` (from there is no way back; retiring again is no error).
+    SetNodeState { node: NodeId, state: FleetNodeState, now: UnixMs },
+    /// Refused with `NoFleet`, `InviteExists`. Forgets invitations that ended 30 days before this one was made.
+    CreateInvite(InviteRecord),
+    /// Takes one use. Refused with `NoSuchInvite`, `InviteExpired`, `InviteUsed`.
+    UseInvite { id: InviteId, now: UnixMs },
+    /// Refused with `NoFleet`, `OldRevocations` unless `version` is the one after the known.
+    Revoke { version: u64, list: Bytes },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +172,10 @@ pub enum RootQuery {
     /// A tenant's buckets in byte order of their names.
     Buckets(TenantId),
     Nodes,
+    Fleet,
+    /// All that were ever admitted, retired ones included, by id.
+    FleetNodes,
+    Invite(InviteId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,4 +187,7 @@ pub enum RootAnswer {
     Bucket(Option<BucketRecord>),
     Buckets(Vec<BucketRecord>),
     Nodes(Vec<NodeRecord>),
+    Fleet(Option<FleetRecord>),
+    FleetNodes(Vec<FleetNodeRecord>),
+    Invite(Option<InviteRecord>),
 }

@@ -10,9 +10,13 @@ use generate::{Generator, Seen, Source};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use spine::fleet::admission::Admission;
+use spine::fleet::revocation::{Revocations, SignedRevocations};
+use spine::wire::admission::{AdmissionRefusal, Admitted, JoinRequest, RenewRequest};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ReserveOutcome};
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
-use spine::wire::root::{RootAnswer, RootCommand, RootQuery, Versioning};
+use spine::wire::peer::{Listing, PeerStatus, Slice};
+use spine::wire::root::{FleetNodeState, RootAnswer, RootCommand, RootQuery, Versioning};
 use spine::wire::shard::{NodeError, NodeState, NodeStatus, ShardHeader};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 use std::fmt::Debug;
@@ -82,7 +86,9 @@ macro_rules! messages {
 messages! {
     Batch, Chain, Command, Refusal, Reply, Query, Answer, MetadataError, ChunkCommand, ChunkQuery, ChunkAnswer, ChunkRecord, ChunkState,
     ReserveOutcome, NamespaceCommand, NamespaceQuery, NamespaceAnswer, Body, Codec, ChecksumAlgorithm, ChecksumKind, RootCommand,
-    RootQuery, RootAnswer, Versioning, ShardHeader, NodeState, NodeStatus, NodeError,
+    RootQuery, RootAnswer, Versioning, ShardHeader, NodeState, NodeStatus, NodeError, FleetNodeState, JoinRequest, RenewRequest, Admitted,
+    AdmissionRefusal,
+    Slice, Listing, PeerStatus, Revocations, SignedRevocations, Admission,
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 //! Every row sets up what it needs, shows progress, prints the figure beside the bar as its last line, and ends with 0 only
 //! where the bar holds. One row, one file.
 
+mod fleet10;
 mod row;
 mod row01;
 mod row02;
@@ -94,6 +95,17 @@ const MAIN_JOB: &[Row] = &[
     Row { number: 13, what: "a fresh clone: the README's two commands", bar: "both work as written", run: row13::run },
 ];
 
+const FLEET: &[Row] = &[Row {
+    number: 10,
+    what: "CPU of the data plane, 1 MiB shards with mutual TLS, both ends",
+    bar: "<= 1.3 x bare rustls over TCP in the same run",
+    run: fleet10::run,
+}];
+
+/// The allocator of the server, since a row measures parts of it in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(about = "Shows that what was promised holds")]
 struct Arguments {
@@ -106,60 +118,71 @@ enum Command {
     /// Names every row.
     List,
     /// The first issue's table: one machine, the real data path.
-    MainJob {
-        /// Number of the row, or `all`.
-        row: String,
-        /// A small run, for CI.
-        #[arg(long)]
-        quick: bool,
-        /// Makes the run's choices repeatable; default: a new one, printed.
-        #[arg(long)]
-        seed: Option<u64>,
-        /// Folder to work in (its disk is what is measured); default: a temporary one.
-        #[arg(long)]
-        dir: Option<PathBuf>,
-    },
+    MainJob(Choice),
+    /// The fleet's table: storage nodes on other machines.
+    Fleet(Choice),
+}
+
+#[derive(clap::Args)]
+struct Choice {
+    /// Number of the row, or `all`.
+    row: String,
+    /// A small run, for CI.
+    #[arg(long)]
+    quick: bool,
+    /// Makes the run's choices repeatable; default: a new one, printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Folder to work in (its disk is what is measured); default: a temporary one.
+    #[arg(long)]
+    dir: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::List => {
-            for row in MAIN_JOB {
-                println!("main-job {:>2}  {}\n             bar: {}", row.number, row.what, row.bar);
+            for (table, rows) in [("main-job", MAIN_JOB), ("fleet", FLEET)] {
+                for row in rows {
+                    println!("{table} {:>2}  {}\n             bar: {}", row.number, row.what, row.bar);
+                }
             }
             ExitCode::SUCCESS
         }
-        Command::MainJob { row, quick, seed, dir } => {
-            let rows: Vec<&Row> = MAIN_JOB.iter().filter(|r| row == "all" || row == r.number.to_string()).collect();
-            if rows.is_empty() {
-                eprintln!("no row `{row}`; `cargo prove list` names them");
-                return ExitCode::from(2);
-            }
-            if let Err(e) = conformance::build::server() {
-                eprintln!("{e}");
-                return ExitCode::from(2);
-            }
-            let mut held = true;
-            for row in rows {
-                held &= show(row, &Run { quick, seed: seed.unwrap_or_else(Dice::fresh_seed), dir: dir.clone() });
-            }
-            if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+        Command::MainJob(choice) => show_all("main-job", MAIN_JOB, &choice),
+        Command::Fleet(choice) => show_all("fleet", FLEET, &choice),
     }
 }
 
-fn show(row: &Row, run: &Run) -> bool {
-    println!("main-job {}: {}{}. seed {}", row.number, row.what, if run.quick { " (quick)" } else { "" }, run.seed);
+fn show_all(table: &str, rows: &[Row], choice: &Choice) -> ExitCode {
+    let rows: Vec<&Row> = rows.iter().filter(|r| choice.row == "all" || choice.row == r.number.to_string()).collect();
+    if rows.is_empty() {
+        eprintln!("no row `{}`; `cargo prove list` names them", choice.row);
+        return ExitCode::from(2);
+    }
+    if let Err(e) = conformance::build::server() {
+        eprintln!("{e}");
+        return ExitCode::from(2);
+    }
+    let mut held = true;
+    for row in rows {
+        let run = Run { quick: choice.quick, seed: choice.seed.unwrap_or_else(Dice::fresh_seed), dir: choice.dir.clone() };
+        held &= show(table, row, &run);
+    }
+    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn show(table: &str, row: &Row, run: &Run) -> bool {
+    println!("{table} {}: {}{}. seed {}", row.number, row.what, if run.quick { " (quick)" } else { "" }, run.seed);
     let began = Instant::now();
     let outcome = (row.run)(run);
     let seconds = began.elapsed().as_secs();
     match outcome {
         Ok(figure) => {
-            println!("HOLDS  main-job {}: {figure} | bar: {} | {seconds} s", row.number, row.bar);
+            println!("HOLDS  {table} {}: {figure} | bar: {} | {seconds} s", row.number, row.bar);
             true
         }
         Err(why) => {
-            println!("FAILS  main-job {}: {why} | bar: {} | {seconds} s | seed {}", row.number, row.bar, run.seed);
+            println!("FAILS  {table} {}: {why} | bar: {} | {seconds} s | seed {}", row.number, row.bar, run.seed);
             false
         }
     }

@@ -1,0 +1,241 @@
+//! A gateway and storage processes, the real binaries on loopback, joined as an operator would join them.
+//!
+//! Invariants: every process is ended by its id when its value is dropped, also on a panic; a storage process keeps its ports over a
+//! restart, and starts again without an invitation.
+
+use crate::server::{Server, Settings, binary};
+use serde_json::Value;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a storage process may take to start, and the gateway to see a change.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A storage process.
+#[derive(Debug)]
+pub struct StorageNode {
+    place: PathBuf,
+    machine: String,
+    zone: String,
+    disks: Vec<PathBuf>,
+    child: Option<Child>,
+    listen: String,
+    ops: String,
+    /// Ids of its nodes, one a disk.
+    pub ids: Vec<String>,
+}
+
+impl StorageNode {
+    /// A process with one disk in `place`, not started.
+    pub fn new(place: &Path, machine: &str, zone: &str) -> io::Result<StorageNode> {
+        fs::create_dir_all(place)?;
+        Ok(StorageNode {
+            place: place.to_path_buf(),
+            machine: machine.into(),
+            zone: zone.into(),
+            disks: vec![place.join("disk")],
+            child: None,
+            listen: "127.0.0.1:0".into(),
+            ops: "127.0.0.1:0".into(),
+            ids: Vec::new(),
+        })
+    }
+
+    /// Starts, with an invitation or without.
+    ///
+    /// # Errors
+    /// The process ended or said nothing in time; the error carries its log.
+    pub fn start(&mut self, join: Option<&str>) -> io::Result<()> {
+        let began = Instant::now();
+        let path = self.place.join("node.log");
+        let mut log = OpenOptions::new().create(true).append(true).open(&path)?;
+        writeln!(log, "--- start ---")?;
+        let offset = log.metadata()?.len() as usize;
+        let mut command = Command::new(binary());
+        command.arg("storage-node").args(["--machine", &self.machine, "--zone", &self.zone]);
+        command.args(["--listen", &self.listen, "--ops-listen", &self.ops, "--capacity", "4294967296"]);
+        for disk in &self.disks {
+            command.arg("--disk").arg(disk);
+        }
+        if let Some(token) = join {
+            command.args(["--join", token]);
+        }
+        command.current_dir(&self.place).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut child = command.spawn()?;
+        loop {
+            let printed = String::from_utf8_lossy(&fs::read(&path)?[offset..]).into_owned();
+            let after = |word: &str| printed.lines().find_map(|line| line.strip_prefix(word)).map(str::to_owned);
+            let ids: Vec<String> =
+                printed.lines().filter_map(|line| line.strip_prefix("node ")?.split(' ').next()).map(str::to_owned).collect();
+            if let (Some(listen), Some(ops), true) = (after("data on "), after("operations on http://"), ids.len() == self.disks.len()) {
+                (self.listen, self.ops, self.ids) = (listen, ops, ids);
+                self.child = Some(child);
+                return Ok(());
+            }
+            if let Some(status) = child.try_wait()? {
+                return Err(io::Error::other(format!("the storage process ended ({status}):\n{printed}")));
+            }
+            if began.elapsed() > LIMIT {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(io::Error::other(format!("the storage process did not start in time:\n{printed}")));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn id(&self) -> &str {
+        self.ids.first().map_or("", String::as_str)
+    }
+
+    /// Folder of its disk.
+    pub fn disk(&self) -> &Path {
+        &self.disks[0]
+    }
+
+    /// Address of its data plane.
+    pub fn address(&self) -> &str {
+        &self.listen
+    }
+
+    /// `host:port` of its operations.
+    pub fn ops(&self) -> &str {
+        &self.ops
+    }
+
+    /// SIGKILL, then waits.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM; how it ended, or `None` and killed if not within `limit`.
+    pub fn terminate(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let mut child = self.child.take()?;
+        // SAFETY: kill(2) has no memory effects; the child was not waited for yet, so the id is still its own.
+        unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+        let began = Instant::now();
+        while began.elapsed() < limit {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        None
+    }
+
+    /// Everything printed so far.
+    pub fn log(&self) -> String {
+        fs::read(self.place.join("node.log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Shards on its disk, as it says itself; `None` while it does not answer.
+    pub fn get_ops(&self, path: &str) -> Option<(u16, String)> {
+        use std::io::Read;
+        let mut stream = std::net::TcpStream::connect(&self.ops).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.ops).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split_whitespace().nth(1)?.parse().ok()?;
+        Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+    }
+
+    /// Live shards on its first disk.
+    pub fn shards(&self) -> u64 {
+        let body = self.get_ops("/health/ready").map(|answer| answer.1).unwrap_or_default();
+        serde_json::from_str::<Value>(&body).ok().and_then(|value| value["disks"][0]["shards"].as_u64()).unwrap_or(0)
+    }
+}
+
+impl Drop for StorageNode {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A gateway, its fleet, and storage processes of one disk each.
+#[derive(Debug)]
+pub struct Fleet {
+    pub gateway: Server,
+    pub nodes: Vec<StorageNode>,
+    temp: TempDir,
+}
+
+impl Fleet {
+    /// A gateway that has made its fleet, and no nodes. `config`: the gateway's configuration file.
+    pub fn bare(config: &str) -> io::Result<Fleet> {
+        let temp = tempfile::Builder::new().prefix("breakwater-fleet-").tempdir()?;
+        let config = (!config.is_empty()).then(|| config.to_owned());
+        let place = Some(temp.path().join("gateway"));
+        let gateway = Server::start_with(Settings { place, config, gateway: true, ..Settings::default() })?;
+        gateway.admin(&["fleet", "init"])?;
+        Ok(Fleet { gateway, nodes: Vec::new(), temp })
+    }
+
+    /// The same with `nodes` storage processes, each a machine of its own in one of three zones.
+    pub fn start(nodes: usize, config: &str) -> io::Result<Fleet> {
+        let mut fleet = Self::bare(config)?;
+        let token = fleet.invite(&["--uses", &nodes.to_string()])?;
+        for number in 0..nodes {
+            let mut node = fleet.node(number)?;
+            node.start(Some(&token))?;
+            fleet.nodes.push(node);
+        }
+        fleet.wait("all nodes serve", |status| serving(status) == nodes)?;
+        Ok(fleet)
+    }
+
+    /// A storage process with a folder of its own, not started.
+    pub fn node(&self, number: usize) -> io::Result<StorageNode> {
+        StorageNode::new(&self.temp.path().join(format!("node-{number}")), &format!("machine-{number}"), &format!("zone-{}", number % 3))
+    }
+
+    /// Folder of everything.
+    pub fn place(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// A new invitation's token.
+    pub fn invite(&self, arguments: &[&str]) -> io::Result<String> {
+        let printed = self.gateway.admin(&[&["fleet", "invite", "--json"], arguments].concat())?;
+        let value: Value = serde_json::from_str(printed.trim()).map_err(io::Error::other)?;
+        value["token"].as_str().map(str::to_owned).ok_or_else(|| io::Error::other(format!("no token in {printed}")))
+    }
+
+    /// `admin fleet status --json`.
+    pub fn status(&self) -> io::Result<Value> {
+        serde_json::from_str(self.gateway.admin(&["fleet", "status", "--json"])?.trim()).map_err(io::Error::other)
+    }
+
+    /// Waits until the status is as it should be.
+    ///
+    /// # Errors
+    /// It was not, within a minute.
+    pub fn wait(&self, what: &str, holds: impl Fn(&Value) -> bool) -> io::Result<()> {
+        let began = Instant::now();
+        loop {
+            let status = self.status()?;
+            if holds(&status) {
+                return Ok(());
+            }
+            if began.elapsed() > LIMIT {
+                return Err(io::Error::other(format!("not within {LIMIT:?}: {what}\n{status:#}")));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// How many nodes serve, by what they said last.
+pub fn serving(status: &Value) -> usize {
+    status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(|node| node["seen"] == "serving").count())
+}

@@ -1,0 +1,4 @@
+//! Promises of a fleet, with the real processes: a gateway, storage nodes on loopback, mutual TLS between them.
+
+mod admission;
+mod storing;

@@ -1,0 +1,156 @@
+//! `/admin/fleet/*` of a gateway's operations listener.
+//!
+//! ```text
+//! POST init {}   POST invite {uses, hours, address?}   GET status[?placed=true]
+//! POST suspend {node, reason}   POST resume {node}   POST retire {node}
+//! ```
+//! A node is named by its id or by enough of its first digits. Not here: what these do (`fleet/table.rs`).
+
+use super::server::{Refused, parse};
+use crate::fleet::FleetError;
+use crate::fleet::authority::fingerprint;
+use crate::fleet::table::{Fleet, word};
+use crate::ops::operator::Operator;
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use spine::id::NodeId;
+use spine::wire::chunk::{ChunkAnswer, ChunkQuery};
+use spine::wire::root::{FleetNodeRecord, FleetNodeState};
+use spine::wire::shard::NodeStatus;
+use spine::wire::{Answer, Query};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Chunks of one step through the index.
+const SCAN: usize = 1_000;
+/// Least digits of a node's id that name it.
+const DIGITS: usize = 4;
+
+impl From<FleetError> for Refused {
+    fn from(error: FleetError) -> Self {
+        match error {
+            FleetError::Boot(error) => error.into(),
+            FleetError::Wrong(_) | FleetError::NoFleet => Refused::Wrong(error.to_string()),
+            other => Refused::Failed(other.to_string()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Invite {
+    uses: u32,
+    hours: u64,
+    address: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    node: String,
+    #[serde(default)]
+    reason: String,
+}
+
+/// Answers one request under `/admin/fleet/`.
+pub(super) async fn answer(operator: &Operator, method: Method, path: &str, placed: Option<&str>, body: &[u8]) -> Result<Value, Refused> {
+    let none = || Refused::Wrong("this process has its disks for itself; a fleet is `breakwater gateway`'s".into());
+    let fleet = operator.fleet.as_ref().ok_or_else(none)?;
+    match (method, path.trim_start_matches("fleet/")) {
+        (Method::POST, "init") => init(fleet).await,
+        (Method::POST, "invite") => invite(fleet, parse(body)?).await,
+        (Method::POST, "suspend") => {
+            let Named { node, reason } = parse(body)?;
+            set(fleet, &node, FleetNodeState::Suspended { reason }).await
+        }
+        (Method::POST, "resume") => set(fleet, &parse::<Named>(body)?.node, FleetNodeState::Active).await,
+        (Method::POST, "retire") => {
+            let node = find(fleet, &parse::<Named>(body)?.node).await?;
+            fleet.retire(node).await?;
+            Ok(json!({ "node": node.to_string(), "state": "retired" }))
+        }
+        (Method::GET, "status") => status(operator, fleet, placed == Some("true")).await,
+        _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),
+    }
+}
+
+async fn init(fleet: &Fleet) -> Result<Value, Refused> {
+    let record = fleet.init().await?;
+    Ok(json!({
+        "fleet": record.id.to_string(), "fingerprint": hex::encode(fingerprint(&record.authority)), "key_file": fleet.key_file(),
+    }))
+}
+
+async fn invite(fleet: &Fleet, asked: Invite) -> Result<Value, Refused> {
+    if !(1..=1_000).contains(&asked.uses) || !(1..=720).contains(&asked.hours) {
+        return Err(Refused::Wrong("an invitation is for 1 to 1000 machines and 1 to 720 hours".into()));
+    }
+    let (token, expires) = fleet.invite(asked.uses, Duration::from_secs(asked.hours * 3_600), asked.address).await?;
+    Ok(json!({ "token": token.to_string(), "expires_ms": expires.0, "uses": asked.uses }))
+}
+
+async fn set(fleet: &Fleet, node: &str, state: FleetNodeState) -> Result<Value, Refused> {
+    let node = find(fleet, node).await?;
+    fleet.set_state(node, state.clone()).await?;
+    Ok(json!({ "node": node.to_string(), "state": word(&state) }))
+}
+
+/// The one node that `text` names.
+async fn find(fleet: &Fleet, text: &str) -> Result<NodeId, Refused> {
+    if text.len() < DIGITS || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Refused::Wrong(format!("{text} is no node: give its id, or at least its first {DIGITS} digits")));
+    }
+    let digits = text.to_ascii_lowercase();
+    let named: Vec<NodeId> = fleet.nodes().await?.iter().map(|node| node.id).filter(|id| id.to_string().starts_with(&digits)).collect();
+    match named[..] {
+        [node] => Ok(node),
+        [] => Err(Refused::Wrong(format!("the fleet has no node {text}"))),
+        _ => Err(Refused::Wrong(format!("{} nodes of the fleet begin with {text}", named.len()))),
+    }
+}
+
+/// `seen`: what the node said of itself last; a retired node is not asked, and only the index knows what is still placed on it.
+async fn status(operator: &Operator, fleet: &Fleet, placed: bool) -> Result<Value, Refused> {
+    let record = fleet.record().await?.ok_or(FleetError::NoFleet)?;
+    let seen: HashMap<NodeId, NodeStatus> = operator.nodes.links().iter().map(|link| (link.id(), link.status())).collect();
+    let counted = if placed { Some(count_placed(operator).await?) } else { None };
+    let show = |node: &FleetNodeRecord| {
+        let status = seen.get(&node.id);
+        let reason = match &node.state {
+            FleetNodeState::Suspended { reason } => Some(reason),
+            _ => None,
+        };
+        json!({
+            "node": node.id.to_string(), "machine": node.machine, "zone": node.zone, "address": node.address,
+            "state": word(&node.state), "reason": reason, "admitted_ms": node.admitted.0, "certificate_ends_ms": node.not_after.0,
+            "seen": status.map(|status| format!("{:?}", status.state).to_lowercase()),
+            "capacity_bytes": node.capacity, "free_bytes": status.map(|status| status.free),
+            "shards": status.map(|status| status.shards), "shard_bytes": status.map(|status| status.shard_bytes),
+            "placed": counted.as_ref().map(|counted| counted.get(&node.id).copied().unwrap_or(0)),
+        })
+    };
+    let nodes: Vec<Value> = fleet.nodes().await?.iter().map(show).collect();
+    Ok(json!({
+        "fleet": record.id.to_string(), "fingerprint": hex::encode(fingerprint(&record.authority)),
+        "revocations_version": record.revocations_version, "nodes": nodes,
+    }))
+}
+
+/// Shards that the index places on each node.
+async fn count_placed(operator: &Operator) -> Result<HashMap<NodeId, u64>, Refused> {
+    let mut counted = HashMap::new();
+    let mut after = None;
+    loop {
+        let answer = operator.path.metadata().query(Query::Chunk(ChunkQuery::Scan { after, max: SCAN })).await?;
+        let Answer::Chunk(ChunkAnswer::Scan(page)) = answer else {
+            return Err(Refused::Failed("metadata gave an answer to another question".into()));
+        };
+        let Some((last, _)) = page.last() else { return Ok(counted) };
+        after = Some(*last);
+        for place in page.iter().filter_map(|(_, record)| record.placement.as_ref()).flat_map(|placement| placement.shards.iter().flatten())
+        {
+            *counted.entry(place.node).or_insert(0) += 1;
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The fleet as one gateway holds it: opened from the root group, followed every second, changed by the operator.
+//!
+//! ```text
+//! DATA/fleet/          0700  says that this data folder is a gateway's
+//!   ca-key             0600  the CA's key (PKCS#8), wrapped by the root key, hexadecimal
+//! ```
+//! Invariants: the roster is what the root group said last, retired nodes left out; a node that is retired is revoked in the same
+//! batch of the log; one change at a time in this process.
+//! Not here: who may join (`admit.rs`).
+
+use super::FleetError;
+use super::authority::{Authority, fingerprint};
+use super::token::{Token, invite_id};
+use crate::boot::credentials::{root_command, root_query};
+use crate::boot::{BootError, Home, read_text, write_whole};
+use crate::core::now;
+use crate::keys::Keys;
+use crate::metric::FLEET_NODES;
+use crate::remote::{Bounds, Link, Peer};
+use crate::roster::{Member, Roster};
+use bytes::Bytes;
+use rustls::{ClientConfig, ServerConfig};
+use spine::fleet::admission::{Admission, Role};
+use spine::fleet::revocation::Revocations;
+use spine::fleet::tls::{Identity, Shown};
+use spine::fleet::trust::Trust;
+use spine::id::{FleetId, NodeId, UnixMs};
+use spine::wire::root::{FleetNodeRecord, FleetNodeState, FleetRecord, InviteRecord, RootAnswer, RootCommand, RootQuery};
+use spine::wire::{Batch, Chain, Command, Metadata, Refusal, Reply};
+use std::collections::HashMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How often the root group is asked who belongs to the fleet.
+const FOLLOW: Duration = Duration::from_secs(1);
+/// How long a start waits for nodes to answer.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+/// Machine and zone in the certificate of a gateway, which holds no shards.
+const GATEWAY: &str = "gateway";
+/// Two gateways may revoke at once; the one that is second tries again.
+const TRIES: usize = 5;
+
+/// Every [`word`].
+const STATES: [&str; 4] = ["active", "draining", "suspended", "retired"];
+
+/// What an operator chooses.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where nodes reach the admission listener, unless an invitation says otherwise: `host:port`.
+    pub admission_address: String,
+    /// Life of a certificate.
+    pub life: Duration,
+}
+
+/// One gateway's hold on its fleet. There may be no fleet yet.
+pub struct Fleet {
+    key_file: PathBuf,
+    keys: Arc<Keys>,
+    metadata: Arc<dyn Metadata>,
+    pub settings: Settings,
+    roster: Roster,
+    live: RwLock<Option<Arc<Live>>>,
+    turn: tokio::sync::Mutex<()>,
+    following: tokio::sync::Mutex<()>,
+    nudge: Notify,
+}
+
+/// A fleet that exists.
+pub struct Live {
+    pub authority: Authority,
+    pub trust: Arc<Trust>,
+    shown: Arc<Shown>,
+    /// When the certificates of this process were made.
+    made: Mutex<UnixMs>,
+    admission: RwLock<Arc<ServerConfig>>,
+    client: Arc<ClientConfig>,
+    links: Mutex<HashMap<NodeId, Arc<Link>>>,
+}
+
+/// What an operator calls a state.
+pub fn word(state: &FleetNodeState) -> &'static str {
+    match state {
+        FleetNodeState::Active => "active",
+        FleetNodeState::Draining => "draining",
+        FleetNodeState::Suspended { .. } => "suspended",
+        FleetNodeState::Retired => "retired",
+    }
+}
+
+/// The folder that says that a data folder is a gateway's.
+pub fn folder(data: &Path) -> PathBuf {
+    data.join("fleet")
+}
+
+fn make_folder(home: &Home) -> Result<(), BootError> {
+    let path = folder(home.dir());
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+    made.map_err(|source| BootError::Folder { path, source })
+}
+
+impl Fleet {
+    /// The fleet that the root group has, if it has one, with its nodes in the roster.
+    ///
+    /// # Errors
+    /// [`FleetError::Wrong`] if there is a fleet and its CA's key is not in the data folder.
+    pub async fn open(home: &Home, keys: Arc<Keys>, metadata: Arc<dyn Metadata>, settings: Settings) -> Result<Arc<Fleet>, FleetError> {
+        make_folder(home)?;
+        let fleet = Arc::new(Fleet {
+            key_file: folder(home.dir()).join("ca-key"),
+            keys,
+            metadata,
+            settings,
+            roster: Roster::default(),
+            live: RwLock::default(),
+            turn: tokio::sync::Mutex::default(),
+            following: tokio::sync::Mutex::default(),
+            nudge: Notify::new(),
+        });
+        if let Some(record) = fleet.record().await? {
+            let key = fleet.read_key(record.id)?;
+            fleet.begin(Authority::open(record.id, &key, &record.authority)?)?;
+            fleet.follow().await?;
+            let links: Vec<Arc<Link>> = fleet.live()?.links.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+            // What is there is there before the first request, and what is not does not hold up the start.
+            futures::future::join_all(links.iter().map(|link| link.first_look(FIRST_LOOK))).await;
+        }
+        Ok(fleet)
+    }
+
+    /// Where the CA's key lies, wrapped.
+    pub fn key_file(&self) -> &Path {
+        &self.key_file
+    }
+
+    pub fn roster(&self) -> Roster {
+        self.roster.clone()
+    }
+
+    pub fn live(&self) -> Result<Arc<Live>, FleetError> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(FleetError::NoFleet)
+    }
+
+    pub(super) fn metadata(&self) -> &Arc<dyn Metadata> {
+        &self.metadata
+    }
+
+    /// What the admission listener shows.
+    pub(super) fn admission_tls(&self) -> Option<Arc<ServerConfig>> {
+        Some(self.live().ok()?.admission.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Has the followed list looked at now rather than within a second.
+    pub(super) fn changed(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// Follows the root group and renews this gateway's own certificates, until told to stop.
+    pub async fn run(self: Arc<Fleet>, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                () = self.nudge.notified() => {}
+                () = tokio::time::sleep(FOLLOW) => {}
+            }
+            if let Err(error) = self.follow().await {
+                tracing::warn!(target: "breakwater", %error, "the fleet's nodes could not be looked up");
+            }
+            if let Ok(live) = self.live()
+                && let Err(error) = live.renew(self.settings.life)
+            {
+                tracing::warn!(target: "breakwater", %error, "the gateway's certificate was not renewed");
+            }
+        }
+    }
+
+    /// Makes the fleet: id, CA, its record.
+    ///
+    /// # Errors
+    /// [`FleetError::Wrong`] if there is one already.
+    pub async fn init(&self) -> Result<FleetRecord, FleetError> {
+        let _turn = self.turn.lock().await;
+        if self.record().await?.is_some() {
+            return Err(FleetError::Wrong(Refusal::FleetExists.to_string()));
+        }
+        let mut id = [0; FleetId::LEN];
+        getrandom::fill(&mut id).map_err(|error| FleetError::Wrong(error.to_string()))?;
+        let (id, time) = (FleetId(id), now());
+        let authority = Authority::create(id, time)?;
+        // The key before the record: a fleet whose key was never written would be a fleet for nobody.
+        self.write_key(id, &authority.key())?;
+        let certificate = Bytes::copy_from_slice(authority.certificate());
+        let record = FleetRecord { id, authority: certificate, created: time, revocations_version: 0, revocations: Bytes::new() };
+        root_command(&self.metadata, RootCommand::CreateFleet(record.clone())).await?;
+        self.begin(authority)?;
+        Ok(record)
+    }
+
+    /// A new invitation, for `uses` machines, until `life` from now.
+    pub async fn invite(&self, uses: u32, life: Duration, address: Option<String>) -> Result<(Token, UnixMs), FleetError> {
+        let live = self.live()?;
+        let address = address.unwrap_or_else(|| self.settings.admission_address.clone());
+        let mut token = Token { fingerprint: fingerprint(live.authority.certificate()), secret: [0; 32], address };
+        token.to_string().parse::<Token>().map_err(|_| FleetError::Wrong(format!("{} is not host:port", token.address)))?;
+        getrandom::fill(&mut token.secret).map_err(|error| FleetError::Wrong(error.to_string()))?;
+        let created = now();
+        let expires = UnixMs(created.0.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)));
+        let record = InviteRecord { id: invite_id(&token.secret), created, expires, uses_left: uses };
+        root_command(&self.metadata, RootCommand::CreateInvite(record)).await?;
+        Ok((token, expires))
+    }
+
+    /// Changes what a node may do, but for retiring it.
+    pub async fn set_state(&self, node: NodeId, state: FleetNodeState) -> Result<(), FleetError> {
+        root_command(&self.metadata, RootCommand::SetNodeState { node, state, now: now() }).await?;
+        self.follow().await
+    }
+
+    /// Retires a node for good: revoked and out of the roster, so that what it held is made again elsewhere.
+    pub async fn retire(&self, node: NodeId) -> Result<(), FleetError> {
+        let _turn = self.turn.lock().await;
+        let live = self.live()?;
+        for _ in 0..TRIES {
+            let (record, nodes) = (self.record().await?.ok_or(FleetError::NoFleet)?, self.nodes().await?);
+            let known = nodes.iter().find(|known| known.id == node).ok_or_else(|| FleetError::Wrong(Refusal::NoSuchNode.to_string()))?;
+            if known.state == FleetNodeState::Retired {
+                return Ok(());
+            }
+            let mut out: Vec<NodeId> = nodes.iter().filter(|n| n.state == FleetNodeState::Retired).map(|n| n.id).chain([node]).collect();
+            out.sort();
+            let version = record.revocations_version + 1;
+            let list = live.authority.revoke(&Revocations { fleet: record.id, version, nodes: out })?;
+            // The list first: should it be refused, the node is not half retired.
+            let commands = vec![
+                Command::Root(RootCommand::Revoke { version, list }),
+                Command::Root(RootCommand::SetNodeState { node, state: FleetNodeState::Retired, now: now() }),
+            ];
+            let replies = self.metadata.propose(Batch { chain: Chain::Stop, commands }).await?;
+            match replies.iter().find_map(|reply| if let Reply::Refused(refusal) = reply { Some(*refusal) } else { None }) {
+                None => return self.follow().await,
+                Some(Refusal::OldRevocations) => continue,
+                Some(refusal) => return Err(FleetError::Wrong(refusal.to_string())),
+            }
+        }
+        Err(FleetError::Wrong("other gateways kept changing the revocation list".into()))
+    }
+
+    pub async fn record(&self) -> Result<Option<FleetRecord>, FleetError> {
+        match root_query(&self.metadata, RootQuery::Fleet).await? {
+            RootAnswer::Fleet(record) => Ok(record),
+            _ => Err(unexpected().into()),
+        }
+    }
+
+    /// All nodes that were ever admitted.
+    pub async fn nodes(&self) -> Result<Vec<FleetNodeRecord>, FleetError> {
+        match root_query(&self.metadata, RootQuery::FleetNodes).await? {
+            RootAnswer::FleetNodes(nodes) => Ok(nodes),
+            _ => Err(unexpected().into()),
+        }
+    }
+
+    /// Takes over what the root group says now.
+    async fn follow(&self) -> Result<(), FleetError> {
+        // One after another: an older answer must not take the place of a newer one, and with it drop a node that has just come.
+        let _following = self.following.lock().await;
+        let Ok(live) = self.live() else { return Ok(()) };
+        let (record, nodes) = (self.record().await?.ok_or(FleetError::NoFleet)?, self.nodes().await?);
+        if record.revocations_version > live.trust.revocations().0 {
+            live.trust.revoke(&record.revocations).map_err(|error| FleetError::Wrong(error.to_string()))?;
+        }
+        for state in STATES {
+            let count = nodes.iter().filter(|node| word(&node.state) == state).count();
+            FLEET_NODES.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let members = live.members(&nodes);
+        let told = |members: &[Member]| -> Vec<(NodeId, String, bool, *const ())> {
+            let one = |m: &Member| (m.link.id(), m.zone.to_string(), m.takes_shards, Arc::as_ptr(&m.link).cast());
+            members.iter().map(one).collect()
+        };
+        if told(&members) != told(&self.roster.members()) {
+            tracing::info!(target: "breakwater", nodes = members.len(), "the fleet's nodes changed");
+            self.roster.set(members);
+        }
+        Ok(())
+    }
+
+    fn begin(&self, authority: Authority) -> Result<(), FleetError> {
+        let live = Live::new(authority, self.settings.life)?;
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(live));
+        Ok(())
+    }
+
+    fn write_key(&self, fleet: FleetId, key: &[u8]) -> Result<(), FleetError> {
+        let wrapped = self.keys.wrap_fleet_key(fleet, key).map_err(BootError::from)?;
+        Ok(write_whole(&self.key_file, &hex::encode(wrapped), 0o600)?)
+    }
+
+    fn read_key(&self, fleet: FleetId) -> Result<Vec<u8>, FleetError> {
+        let path = self.key_file.display();
+        let text = read_text(&self.key_file)?.ok_or_else(|| {
+            FleetError::Wrong(format!("the key of the fleet's CA is missing. path=`{path}`. Put the file back from your copy of it."))
+        })?;
+        let wrapped = hex::decode(text).map_err(|error| FleetError::Wrong(format!("{path} does not read: {error}")))?;
+        Ok(self.keys.unwrap_fleet_key(fleet, &wrapped).map_err(BootError::from)?)
+    }
+}
+
+impl Live {
+    fn new(authority: Authority, life: Duration) -> Result<Live, FleetError> {
+        let tls = |error: String| FleetError::Tls(error);
+        let trust = Trust::new(authority.fleet(), authority.certificate()).map_err(|error| tls(error.to_string()))?;
+        let trust = Arc::new(trust);
+        let time = now();
+        let shown = Arc::new(Shown::new(own_identity(&authority, time, life)?));
+        let admission = RwLock::new(admission_config(&authority, time, life)?);
+        let client = spine::fleet::tls::client(trust.clone(), shown.clone()).map_err(|error| tls(error.to_string()))?;
+        Ok(Live { authority, trust, shown, made: Mutex::new(time), admission, client, links: Mutex::default() })
+    }
+
+    /// Renews the certificates of this process from a third of their life on: new keys, too.
+    fn renew(&self, life: Duration) -> Result<(), FleetError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = now();
+        if Duration::from_millis(time.0.saturating_sub(made.0)) < life / 3 {
+            return Ok(());
+        }
+        self.shown.set(own_identity(&self.authority, time, life)?);
+        *self.admission.write().unwrap_or_else(PoisonError::into_inner) = admission_config(&self.authority, time, life)?;
+        *made = time;
+        Ok(())
+    }
+
+    /// Everyone who is not retired. Links of nodes that stay where they were are kept.
+    fn members(&self, nodes: &[FleetNodeRecord]) -> Vec<Member> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let there: Vec<&FleetNodeRecord> = nodes.iter().filter(|node| node.state != FleetNodeState::Retired).collect();
+        links.retain(|id, _| there.iter().any(|node| node.id == *id));
+        let mut out = Vec::with_capacity(there.len());
+        for node in there {
+            let peer = Peer {
+                node: node.id,
+                machine: node.machine.clone(),
+                zone: node.zone.clone(),
+                capacity: node.capacity,
+                address: node.address.clone(),
+            };
+            let known = links.get(&node.id).filter(|link| *link.peer() == peer).cloned();
+            let link = known.unwrap_or_else(|| {
+                let link = Link::start(peer, self.client.clone(), self.trust.clone(), Bounds::default());
+                links.insert(node.id, link.clone());
+                link
+            });
+            out.push(Member { link, zone: node.zone.as_str().into(), takes_shards: node.state == FleetNodeState::Active });
+        }
+        out
+    }
+}
+
+/// The gateway's own identity on the data plane. Its key is in this process alone and dies with it.
+fn own_identity(authority: &Authority, time: UnixMs, life: Duration) -> Result<Identity, FleetError> {
+    let admission = Admission {
+        fleet: authority.fleet(),
+        role: Role::Gateway,
+        machine: GATEWAY.into(),
+        zone: GATEWAY.into(),
+        capacity: 0,
+        address: None,
+    };
+    let (certificate, key) = authority.for_gateway(&admission, time, life)?;
+    Identity::new(&certificate, key).map_err(|error| FleetError::Tls(error.to_string()))
+}
+
+fn admission_config(authority: &Authority, time: UnixMs, life: Duration) -> Result<Arc<ServerConfig>, FleetError> {
+    let tls = |error: rustls::Error| FleetError::Tls(error.to_string());
+    let (chain, key) = authority.for_listener(time, life)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]).map_err(tls)?;
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).map_err(tls)?;
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Ok(Arc::new(config))
+}
+
+fn unexpected() -> BootError {
+    BootError::Refused { what: "metadata gave an answer to another question".into() }
+}

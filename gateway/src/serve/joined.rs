@@ -1,0 +1,64 @@
+//! What a gateway has beside the parts of every server: its hold on the fleet, and the listener that admits nodes.
+
+use super::compose::Store;
+use super::{Behind, ServeError, local};
+use crate::boot::Home;
+use crate::config::Config;
+use crate::fleet::listener;
+use crate::fleet::table::{self, Fleet, Settings};
+use crate::keys::Keys;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// A gateway's fleet, being followed and served.
+pub struct Joined {
+    pub fleet: Arc<Fleet>,
+    /// Where nodes are admitted.
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Joined {
+    pub async fn open(config: &Config, home: &Home, store: &Store, keys: Arc<Keys>, socket: TcpListener) -> Result<Joined, ServeError> {
+        let address = local(&socket)?;
+        let told = &config.fleet.admission_address;
+        let admission_address = if told.is_empty() { address.to_string() } else { told.clone() };
+        let settings = Settings { admission_address, life: Duration::from_secs(config.fleet.certificate_seconds) };
+        let fleet = match Fleet::open(home, keys, store.metadata(), settings).await {
+            Ok(fleet) => fleet,
+            Err(error) => {
+                store.shutdown().await;
+                return Err(error.into());
+            }
+        };
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(fleet.clone().run(stopped.clone()));
+        tasks.spawn(listener::serve(socket, fleet.clone(), stopped));
+        Ok(Joined { fleet, address, stop, tasks })
+    }
+
+    pub async fn shutdown(mut self) {
+        let _ = self.stop.send(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// A data folder serves one role for life: what its metadata says is where shards lie.
+pub fn suits(home: &Home, behind: Behind) -> Result<(), ServeError> {
+    let shown = home.dir().display();
+    match behind {
+        Behind::Disks if table::folder(home.dir()).is_dir() => Err(ServeError::OtherRole(format!(
+            "the data folder is a gateway's: its shards are on a fleet's nodes. path=`{shown}`. Use `breakwater gateway`, and `breakwater admin fsck` while it runs."
+        ))),
+        Behind::Fleet if home.slots_file().exists() => Err(ServeError::OtherRole(format!(
+            "the data folder is a single server's: its shards are on its own disks. path=`{shown}`. Use `breakwater serve`, or choose an empty folder with --data."
+        ))),
+        _ => Ok(()),
+    }
+}
