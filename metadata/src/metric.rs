@@ -38,6 +38,7 @@ metric!(APPLY_SECONDS: Histogram, "breakwater_metadata_apply_seconds", "Applying
 metric!(CHECKPOINT_SECONDS: Histogram, "breakwater_metadata_checkpoint_seconds", "Making the table durable.", SECONDS);
 metric!(PROPOSE_SECONDS: Histogram, "breakwater_metadata_propose_seconds", "A proposal, from the call to its replies.", SECONDS);
 metric!(QUERY_SECONDS: HistogramVec, "breakwater_metadata_query_seconds", "A query, from the call to its answer.", SECONDS, "kind");
+metric!(LISTING_ENTRIES: Counter, "breakwater_metadata_listing_entries_total", "Entries that listings looked at.");
 metric!(IN_FLIGHT: Gauge, "breakwater_metadata_proposals_in_flight", "Proposals waiting for their replies.");
 metric!(TABLE_USED: Gauge, "breakwater_metadata_table_used_bytes", "Table bytes in use, up to its highest page.");
 metric!(TABLE_MAP: Gauge, "breakwater_metadata_table_map_bytes", "Bytes the table can grow to.");

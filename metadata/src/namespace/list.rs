@@ -4,17 +4,26 @@
 
 use super::group::{self, Group};
 use crate::key;
+use crate::metric::LISTING_ENTRIES;
 use crate::record::{broken, decode};
 use crate::table::{Space, TableError, TableRead};
 use spine::wire::namespace::{ListPage, ListQuery};
 
 /// One page. `max` of 0 gives an empty one that is not truncated.
 pub fn list(table: &dyn TableRead, query: &ListQuery) -> Result<ListPage, TableError> {
+    let mut looked_at = 0;
+    let page = walk(table, query, &mut looked_at);
+    LISTING_ENTRIES.inc_by(looked_at);
+    page
+}
+
+fn walk(table: &dyn TableRead, query: &ListQuery, looked_at: &mut u64) -> Result<ListPage, TableError> {
     let mut page = ListPage { objects: Vec::new(), prefixes: Vec::new(), next: None };
     let inside = key::object(query.bucket, query.prefix.as_bytes());
     let Some(from) = start(query, &inside).filter(|_| query.max > 0) else { return Ok(page) };
     let mut scan = table.scan(Space::Objects, &from)?;
     loop {
+        *looked_at += 1;
         let Some((entry, value)) = scan.next()?.filter(|(entry, _)| entry.starts_with(&inside)) else {
             return Ok(page);
         };
