@@ -138,13 +138,7 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     let (store, joined) = open(&config, &home, keys.clone(), behind).await?;
     let roster = joined.as_ref().map_or_else(|| store.nodes().into(), |joined| joined.fleet.roster());
     let parts = Parts::start(&config, &home, store, roster, keys, &credentials).await?;
-    match home.note_ops_address(ops_address) {
-        // Deleting is what helps now, and that takes a server.
-        Err(BootError::Folder { source, .. }) if source.kind() == ErrorKind::StorageFull => {
-            tracing::error!(target: "breakwater", %ops_address, "the disk is full: `breakwater admin` will not find this server");
-        }
-        noted => noted?,
-    }
+    note(&home, ops_address)?;
 
     let (stop_s3, stopped_s3) = watch::channel(false);
     let (stop_ops, stopped_ops) = watch::channel(false);
@@ -194,6 +188,17 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     parts.shutdown().await;
     tracing::info!(target: "breakwater", "stopped");
     Ok(())
+}
+
+/// Notes where operations are served. On a full disk that is left out: deleting is what helps then, and it takes a server.
+fn note(home: &Home, ops_address: SocketAddr) -> Result<(), BootError> {
+    match home.note_ops_address(ops_address) {
+        Err(BootError::Folder { source, .. }) if source.kind() == ErrorKind::StorageFull => {
+            tracing::error!(target: "breakwater", %ops_address, "the disk is full: `breakwater admin` will not find this server");
+            Ok(())
+        }
+        noted => noted,
+    }
 }
 
 /// What is served: this process' disks, or the fleet.
