@@ -49,6 +49,7 @@ pub struct Config {
     pub tls: Tls,
     pub coding: Coding,
     pub collector: Collector,
+    pub repair: Repair,
     pub limits: Limits,
     pub fleet: Fleet,
 }
@@ -94,6 +95,19 @@ pub struct Collector {
     pub trash_seconds: u64,
 }
 
+    /// How long deletion waits for a node that does not answer.
+    pub patience_seconds: u64,
+    /// Between two sweeps for orphans.
+    pub sweep_seconds: u64,
+}
+
+/// When what is lost is made again. Seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Repair {
+    pub interval_seconds: u64,
+    /// How long a node may be away before what it held is made again elsewhere.
+    pub away_seconds: u64,
 /// Bounds on what clients can make the process hold.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -125,6 +139,7 @@ impl Default for Config {
             collector: Collector::default(),
             limits: Limits::default(),
             fleet: Fleet::default(),
+            repair: Repair::default(),
         }
     }
 }
@@ -147,7 +162,19 @@ impl Default for Coding {
 
 impl Default for Collector {
     fn default() -> Self {
-        Collector { interval_seconds: 60, grace_seconds: 86_400, trash_seconds: 604_800 }
+        Collector {
+            interval_seconds: 60,
+            grace_seconds: 86_400,
+            trash_seconds: 604_800,
+            patience_seconds: 3_600,
+            sweep_seconds: 86_400,
+        }
+    }
+}
+
+impl Default for Repair {
+    fn default() -> Self {
+        Repair { interval_seconds: 15, away_seconds: 14_400 }
     }
 }
 
@@ -217,6 +244,10 @@ impl Config {
         range("limits.connections", limits.connections as u64, 1, 100_000)?;
         range("limits.header_seconds", limits.header_seconds, 1, 3_600)?;
         range("limits.body_idle_seconds", limits.body_idle_seconds, 1, 3_600)?;
+        range("collector.patience_seconds", collector.patience_seconds, 1, 31_536_000)?;
+        range("collector.sweep_seconds", collector.sweep_seconds, 1, 31_536_000)?;
+        range("repair.interval_seconds", self.repair.interval_seconds, 1, 86_400)?;
+        range("repair.away_seconds", self.repair.away_seconds, 1, 31_536_000)?;
         range("limits.drain_bytes", limits.drain_bytes, 0, 1 << 30)?;
         range("limits.signed_chunk_bytes", limits.signed_chunk_bytes, 64 << 10, 16 << 20)?;
         range("limits.write_memory_bytes", limits.write_memory_bytes as u64, 32 << 20, 1 << 40)?;
@@ -323,9 +354,9 @@ mod tests {
     fn the_documented_defaults_are_the_defaults_and_leave_none_out() {
         assert_eq!(load(DEFAULT).unwrap(), Config::default());
         let documented: toml::Table = toml::from_str(DEFAULT).unwrap();
-        assert_eq!(documented.len(), 13, "a field of Config is not in default.toml");
+        assert_eq!(documented.len(), 14, "a field of Config is not in default.toml");
         let of = |name: &str| documented[name].as_table().unwrap().len();
-        assert_eq!((of("tls"), of("coding"), of("collector"), of("limits"), of("fleet")), (2, 2, 3, 9, 3));
+        assert_eq!((of("tls"), of("coding"), of("collector"), of("repair"), of("limits"), of("fleet")), (2, 2, 5, 2, 9, 3));
     }
 
     #[test]

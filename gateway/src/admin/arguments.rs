@@ -117,7 +117,8 @@ pub enum FleetCommand {
     },
     /// Show the fleet and its nodes
     Status {
-        /// Also count the shards that the index places on each node: reads the whole index
+        /// Also count the shards that the index places on each node and how many each chunk can still lose, and name chunks that cannot
+        /// be read: reads the whole index
         #[arg(long)]
         placed: bool,
     },

@@ -195,7 +195,7 @@ fn show_fleet(command: &FleetCommand, answer: &Value) -> String {
                     node["reason"].as_str().unwrap_or(""),
                 )
             };
-            format!("{head}\n{}", lines(&answer["nodes"], line))
+            format!("{head}\n{}{}", lines(&answer["nodes"], line), show_chunks(&answer["chunks"]))
         }
     }
 }
@@ -203,3 +203,18 @@ fn show_fleet(command: &FleetCommand, answer: &Value) -> String {
 fn lines(answer: &Value, line: impl Fn(&Value) -> String) -> String {
     answer.as_array().map_or_else(String::new, |all| all.iter().map(|one| line(one).trim_end().to_string()).collect::<Vec<_>>().join("\n"))
 }
+/// How many shards the chunks can still lose, and those that cannot be read.
+fn show_chunks(chunks: &Value) -> String {
+    let Some(spare) = chunks["by_spare_shards"].as_object() else { return String::new() };
+    let mut classes: Vec<(i64, u64)> = spare.iter().filter_map(|(spare, n)| Some((spare.parse().ok()?, n.as_u64()?))).collect();
+    classes.sort_unstable();
+    let mut text = String::new();
+    for (spare, chunks) in classes {
+        let what = if spare < 0 { format!("cannot be read: {} shards are missing", -spare) } else { format!("can lose {spare} more shards") };
+        text.push_str(&format!("\n{chunks} chunks {what}"));
+    }
+    let line = |one: &Value| format!("unreadable {} until {} return", one["chunk"], one["nodes_away"]).replace('"', "");
+    let named = lines(&chunks["unreadable_named"], line);
+    if named.is_empty() { text } else { format!("{text}\n{named}") }
+}
+
