@@ -129,6 +129,7 @@ async fn status(operator: &Operator, fleet: &Fleet, placed: bool) -> Result<Valu
             "seen": status.map(|status| format!("{:?}", status.state).to_lowercase()),
             "capacity_bytes": node.capacity, "free_bytes": status.map(|status| status.free),
             "shards": status.map(|status| status.shards), "shard_bytes": status.map(|status| status.shard_bytes),
+            "audit": show_audit(operator, node.id), "scrub": show_scrub(operator, node.id),
             "placed": counted.as_ref().map(|counted| counted.shards.get(&node.id).copied().unwrap_or(0)),
         })
     };
@@ -138,6 +139,22 @@ async fn status(operator: &Operator, fleet: &Fleet, placed: bool) -> Result<Valu
         "revocations_version": record.revocations_version, "nodes": nodes,
         "chunks": counted.as_ref().map(Counted::show),
     }))
+}
+
+/// What audits since the gateway's start have shown.
+fn show_audit(operator: &Operator, node: NodeId) -> Value {
+    let seen = operator.path.audited(node);
+    json!({ "proven": seen.proven, "failed": seen.failed, "strikes": seen.strikes, "last_ms": seen.audited.map(|time| time.0) })
+}
+
+/// How far the node is with reading all it has, as it said last.
+fn show_scrub(operator: &Operator, node: NodeId) -> Value {
+    operator.path.audited(node).scrub.map_or(Value::Null, |scrub| {
+        json!({
+            "rounds": scrub.rounds, "round_began_ms": scrub.round_began.0, "round_bytes": scrub.round_bytes,
+            "shards": scrub.shards, "bytes": scrub.bytes, "found": scrub.found,
+        })
+    })
 }
 
 /// What the index places, beside which nodes answer.
