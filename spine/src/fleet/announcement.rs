@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 /// What goes before the announcement in the signed message: no other signature of a node's key can be taken for one.
 const CONTEXT: &[u8] = b"breakwater announcement 1\0";
+/// Seconds that a node's clock may be ahead: what it announced under a wrong one is outdone by the right one after this.
+const AHEAD: u64 = 86_400;
 /// Bytes of the longest announcement as it travels: a certificate, two addresses, a signature.
 pub const ANNOUNCEMENT_BYTES: usize = CERTIFICATE_BYTES + 1_024;
 
@@ -54,6 +56,8 @@ pub struct Announced {
 pub enum AnnouncementError {
     #[error("not an announcement")]
     Form,
+    #[error("the announcement is of a day to come")]
+    Future,
     #[error("an address of the announcement is not host:port")]
     Address,
     #[error("the announcement is not signed by its node")]
@@ -93,6 +97,9 @@ impl SignedAnnouncement {
         }
         if !is_address(&said.address) || !is_address(&said.routing) {
             return Err(AnnouncementError::Address);
+        }
+        if said.version / 1_000 > now.as_secs().saturating_add(AHEAD) {
+            return Err(AnnouncementError::Future);
         }
         let says = trust.judge(&CertificateDer::from(said.certificate.as_ref()), &[], now, &[Role::StorageNode], None)?;
         if let Some(expected) = node.filter(|expected| *expected != says.node) {
