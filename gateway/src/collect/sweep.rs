@@ -195,7 +195,11 @@ mod tests {
         assert_eq!(judge(Some(&live), &shard(5, 0, 5), HERE), Verdict::Named);
         assert_eq!(judge(Some(&live), &shard(5, 0, 5), THERE), Verdict::Superseded, "the same name on another node");
         assert_eq!(judge(Some(&live), &shard(5, 0, 4), HERE), Verdict::Superseded, "an old copy");
-        assert_eq!(judge(Some(&live), &shard(5, 0, 6), HERE), Verdict::Absent, "younger than the placed one: an older index would not name it");
+        assert_eq!(
+            judge(Some(&live), &shard(5, 0, 6), HERE),
+            Verdict::Absent,
+            "younger than the placed one: an older index would not name it"
+        );
         assert_eq!(judge(Some(&live), &shard(5, 2, 4), HERE), Verdict::Absent, "no such index");
         assert_eq!(judge(Some(&live), &shard(5, 1, 8), HERE), Verdict::Named, "repair is copying it");
         assert_eq!(judge(Some(&live), &shard(5, 1, 7), HERE), Verdict::Named, "its index is owed");
