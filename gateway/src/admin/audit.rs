@@ -8,7 +8,6 @@ use serde::Deserialize;
 use serde_json::Value;
 use spine::id::NodeId;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// Slices of each node in one audit: an answer of some 5 MiB a node.
 const COUNT: std::ops::RangeInclusive<u32> = 1..=2_000;
@@ -45,44 +44,33 @@ fn find(operator: &Operator, text: &str) -> Result<NodeId, Refused> {
     }
 }
 
-/// Writes the transcript, and says what it shows. 0: every slice was proven or is open; 1: not, or it cannot be written.
-pub(super) fn keep(command: &AuditCommand, answer: &Value, as_json: bool) -> ExitCode {
+/// What an audit shows, as text, and whether every slice was proven or is open.
+pub(super) type Told = Result<(String, bool), String>;
+
+/// Writes the transcript, and says what it shows.
+pub(super) fn keep(command: &AuditCommand, answer: &Value, as_json: bool) -> Told {
     let text = answer.to_string();
-    if let AuditCommand::Run { out: Some(path), .. } = command
-        && let Err(error) = std::fs::write(path, &text)
-    {
-        eprintln!("breakwater: the transcript cannot be written. path=`{}`, reason=`{error}`", path.display());
-        return ExitCode::FAILURE;
+    if let AuditCommand::Run { out: Some(path), .. } = command {
+        let failed = |error: std::io::Error| format!("the transcript cannot be written. path=`{}`, reason=`{error}`", path.display());
+        std::fs::write(path, &text).map_err(failed)?;
     }
     show(text.as_bytes(), as_json)
 }
 
 /// `breakwater admin audit verify FILE`.
-pub(super) fn verify(path: &Path, as_json: bool) -> ExitCode {
+pub(super) fn verify(path: &Path, as_json: bool) -> Told {
     let read = std::fs::metadata(path).and_then(|meta| match meta.len() {
         0..=FILE_BYTES => std::fs::read(path),
         _ => Err(std::io::Error::other("it is too large for one")),
     });
-    match read {
-        Ok(text) => show(&text, as_json),
-        Err(error) => {
-            eprintln!("breakwater: the transcript cannot be read. path=`{}`, reason=`{error}`", path.display());
-            ExitCode::FAILURE
-        }
-    }
+    let text = read.map_err(|error| format!("the transcript cannot be read. path=`{}`, reason=`{error}`", path.display()))?;
+    show(&text, as_json)
 }
 
-fn show(text: &[u8], as_json: bool) -> ExitCode {
-    let shown = match Transcript::verify(text) {
-        Ok(shown) => shown,
-        Err(error) => {
-            eprintln!("breakwater: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+fn show(text: &[u8], as_json: bool) -> Told {
+    let shown = Transcript::verify(text).map_err(|error| error.to_string())?;
     let text = if as_json { serde_json::to_string(&shown).unwrap_or_default() } else { shown.iter().map(line).collect() };
-    println!("{}", text.trim_end());
-    if shown.iter().all(|node| node.failed == 0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok((text, shown.iter().all(|node| node.failed == 0)))
 }
 
 fn line(node: &Shown) -> String {

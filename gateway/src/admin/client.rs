@@ -26,7 +26,7 @@ enum AskError {
 /// Runs one admin command. 0: done; 1: not, or what was checked is not clean.
 pub fn run(arguments: AdminArgs) -> ExitCode {
     if let AdminCommand::Audit { command: AuditCommand::Verify { file } } = &arguments.command {
-        return super::audit::verify(file, arguments.json);
+        return audited(super::audit::verify(file, arguments.json));
     }
     let data = arguments.data.clone().unwrap_or_else(|| PathBuf::from("./breakwater-data"));
     let (method, path, body) = match request(&arguments.command) {
@@ -38,7 +38,7 @@ pub fn run(arguments: AdminArgs) -> ExitCode {
         Err(error) => return failed(&error),
     };
     if let AdminCommand::Audit { command } = &arguments.command {
-        return super::audit::keep(command, &answer, arguments.json);
+        return audited(super::audit::keep(command, &answer, arguments.json));
     }
     let text = if arguments.json { answer.to_string() } else { show(&arguments.command, &answer) };
     // Whoever reads this may have stopped reading (`| head`): that is no failure of what was done.
@@ -52,6 +52,17 @@ pub fn run(arguments: AdminArgs) -> ExitCode {
 fn failed(error: &AskError) -> ExitCode {
     eprintln!("breakwater: {error}");
     ExitCode::FAILURE
+}
+
+/// 0: every slice was proven or is open; 1: not, or the transcript does not hold.
+fn audited(told: super::audit::Told) -> ExitCode {
+    match told {
+        Ok((text, clean)) => {
+            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => failed(&AskError::Refused(error)),
+    }
 }
 
 type Request = (&'static str, String, Option<Value>);
