@@ -30,8 +30,9 @@ async fn a_node_that_moved_is_found_again_though_it_cannot_tell_the_gateway() {
     s3.put_object().bucket("promises").key("k").body(body.clone().into()).send().await.unwrap();
 
     // To the last node nobody answers where it used to renew: all that can tell the gateway is the routing layer.
-    let node = &mut fleet.nodes[5];
+    let mut node = fleet.nodes.remove(5);
     assert!(node.terminate(Duration::from_secs(30)).unwrap().success());
+    fleet.wait("it is missed", |status| serving(status) == 5).unwrap();
     let papers = node.disk().join("fleet.json");
     let mut said: Value = serde_json::from_str(&fs::read_to_string(&papers).unwrap()).unwrap();
     said["gate"] = "127.0.0.1:1".into();
