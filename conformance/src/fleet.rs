@@ -1,8 +1,9 @@
-//! A gateway and storage processes, the real binaries on loopback, joined as an operator would join them.
+//! A gateway and storage processes, the real binaries on loopback or on hosts of their own, joined as an operator would join them.
 //!
 //! Invariants: every process is ended by its id when its value is dropped, also on a panic; a storage process keeps its ports over a
 //! restart, and starts again without an invitation.
 
+use crate::hosts::{Host, Network};
 use crate::server::{Server, Settings, binary};
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
@@ -22,9 +23,13 @@ pub struct StorageNode {
     machine: String,
     zone: String,
     disks: Vec<PathBuf>,
+    /// More of the command line.
+    pub arguments: Vec<String>,
     child: Option<Child>,
     listen: String,
     ops: String,
+    /// Where it runs; `None`: here, on loopback.
+    pub host: Option<Host>,
     /// Ids of its nodes, one a disk.
     pub ids: Vec<String>,
 }
@@ -38,11 +43,21 @@ impl StorageNode {
             machine: machine.into(),
             zone: zone.into(),
             disks: vec![place.join("disk")],
+            arguments: Vec::new(),
             child: None,
             listen: "127.0.0.1:0".into(),
             ops: "127.0.0.1:0".into(),
+            host: None,
             ids: Vec::new(),
         })
+    }
+
+    /// The same on a host of its own.
+    pub fn on(mut self, host: Host) -> StorageNode {
+        self.listen = format!("{}:0", host.address());
+        self.ops = self.listen.clone();
+        self.host = Some(host);
+        self
     }
 
     /// Starts, with an invitation or without.
@@ -61,10 +76,14 @@ impl StorageNode {
         for disk in &self.disks {
             command.arg("--disk").arg(disk);
         }
+        command.args(&self.arguments);
         if let Some(token) = join {
             command.args(["--join", token]);
         }
         command.current_dir(&self.place).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if let Some(host) = &self.host {
+            host.put(&mut command);
+        }
         let mut child = command.spawn()?;
         loop {
             let printed = String::from_utf8_lossy(&fs::read(&path)?[offset..]).into_owned();
@@ -86,6 +105,39 @@ impl StorageNode {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Its machine is gone: silent from one moment to the next, then killed.
+    ///
+    /// # Errors
+    /// The link of its host cannot be cut.
+    pub fn vanish(&mut self) -> io::Result<()> {
+        if let Some(host) = &self.host {
+            host.link(false)?;
+        }
+        self.kill();
+        Ok(())
+    }
+
+    /// Starts it again after [`StorageNode::kill`], [`StorageNode::vanish`] or [`StorageNode::terminate`].
+    ///
+    /// # Errors
+    /// As [`StorageNode::start`].
+    pub fn back(&mut self) -> io::Result<()> {
+        if let Some(host) = &self.host {
+            host.link(true)?;
+        }
+        self.start(None)
+    }
+
+    /// Its next start is on other ports.
+    pub fn moves(&mut self) {
+        let anywhere = self.host.as_ref().map_or("127.0.0.1:0".to_string(), |host| format!("{}:0", host.address()));
+        (self.listen, self.ops) = (anywhere.clone(), anywhere);
+    }
+
+    pub fn zone(&self) -> &str {
+        &self.zone
     }
 
     pub fn id(&self) -> &str {
@@ -174,9 +226,13 @@ impl Fleet {
     /// A gateway that has made its fleet, and no nodes. `config`: the gateway's configuration file.
     pub fn bare(config: &str) -> io::Result<Fleet> {
         let temp = tempfile::Builder::new().prefix("breakwater-fleet-").tempdir()?;
+        Self::made(temp, config, None)
+    }
+
+    fn made(temp: TempDir, config: &str, host: Option<Host>) -> io::Result<Fleet> {
         let config = (!config.is_empty()).then(|| config.to_owned());
         let place = Some(temp.path().join("gateway"));
-        let gateway = Server::start_with(Settings { place, config, gateway: true, ..Settings::default() })?;
+        let gateway = Server::start_with(Settings { place, config, host, gateway: true, ..Settings::default() })?;
         gateway.admin(&["fleet", "init"])?;
         Ok(Fleet { gateway, nodes: Vec::new(), temp })
     }
@@ -187,6 +243,20 @@ impl Fleet {
         let token = fleet.invite(&["--uses", &nodes.to_string()])?;
         for number in 0..nodes {
             let mut node = fleet.node(number)?;
+            node.start(Some(&token))?;
+            fleet.nodes.push(node);
+        }
+        fleet.wait("all nodes serve", |status| serving(status) == nodes)?;
+        Ok(fleet)
+    }
+
+    /// `nodes` storage processes in `zones` zones, all of them and the gateway on hosts of their own; everything they keep is in `temp`.
+    pub fn on_hosts(network: &mut Network, temp: TempDir, nodes: usize, zones: usize, config: &str) -> io::Result<Fleet> {
+        let mut fleet = Self::made(temp, config, Some(network.host()?))?;
+        let token = fleet.invite(&["--uses", &nodes.to_string()])?;
+        for number in 0..nodes {
+            let (machine, zone) = (format!("machine-{number}"), format!("zone-{}", number % zones));
+            let mut node = StorageNode::new(&fleet.place().join(format!("node-{number}")), &machine, &zone)?.on(network.host()?);
             node.start(Some(&token))?;
             fleet.nodes.push(node);
         }

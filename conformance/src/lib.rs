@@ -3,20 +3,21 @@
 //! - `SEMANTICS.md`: one paragraph a promise; `tests/promises.rs` holds a test of every paragraph's name.
 //! - [`server`] starts the real binary, kills it, starts it again; [`client`] makes AWS SDK clients of it; [`raw`] speaks
 //!   HTTP to it byte by byte and signs by itself, so that wrong requests can be made.
-//! - [`fleet`] starts a gateway and storage processes that join it.
+//! - [`fleet`] starts a gateway and storage processes that join it; [`hosts`] gives each of them a host of its own.
 //! - [`content`] makes bodies out of numbers; [`ledger`] knows what each key may hold after operations that were never
 //!   answered; [`workload`] drives mixed writes and keeps such a ledger; [`oracle`] is S3 in memory and
 //!   [`subject`] the same operations on a server.
 //! - [`bad_input`]: requests that are wrong, with the answers they must get.
-//! - [`files`] walks and searches folders; [`ram`] makes a RAM disk.
+//! - [`files`] walks and searches folders; [`ram`] makes a RAM disk; [`rot`] spoils shards on a disk.
 //! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
 //! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
+//! - [`kademlia`]: lookups, tables and churn of the routing layer as a calculation.
 //! - [`plane`]: a fleet's CA, nodes in memory and the data plane between them, in one process.
 //! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least; [`build`] builds the server for both.
 //!
 //! Invariants:
 //! - A server started here is ended here, by its process id, also when a test panics.
-//! - Only loopback addresses are used, and only ports that the kernel gave.
+//! - Only loopback addresses are used, and only ports that the kernel gave; or addresses of hosts in network namespaces of the test's own.
 //! - Every random choice follows from a seed, and the seed is printed.
 
 pub mod bad_input;
@@ -26,6 +27,8 @@ pub mod client;
 pub mod content;
 pub mod files;
 pub mod fleet;
+pub mod hosts;
+pub mod kademlia;
 pub mod ledger;
 pub mod model;
 pub mod oracle;
@@ -34,6 +37,7 @@ pub mod primitives;
 pub mod ram;
 pub mod raw;
 pub mod restic;
+pub mod rot;
 pub mod server;
 pub mod subject;
 pub mod tools;

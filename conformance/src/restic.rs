@@ -2,22 +2,27 @@
 
 use crate::content::{Content, Dice};
 use crate::server::{Credential, Server, walk};
-use crate::tools::{client_command, compare_trees, program, run};
+use crate::tools::{client_command_at, compare_trees, program, run};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// A repository on a server.
-pub struct Restic<'a> {
-    server: &'a Server,
+pub struct Restic {
+    endpoint: String,
     bucket: String,
     home: PathBuf,
 }
 
-impl<'a> Restic<'a> {
+impl Restic {
     /// `home`: a folder for restic's cache.
-    pub fn new(server: &'a Server, bucket: &str, home: &Path) -> Self {
-        Restic { server, bucket: bucket.into(), home: home.to_path_buf() }
+    pub fn new(server: &Server, bucket: &str, home: &Path) -> Self {
+        Self::at(server.endpoint(), bucket, home)
+    }
+
+    /// The same by the server's address, where the server itself is needed for something else meanwhile.
+    pub fn at(endpoint: &str, bucket: &str, home: &Path) -> Self {
+        Restic { endpoint: endpoint.into(), bucket: bucket.into(), home: home.to_path_buf() }
     }
 
     /// Runs restic with the repository and its password.
@@ -25,8 +30,8 @@ impl<'a> Restic<'a> {
     /// # Errors
     /// What restic printed, if it ended with another status than 0.
     pub fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = client_command(&program("restic"), self.server, &Credential::root(), &self.home);
-        command.arg("--repo").arg(format!("s3:{}/{}", self.server.endpoint(), self.bucket));
+        let mut command = client_command_at(&program("restic"), &self.endpoint, &Credential::root(), &self.home);
+        command.arg("--repo").arg(format!("s3:{}/{}", self.endpoint, self.bucket));
         command.env("RESTIC_PASSWORD", "a password for tests").args(arguments);
         run(&mut command)
     }
@@ -66,7 +71,7 @@ pub fn life(server: &Server, tree: &Path, place: &Path, said: &dyn Fn(&str)) -> 
     Ok(format!("{} files, {changed} of them changed between backups, restored identical twice", walk(tree).len()))
 }
 
-fn restore_and_compare(restic: &Restic<'_>, tree: &Path, target: &Path) -> Result<(), String> {
+fn restore_and_compare(restic: &Restic, tree: &Path, target: &Path) -> Result<(), String> {
     restic.run(&["restore", "latest", "--target", &target.to_string_lossy()])?;
     let inside = tree.strip_prefix("/").unwrap_or(tree);
     let differences = compare_trees(tree, &target.join(inside));

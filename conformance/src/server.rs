@@ -6,6 +6,7 @@
 //! Not here: clients (`client.rs`, `raw.rs`).
 
 pub use crate::files::{allocated, find, grep, walk};
+use crate::hosts::Host;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// `breakwater gateway` instead of `breakwater serve`; ready as soon as it lives, since its nodes join later.
     pub gateway: bool,
+    /// Where it runs; default: here, on loopback.
+    pub host: Option<Host>,
     /// More arguments for `serve`.
     pub arguments: Vec<String>,
     /// More variables of the environment.
@@ -134,13 +137,14 @@ impl Server {
     }
 
     fn command(&self) -> io::Result<Command> {
+        let anywhere = self.settings.host.as_ref().map_or_else(|| "127.0.0.1:0".to_owned(), |host| format!("{}:0", host.address()));
         let mut command = Command::new(binary());
         command.arg(if self.settings.gateway { "gateway" } else { "serve" }).arg("--data").arg(&self.data);
         if self.settings.gateway {
-            command.arg("--admission-listen").arg(if self.admission.is_empty() { "127.0.0.1:0" } else { &self.admission });
+            command.arg("--admission-listen").arg(if self.admission.is_empty() { &anywhere } else { &self.admission });
         }
-        command.arg("--listen").arg(authority(&self.s3).unwrap_or("127.0.0.1:0"));
-        command.arg("--ops-listen").arg(authority(&self.ops).unwrap_or("127.0.0.1:0"));
+        command.arg("--listen").arg(authority(&self.s3).unwrap_or(&anywhere));
+        command.arg("--ops-listen").arg(authority(&self.ops).unwrap_or(&anywhere));
         for disk in &self.settings.disks {
             command.arg("--disk").arg(disk);
         }
@@ -156,6 +160,9 @@ impl Server {
         command.env("BREAKWATER_ROOT_ACCESS_KEY", ACCESS_KEY).env("BREAKWATER_ROOT_SECRET_KEY", SECRET_KEY);
         command.envs(self.settings.environment.iter().map(|(k, v)| (k, v)));
         command.current_dir(&self.place);
+        if let Some(host) = &self.settings.host {
+            host.put(&mut command);
+        }
         Ok(command)
     }
 
@@ -252,6 +259,11 @@ impl Server {
 
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None)))
+    }
+
+    /// More of the command line, from the next start on.
+    pub fn arguments(&mut self) -> &mut Vec<String> {
+        &mut self.settings.arguments
     }
 
     /// SIGKILL, then waits. Nothing is flushed.

@@ -10,17 +10,19 @@ pub fn venv() -> PathBuf {
     std::env::var_os("BREAKWATER_VENV").map_or_else(|| repository().join("target/clients"), PathBuf::from)
 }
 
+/// A program on the path, if it is installed.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&folders).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]);
+    folders.map(|f| f.join(name)).find(|p| p.is_file())
+}
+
 /// A program on the path.
 ///
 /// # Panics
 /// It is not there: a test that can't run must not pass.
 pub fn program(name: &str) -> PathBuf {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders)
-        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
-        .map(|f| f.join(name))
-        .find(|p| p.is_file());
-    found.unwrap_or_else(|| panic!("`{name}` is not installed: run ./conformance/run --install"))
+    find_program(name).unwrap_or_else(|| panic!("`{name}` is not installed: run ./conformance/run --install"))
 }
 
 /// A program of the virtual environment.
@@ -35,15 +37,20 @@ pub fn venv_program(name: &str) -> PathBuf {
 
 /// A command with the variables that AWS clients read, and none of the caller's own configuration.
 pub fn client_command(program: &Path, server: &Server, credential: &Credential, home: &Path) -> Command {
+    client_command_at(program, server.endpoint(), credential, home)
+}
+
+/// The same by the server's address.
+pub fn client_command_at(program: &Path, endpoint: &str, credential: &Credential, home: &Path) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).current_dir(home).env("HOME", home).env("XDG_CACHE_HOME", home.join("cache"));
     for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("AWS_") || n.starts_with("RCLONE_") || n.starts_with("RESTIC_")) {
         command.env_remove(name);
     }
     command.env("AWS_ACCESS_KEY_ID", &credential.access_key).env("AWS_SECRET_ACCESS_KEY", &credential.secret_key);
-    command.env("AWS_DEFAULT_REGION", "us-east-1").env("AWS_ENDPOINT_URL", server.endpoint());
+    command.env("AWS_DEFAULT_REGION", "us-east-1").env("AWS_ENDPOINT_URL", endpoint);
     command.env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_PAGER", "");
-    command.env("BREAKWATER_ENDPOINT", server.endpoint());
+    command.env("BREAKWATER_ENDPOINT", endpoint);
     command
 }
 

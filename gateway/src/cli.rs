@@ -109,6 +109,9 @@ struct GatewayArgs {
     /// The same as nodes reach it, for invitations [default: as it is listened on]
     #[arg(long, value_name = "HOST:PORT")]
     admission_address: Option<String>,
+    /// Router of a storage process, to find nodes that have moved; repeat for several [default: none, nodes are where they last said]
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
+    bootstrap: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +140,15 @@ struct StorageArgs {
     /// Bytes that each disk may hold [default: what its file system has]
     #[arg(long, value_name = "BYTES")]
     capacity: Option<u64>,
+    /// In how many seconds everything on the disks is read and checked, again and again
+    #[arg(long, value_name = "SECONDS", default_value_t = 2_592_000, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    scrub_round: u64,
+    /// Address of the routing layer, by which gateways find nodes that have moved [default: takes no part in it]
+    #[arg(long, value_name = "ADDRESS")]
+    routing_listen: Option<SocketAddr>,
+    /// Router of another storage process to begin with; repeat for several
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port, requires = "routing_listen")]
+    bootstrap: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -192,7 +204,7 @@ fn gateway(arguments: GatewayArgs, outer: Place) -> ExitCode {
         Ok(config) if !config.disks.is_empty() => {
             wrong(&ConfigError::Contradiction { what: "a gateway has no disks of its own: storage nodes have them".into() })
         }
-        Ok(config) => crate::serve::run_gateway(config),
+        Ok(config) => crate::serve::run_gateway(config, arguments.bootstrap),
         Err(error) => wrong(&error),
     }
 }
@@ -208,8 +220,15 @@ impl From<StorageArgs> for crate::serve::storage::Settings {
             ops_listen: arguments.ops_listen,
             join: arguments.join,
             capacity: arguments.capacity,
+            routing_listen: arguments.routing_listen,
+            bootstrap: arguments.bootstrap,
+            scrub_round: std::time::Duration::from_secs(arguments.scrub_round),
         }
     }
+}
+
+fn host_port(text: &str) -> Result<String, String> {
+    if spine::fleet::admission::is_address(text) { Ok(text.to_string()) } else { Err("not HOST:PORT".to_string()) }
 }
 
 fn wrong(error: &ConfigError) -> ExitCode {

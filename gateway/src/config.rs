@@ -49,6 +49,7 @@ pub struct Config {
     pub tls: Tls,
     pub coding: Coding,
     pub collector: Collector,
+    pub repair: Repair,
     pub limits: Limits,
     pub fleet: Fleet,
 }
@@ -63,6 +64,8 @@ pub struct Fleet {
     pub admission_address: String,
     /// Life of a certificate, seconds.
     pub certificate_seconds: u64,
+    /// Slices that each node proves a day; 0: none.
+    pub audits_per_day: u32,
 }
 
 /// PEM files; both empty: plain HTTP.
@@ -92,6 +95,19 @@ pub struct Collector {
     pub interval_seconds: u64,
     pub grace_seconds: u64,
     pub trash_seconds: u64,
+    /// How long deletion waits for a node that does not answer.
+    pub patience_seconds: u64,
+    /// Between two sweeps for orphans.
+    pub sweep_seconds: u64,
+}
+
+/// When what is lost is made again. Seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Repair {
+    pub interval_seconds: u64,
+    /// How long a node may be away before what it held is made again elsewhere.
+    pub away_seconds: u64,
 }
 
 /// Bounds on what clients can make the process hold.
@@ -123,6 +139,7 @@ impl Default for Config {
             tls: Tls::default(),
             coding: Coding::default(),
             collector: Collector::default(),
+            repair: Repair::default(),
             limits: Limits::default(),
             fleet: Fleet::default(),
         }
@@ -135,6 +152,7 @@ impl Default for Fleet {
             admission_listen: SocketAddr::from(([127, 0, 0, 1], 9002)),
             admission_address: String::new(),
             certificate_seconds: 2_592_000,
+            audits_per_day: 100,
         }
     }
 }
@@ -147,7 +165,13 @@ impl Default for Coding {
 
 impl Default for Collector {
     fn default() -> Self {
-        Collector { interval_seconds: 60, grace_seconds: 86_400, trash_seconds: 604_800 }
+        Collector { interval_seconds: 60, grace_seconds: 86_400, trash_seconds: 604_800, patience_seconds: 3_600, sweep_seconds: 86_400 }
+    }
+}
+
+impl Default for Repair {
+    fn default() -> Self {
+        Repair { interval_seconds: 15, away_seconds: 14_400 }
     }
 }
 
@@ -214,6 +238,10 @@ impl Config {
         range("collector.interval_seconds", collector.interval_seconds, 1, 86_400)?;
         range("collector.grace_seconds", collector.grace_seconds, 1, 31_536_000)?;
         range("collector.trash_seconds", collector.trash_seconds, 0, 31_536_000)?;
+        range("collector.patience_seconds", collector.patience_seconds, 1, 31_536_000)?;
+        range("collector.sweep_seconds", collector.sweep_seconds, 1, 31_536_000)?;
+        range("repair.interval_seconds", self.repair.interval_seconds, 1, 86_400)?;
+        range("repair.away_seconds", self.repair.away_seconds, 1, 31_536_000)?;
         range("limits.connections", limits.connections as u64, 1, 100_000)?;
         range("limits.header_seconds", limits.header_seconds, 1, 3_600)?;
         range("limits.body_idle_seconds", limits.body_idle_seconds, 1, 3_600)?;
@@ -224,6 +252,7 @@ impl Config {
         range("limits.compute_threads", limits.compute_threads as u64, 0, 1_024)?;
         range("limits.window", limits.window as u64, 1, 64)?;
         range("fleet.certificate_seconds", self.fleet.certificate_seconds, 5, 31_536_000)?;
+        range("fleet.audits_per_day", self.fleet.audits_per_day.into(), 0, 86_400)?;
         self.check_names()?;
         self.check_disks()
     }
@@ -323,9 +352,9 @@ mod tests {
     fn the_documented_defaults_are_the_defaults_and_leave_none_out() {
         assert_eq!(load(DEFAULT).unwrap(), Config::default());
         let documented: toml::Table = toml::from_str(DEFAULT).unwrap();
-        assert_eq!(documented.len(), 13, "a field of Config is not in default.toml");
+        assert_eq!(documented.len(), 14, "a field of Config is not in default.toml");
         let of = |name: &str| documented[name].as_table().unwrap().len();
-        assert_eq!((of("tls"), of("coding"), of("collector"), of("limits"), of("fleet")), (2, 2, 3, 9, 3));
+        assert_eq!((of("tls"), of("coding"), of("collector"), of("repair"), of("limits"), of("fleet")), (2, 2, 5, 2, 9, 4));
     }
 
     #[test]

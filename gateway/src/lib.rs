@@ -7,6 +7,7 @@
 //! a wrong byte is never sent.
 
 pub mod admin;
+pub mod audit;
 pub mod body;
 pub mod boot;
 pub mod budget;

@@ -159,6 +159,10 @@ counter!(REPAIR_FAILURES, "breakwater_repair_failures_total", "Owed shards that 
 counter!(ORPHANS, "breakwater_sweep_orphan_shards_total", "Shards trashed because the index proved that nobody refers to them");
 counter!(SWEEP_HALTS, "breakwater_sweep_halts_total", "Sweeps of a node halted because more looked orphaned than can be believed");
 
+counter!(SHARDS_ABSENT, "breakwater_audit_absent_shards_total", "Placed shards that a node, asked for all it should have, did not have");
+counter!(SCRUB_FINDS, "breakwater_scrub_reported_shards_total", "Damaged shards that nodes found by reading and reported");
+counter!(AUDIT_SUSPENSIONS, "breakwater_audit_suspensions_total", "Nodes suspended because they failed audits");
+
 gauge!(CHUNKS, "breakwater_chunks", "Chunks in the index");
 gauge!(CHUNK_REFERENCES, "breakwater_chunk_references", "References from versions to chunks");
 gauge!(CHUNKS_OWED, "breakwater_chunks_missing_shards", "Chunks that miss at least one shard");
@@ -177,6 +181,11 @@ pub static LINK_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
         "Calls to nodes on other machines without a usable answer",
         &["call"]
     ))
+});
+
+/// What questions of audits came to.
+pub static AUDIT_ANSWERS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!("breakwater_audit_slices_total", "Slices that nodes were asked to prove, by outcome", &["outcome"]))
 });
 
 /// What the operator lets the nodes of the fleet do.
@@ -231,6 +240,9 @@ pub fn declare() {
         &REPAIR_FAILURES,
         &ORPHANS,
         &SWEEP_HALTS,
+        &SHARDS_ABSENT,
+        &SCRUB_FINDS,
+        &AUDIT_SUSPENSIONS,
     ];
     counters.iter().for_each(|counter| counter.inc_by(0));
     let gauges =
@@ -242,6 +254,9 @@ pub fn declare() {
     }
     for (request, outcome) in [("join", "admitted"), ("join", "refused"), ("renew", "admitted"), ("renew", "refused")] {
         ADMISSIONS.with_label_values(&[request, outcome]).inc_by(0);
+    }
+    for outcome in ["proven", "missing", "damaged", "wrong", "unanswered", "moved"] {
+        AUDIT_ANSWERS.with_label_values(&[outcome]).inc_by(0);
     }
     for call in spine::wire::peer::Call::ALL {
         LINK_FAILURES.with_label_values(&[call.name()]).inc_by(0);

@@ -5,7 +5,8 @@
 //! round takes up or replaces.
 //! Invariants: a shard made again has the root of its bytes recorded by the Move; the old copy is trashed only after it;
 //! foreground work goes first: one chunk at a time, and as long a pause as the work took.
-//! A node that was replaced, or is away for hours, is given up as a whole: what it held becomes owed.
+//! A node that was replaced, or is away for hours, is given up as a whole: what it held becomes owed. Not of a chunk that cannot be made
+//! again as long as others are away too: there the index keeps every place it knows, since one of those nodes may be the one to return.
 //! Not here: the index's rules, rates that follow the foreground's latency (the fleet's repair).
 
 use crate::body::WriteError;
@@ -75,6 +76,8 @@ pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<(ShardName,
 struct Absent {
     since: HashMap<NodeId, Instant>,
     given_up: HashSet<NodeId>,
+    /// Who was reachable when a chunk of a given-up node could not be made again; looked at anew when that has changed.
+    stuck: Option<HashSet<NodeId>>,
     /// Whether the nodes that this process was not given have been looked for.
     looked: bool,
 }
@@ -88,8 +91,10 @@ impl Absent {
             over.extend(not_given(core).await?);
             self.looked = true;
         }
+        let mut reachable = HashSet::new();
         for node in core.nodes.all().iter() {
             if node.reachable() {
+                reachable.insert(node.id);
                 self.since.remove(&node.id);
                 self.given_up.remove(&node.id);
             } else if self.since.entry(node.id).or_insert_with(Instant::now).elapsed() > core.settings.node_repair_after {
@@ -97,15 +102,27 @@ impl Absent {
             }
         }
         over.retain(|node| self.given_up.insert(*node));
+        let fresh = over.clone();
+        if self.stuck.as_ref().is_some_and(|then| *then != reachable) {
+            over.extend(&self.given_up);
+            self.stuck = None;
+        }
         if over.is_empty() {
             return Ok(());
         }
         tracing::warn!(nodes = ?over, "what these nodes held is made again elsewhere");
-        let marked = owe_all_of(core, &over).await;
-        if marked.is_err() {
-            self.given_up.retain(|node| !over.contains(node));
+        match owe_all_of(core, &over, &reachable).await {
+            Ok(0) => Ok(()),
+            Ok(chunks) => {
+                tracing::error!(chunks, "these chunks cannot be read until nodes return: their places are left as they are");
+                self.stuck = Some(reachable);
+                Ok(())
+            }
+            Err(error) => {
+                self.given_up.retain(|node| !fresh.contains(node));
+                Err(error)
+            }
         }
-        marked
     }
 }
 
@@ -123,19 +140,28 @@ async fn not_given(core: &Core) -> Result<Vec<NodeId>, WriteError> {
     }
 }
 
-/// Marks every shard placed on one of these nodes as lost, as far as enough others are left.
-async fn owe_all_of(core: &Core, nodes: &HashSet<NodeId>) -> Result<(), WriteError> {
-    let mut after = None;
+/// Marks every shard placed on one of these nodes as lost, where the chunk can be made from what is reachable; gives the number of
+/// chunks where it cannot.
+async fn owe_all_of(core: &Core, nodes: &HashSet<NodeId>, reachable: &HashSet<NodeId>) -> Result<u64, WriteError> {
+    let (mut after, mut stuck) = (None, 0);
     loop {
         let Answer::Chunk(ChunkAnswer::Scan(page)) = core.metadata.query(Query::Chunk(ChunkQuery::Scan { after, max: SCAN })).await? else {
             return Err(unexpected("Scan", &"something else"));
         };
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        let Some((last, _)) = page.last() else { return Ok(stuck) };
         after = Some(*last);
         let mut found = HashSet::new();
         for (chunk, record) in &page {
-            let places = record.placement.iter().flat_map(|placement| placement.shards.iter().enumerate());
-            for (index, place) in places {
+            let Some(placement) = record.placement.as_ref().filter(|p| p.shards.iter().flatten().any(|place| nodes.contains(&place.node)))
+            else {
+                continue;
+            };
+            let left = placement.shards.iter().flatten().filter(|place| reachable.contains(&place.node) && !nodes.contains(&place.node));
+            if left.count() < usize::from(placement.sealed.k) {
+                stuck += 1;
+                continue;
+            }
+            for (index, place) in placement.shards.iter().enumerate() {
                 if let Some(place) = place.filter(|place| nodes.contains(&place.node)) {
                     found.insert((
                         ShardName { chunk: *chunk, generation: record.generation, index: ShardIndex(index as u8), tag: place.tag },
@@ -148,6 +174,12 @@ async fn owe_all_of(core: &Core, nodes: &HashSet<NodeId>) -> Result<(), WriteErr
             mark_lost(core, found).await?;
         }
     }
+}
+
+/// Makes what `node` holds again elsewhere, where others have enough; gives the number of chunks where they have not.
+pub(crate) async fn give_up(core: &Core, node: NodeId) -> Result<u64, WriteError> {
+    let reachable = core.nodes.all().iter().filter(|other| other.reachable()).map(|other| other.id).collect();
+    owe_all_of(core, &HashSet::from([node]), &reachable).await
 }
 
 async fn mark_lost(core: &Core, found: HashSet<(ShardName, NodeId)>) -> Result<(), WriteError> {

@@ -1,11 +1,15 @@
 //! The data path: what the S3 operations call to store, read, reference and commit bodies, and its background work.
 //!
 //! - in the foreground: `write.rs`, `read.rs`, `copy.rs`
-//! - in the background: `intent.rs` aborts dropped writes, `collect.rs` frees what nobody refers to, `owe.rs` delivers owed shards
+//! - in the background: `intent.rs` aborts dropped writes, `collect.rs` frees what nobody refers to, `owe.rs` delivers owed shards,
+//!   `audit.rs` has a fleet's nodes prove what they hold
 //!
 //! Invariant: everything the background does is asked of the index first; nothing is remembered here that a crash may not forget.
 //! Not here: names, authentication, S3's errors (the front end and `s3/`).
 
+use crate::audit;
+use crate::audit::board::{Board, Seen};
+use crate::audit::transcript::Transcript;
 use crate::body::WriteError;
 use crate::budget::Budget;
 use crate::collect::sweep::{self, Swept};
@@ -13,6 +17,7 @@ use crate::collect::{self, Collected};
 use crate::compute::Compute;
 use crate::core::{Core, Settings};
 use crate::damage::Damage;
+use crate::fleet::table::Fleet;
 use crate::intent::{self, Intents};
 use crate::keys::Keys;
 use crate::lanes::Lanes;
@@ -21,7 +26,7 @@ use crate::nodes::Nodes;
 use crate::owe::{self, Delivered};
 use crate::roster::Roster;
 use spine::erasure::Coder;
-use spine::id::WriterId;
+use spine::id::{NodeId, WriterId};
 use spine::limit;
 use spine::wire::Metadata;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +46,7 @@ pub enum StartError {
 /// Stores and reads bodies.
 pub struct DataPath {
     pub(crate) core: Arc<Core>,
+    board: Arc<Board>,
     stop: watch::Sender<bool>,
     workers: Mutex<JoinSet<()>>,
 }
@@ -86,7 +92,7 @@ impl DataPath {
         workers.spawn(until_stopped(stopped.clone(), intent::abort_abandoned(metadata, abandoned)));
         workers.spawn(until_stopped(stopped.clone(), collect::run(core.clone())));
         workers.spawn(until_stopped(stopped, owe::run(core.clone(), reports)));
-        Ok(Arc::new(DataPath { core, stop, workers: Mutex::new(workers) }))
+        Ok(Arc::new(DataPath { core, board: Arc::default(), stop, workers: Mutex::new(workers) }))
     }
 
     /// The metadata service, for whoever resolves names.
@@ -118,6 +124,23 @@ impl DataPath {
     /// Delivers all that is owed and can be delivered now.
     pub async fn repair_now(&self) -> Result<Delivered, WriteError> {
         owe::round_now(&self.core).await
+    }
+
+    /// Audits the nodes that answer, or one of them, now: `count` slices each.
+    pub async fn audit_now(&self, node: Option<NodeId>, count: usize) -> Result<Transcript, WriteError> {
+        audit::run_now(&self.core, &self.board, node, count).await
+    }
+
+    /// What asking this node has shown since the start.
+    pub fn audited(&self, node: NodeId) -> Seen {
+        self.board.of(node)
+    }
+
+    /// Audits a fleet's nodes in the background, `per_day` slices each, and takes what their scrubs find.
+    pub fn watch_fleet(&self, fleet: Arc<Fleet>, per_day: u32) {
+        let work = audit::watch::run(self.core.clone(), self.board.clone(), fleet, per_day);
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.spawn(until_stopped(self.stop.subscribe(), work));
     }
 
     /// Ends the background workers. What they had still to do is found in the index at the next start.

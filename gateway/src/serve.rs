@@ -10,6 +10,7 @@
 mod compose;
 mod joined;
 mod process;
+mod routes;
 pub mod storage;
 
 use crate::boot::credentials::RootCredentials;
@@ -68,12 +69,12 @@ pub enum ServeError {
 }
 
 /// What serves the S3 requests of this process.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Behind {
     /// Disks in this process.
     Disks,
-    /// A fleet's nodes.
-    Fleet,
+    /// A fleet's nodes, and where routing begins to look for them.
+    Fleet { bootstrap: Vec<String> },
 }
 
 /// `breakwater serve`.
@@ -81,9 +82,9 @@ pub fn run(config: Config) -> ExitCode {
     finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config, Behind::Disks))))
 }
 
-/// `breakwater gateway`.
-pub fn run_gateway(config: Config) -> ExitCode {
-    finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config, Behind::Fleet))))
+/// `breakwater gateway`. `bootstrap`: `host:port` of storage processes' routers.
+pub fn run_gateway(config: Config, bootstrap: Vec<String>) -> ExitCode {
+    finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config, Behind::Fleet { bootstrap }))))
 }
 
 /// `breakwater fsck`: opens what a stopped server left, checks it, closes it. 0: clean; 1: not, or it could not be checked.
@@ -116,7 +117,7 @@ async fn check(config: Config, deep: bool) -> Result<crate::fsck::Report, ServeE
         return Err(BootError::Folder { path: config.data, source }.into());
     }
     let home = Home::open(&config.data)?;
-    joined::suits(&home, Behind::Disks)?;
+    joined::suits(&home, &Behind::Disks)?;
     let store = Store::open(&config, &home).await?;
     let scope = crate::fsck::Scope { deep, at_rest: true };
     let report = crate::fsck::run(&store.metadata(), &store.nodes(), scope).await;
@@ -128,7 +129,7 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     let mut signals = process::Signals::listen()?;
     process::raise_open_files();
     let home = Home::open(&config.data)?;
-    joined::suits(&home, behind)?;
+    joined::suits(&home, &behind)?;
     let tls = config.tls_files().map(|(cert, key)| tls::acceptor(cert, key)).transpose()?;
     let s3_socket = bind(config.listen, "--listen").await?;
     let ops_socket = bind(config.ops_listen, "--ops-listen").await?;
@@ -138,6 +139,9 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     let (store, joined) = open(&config, &home, keys.clone(), behind).await?;
     let roster = joined.as_ref().map_or_else(|| store.nodes().into(), |joined| joined.fleet.roster());
     let parts = Parts::start(&config, &home, store, roster, keys, &credentials).await?;
+    if let Some(joined) = &joined {
+        parts.path.watch_fleet(joined.fleet.clone(), config.fleet.audits_per_day);
+    }
     note(&home, ops_address)?;
 
     let (stop_s3, stopped_s3) = watch::channel(false);
@@ -205,10 +209,10 @@ fn note(home: &Home, ops_address: SocketAddr) -> Result<(), BootError> {
 async fn open(config: &Config, home: &Home, keys: Arc<Keys>, behind: Behind) -> Result<(Store, Option<Joined>), ServeError> {
     match behind {
         Behind::Disks => Ok((Store::open(config, home).await?, None)),
-        Behind::Fleet => {
+        Behind::Fleet { bootstrap } => {
             let socket = bind(config.fleet.admission_listen, "--admission-listen").await?;
             let store = Store::without_disks(home).await?;
-            let joined = Joined::open(config, home, &store, keys, socket).await?;
+            let joined = Joined::open(config, home, &store, keys, socket, bootstrap).await?;
             Ok((store, Some(joined)))
         }
     }

@@ -1,11 +1,12 @@
 //! What two processes must agree on: ids, limits, erasure coding, placement, messages.
 //!
 //! Map: [`id`] names, [`limit`] caps, [`erasure`] Reed-Solomon, [`placement`] who holds what, [`wire`] messages,
-//! [`fleet`] who is let in.
+//! [`fleet`] who is let in, [`audit`] proof of possession.
 //!
 //! Invariants: no I/O, no clock, no runtime in here; the same input gives the same output on every machine;
 //! every encoding that leaves the process has a round-trip property test and golden bytes.
 
+pub mod audit;
 pub mod erasure;
 pub mod fleet;
 pub mod id;

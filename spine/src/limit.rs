@@ -54,5 +54,7 @@ pub const LABEL_CHARS: usize = 64;
 pub const ADDRESS_CHARS: usize = 259;
 /// Bytes of one certificate that is looked at; ours have some 500.
 pub const CERTIFICATE_BYTES: usize = 4 << 10;
+/// Questions of one audit call: the node reads a whole shard for each.
+pub const AUDIT_QUESTIONS: usize = 64;
 /// Shard names in one call of the data plane, asked or answered: some 450 KiB.
 pub const CALL_NAMES: usize = 8_192;

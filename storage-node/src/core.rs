@@ -12,6 +12,7 @@ use crate::index::IndexError;
 use crate::metric::DiskMetrics;
 use crate::record::{Body, HEADER, Location, Record, SegmentId};
 use crate::scan;
+use crate::scrub::Board;
 use crate::segment::Segments;
 use crate::settings::Settings;
 use crate::space::Space;
@@ -47,6 +48,7 @@ pub struct Core {
     pub metrics: Arc<DiskMetrics>,
     pub signal: Arc<Signal>,
     pub stopping: AtomicBool,
+    pub scrub: Board,
     loss: OnceLock<Loss>,
     /// Last, so that it is released after everything else is closed.
     _lock: DiskLock,
@@ -76,7 +78,7 @@ impl Core {
     pub fn new(parts: Parts, metrics: Arc<DiskMetrics>, signal: Arc<Signal>) -> Core {
         let Parts { settings, identity, catalog, segments, space, lock } = parts;
         let (stopping, loss) = (AtomicBool::new(false), OnceLock::new());
-        Core { settings, identity, catalog, segments, space, metrics, signal, stopping, loss, _lock: lock }
+        Core { settings, identity, catalog, segments, space, metrics, signal, stopping, scrub: Board::default(), loss, _lock: lock }
     }
 
     pub fn loss(&self) -> Option<&Loss> {

@@ -16,12 +16,14 @@ use crate::mount::{Mount, queue_permits};
 use crate::op::Op;
 use crate::record::HEADER;
 use crate::recover::{self, How};
+use crate::scrub;
 use crate::settings::{OpenError, Settings};
 use bytes::Bytes;
+use spine::audit::{self, Answered, Question};
 use spine::id::NodeId;
-use spine::limit::SEALED_MAX_BYTES;
+use spine::limit::{AUDIT_QUESTIONS, SEALED_MAX_BYTES};
 use spine::wire::chunk::ShardName;
-use spine::wire::shard::{NodeError, NodeState, NodeStatus, ShardHeader, StorageNode};
+use spine::wire::shard::{NodeError, NodeState, NodeStatus, ScrubReport, ShardHeader, StorageNode};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::thread::JoinHandle;
@@ -157,7 +159,7 @@ impl Disk {
     /// set aside: `get` answers `Damaged` and `has` false.
     pub async fn scrub(&self, bytes_per_second: Option<u64>) -> Result<Vec<ShardName>, NodeError> {
         let mount = self.shared.mount()?;
-        blocking(move || scrub(&mount, bytes_per_second)).await
+        blocking(move || scrub::once(&mount.core, &mount.queue, bytes_per_second)).await
     }
 
     /// Bytes of the disk's files: segments and index.
@@ -318,33 +320,26 @@ fn list(core: &Core, mut after: Option<ShardName>, max: usize) -> Result<Vec<(Sh
     Ok(out)
 }
 
-fn scrub(mount: &Mount, bytes_per_second: Option<u64>) -> Result<Vec<ShardName>, NodeError> {
-    let (started, mut read_bytes) = (Instant::now(), 0u64);
-    let (mut damaged, mut after) = (Vec::new(), None);
-    loop {
-        let page = list(&mount.core, after, PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(damaged) };
-        after = Some(*last);
-        for (name, len) in page {
-            match read(mount, &name) {
-                Ok((header, data)) if blake3::hash(&data).as_bytes() == &header.root.0 => (),
-                Ok(_) => {
-                    if let Standing::Live(put) = mount.core.standing(&name)? {
-                        // Without a writer the disk is being closed, and the next life will find the damage again.
-                        let _ = mount.queue.send(Op::SetAside { name, at: put.at, permit: None });
-                    }
-                    damaged.push(name);
-                }
-                Err(NodeError::Damaged { .. }) => damaged.push(name),
-                Err(NodeError::NotFound) => (),
-                Err(e) => return Err(e),
+/// One audit question. A shard whose bytes do not lead to its root is set aside rather than proven. Blocks.
+fn prove(mount: &Mount, question: &Question) -> Result<Answered, NodeError> {
+    let Question { name, slice } = question;
+    let (header, data) = match read(mount, name) {
+        Ok(found) => found,
+        Err(NodeError::NotFound) => return Ok(Answered::Missing),
+        Err(NodeError::Damaged { .. }) => return Ok(Answered::Damaged),
+        Err(error) => return Err(error),
+    };
+    mount.core.metrics.read_bytes.inc_by(data.len() as u64);
+    match audit::prove(&data, *slice) {
+        Some((proof, root)) if root == header.root => Ok(Answered::Proof(proof.into())),
+        Some(_) => {
+            if let Standing::Live(put) = mount.core.standing(name)? {
+                // Where the disk is being closed, the next reader finds the damage again.
+                let _ = mount.queue.send(Op::SetAside { name: *name, at: put.at, permit: None });
             }
-            read_bytes += u64::from(len);
-            if let Some(rate) = bytes_per_second {
-                let due = std::time::Duration::from_secs_f64(read_bytes as f64 / rate.max(1) as f64);
-                std::thread::sleep(due.saturating_sub(started.elapsed()));
-            }
+            Ok(Answered::Damaged)
         }
+        None => Err(NodeError::Invalid { what: format!("a shard of {} bytes has no slice {slice}", data.len()) }),
     }
 }
 
@@ -419,5 +414,23 @@ impl StorageNode for Disk {
     async fn list(&self, after: Option<ShardName>, max: usize) -> Result<Vec<(ShardName, u32)>, NodeError> {
         let mount = self.shared.mount()?;
         blocking(move || list(&mount.core, after, max.min(NAMES))).await
+    }
+
+    async fn audit(&self, questions: Vec<Question>) -> Result<Vec<Answered>, NodeError> {
+        if questions.len() > AUDIT_QUESTIONS {
+            return Err(NodeError::Invalid { what: format!("{} questions, more than {AUDIT_QUESTIONS}", questions.len()) });
+        }
+        let mount = self.shared.mount()?;
+        let permit = mount.reads.clone().acquire_owned().await.map_err(|_| closed())?;
+        blocking(move || {
+            let _permit = permit;
+            questions.iter().map(|question| prove(&mount, question)).collect()
+        })
+        .await
+    }
+
+    async fn scrubbed(&self) -> Result<Option<ScrubReport>, NodeError> {
+        let mount = self.shared.mount()?;
+        Ok(mount.core.settings.scrub_round.map(|_| mount.core.scrub.report()))
     }
 }

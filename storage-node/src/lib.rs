@@ -7,7 +7,7 @@
 //! segment.rs   the files          record.rs  their bytes          index.rs     LMDB   entry.rs  its values
 //! recover.rs   opening            scan.rs    finding records      compact.rs   space back
 //! identity.rs  whose disk         space.rs   how much is free     fsck.rs      reading a disk that nobody serves
-//! node_key.rs  a fleet's disk: its key  serve/      answering gateways on other machines
+//! node_key.rs  a fleet's disk: its key  serve/      answering gateways on other machines  scrub.rs  reading everything
 //! ```
 //! Invariants: what was acknowledged is synced in a segment that is still linked; segments are the truth, and the index can
 //! be made from them at any time with the same result; nothing that counts is deleted before its copy is verified and
@@ -29,6 +29,7 @@ mod op;
 mod record;
 mod recover;
 mod scan;
+mod scrub;
 mod segment;
 pub mod serve;
 mod settings;

@@ -52,6 +52,8 @@ family! {
     COMPACTED compacted_bytes: IntCounterVec -> IntCounter = counter("breakwater_node_compaction_copied_bytes_total", "Bytes that compaction copied.");
     FREED freed_bytes: IntCounterVec -> IntCounter = counter("breakwater_node_compaction_freed_bytes_total", "Bytes of segments that compaction deleted.");
     DAMAGED damaged: IntCounterVec -> IntCounter = counter("breakwater_node_damaged_total", "Shards found damaged.");
+    SCRUBBED scrubbed_bytes: IntCounterVec -> IntCounter = counter("breakwater_node_scrubbed_bytes_total", "Bytes of shards that the scrub read and checked.");
+    SCRUB_ROUNDS scrub_rounds: IntGaugeVec -> IntGauge = gauge("breakwater_node_scrub_rounds", "Rounds of the scrub finished since the disk was made.");
 }
 
 /// Calls of the data plane by call and by `ok` or `error`.

@@ -1,4 +1,4 @@
-//! A served disk with its threads: writer, keeper (folds the index, watches space), compaction.
+//! A served disk with its threads: writer, keeper (folds the index, watches space), compaction, scrub.
 //!
 //! Invariant: after [`Mount::end`] no thread of it runs, and when the last reader has returned its files are closed.
 
@@ -8,6 +8,7 @@ use crate::core::{Core, Signal};
 use crate::metric::DiskMetrics;
 use crate::op::Op;
 use crate::recover::Opened;
+use crate::scrub::Scrubber;
 use crate::settings::OpenError;
 use crate::writer::Writer;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -53,6 +54,10 @@ impl Mount {
         let mut threads = vec![spawn(&core, "writer", move || writer.run())?];
         let keeper = Keeper { core: core.clone(), queue: queue.clone(), stopped: stopped.clone() };
         threads.push(spawn(&core, "keeper", move || keeper.run())?);
+        if let Some(round) = core.settings.scrub_round {
+            let scrubber = Scrubber::new(core.clone(), queue.clone(), stopped.clone(), round);
+            threads.push(spawn(&core, "scrub", move || scrubber.run())?);
+        }
         if let Some(every) = core.settings.compact_every {
             let compactor = Compactor::new(core.clone(), queue.clone());
             let one = compacting.clone();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The disk's directory. Holds `node.json`, `lock`, `segments/` and `index/`, in a fleet also `node-key` and `fleet.json`;
+    /// The disk's directory. Holds `node.json`, `lock`, `segments/` and `index/`, in a fleet also `node-key`, `fleet.json` and `scrub`;
     /// nothing else belongs there.
     pub dir: PathBuf,
     /// Bytes this node may hold, index and trash included. `None`: as much as the file system has.
@@ -45,6 +45,9 @@ pub struct Settings {
     /// A segment is compacted when at least this share of its bytes is dead. Default 0.4.
     /// Smaller: more space back, more copying.
     pub compact_share: f64,
+    /// How long reading and checking everything takes, round after round. Default `None`: only when asked. A fleet's disks: 30 days.
+    /// Smaller: damage is found sooner, more reading.
+    pub scrub_round: Option<Duration>,
     /// How long the open segment may lie unused before its preallocated rest is given back. Default 10 s.
     pub seal_idle: Duration,
     /// How often a serving disk is looked at, and so how soon a vanished one is noticed. Default 500 ms.
@@ -73,6 +76,7 @@ impl Settings {
             fold_every: Duration::from_secs(1),
             compact_every: Some(Duration::from_secs(60)),
             compact_share: 0.4,
+            scrub_round: None,
             seal_idle: Duration::from_secs(10),
             watch_every: Duration::from_millis(500),
             seek_every: Duration::from_secs(2),

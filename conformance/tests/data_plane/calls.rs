@@ -4,8 +4,9 @@ use crate::{Fleet, hasty, peer, until};
 use bytes::Bytes;
 use conformance::plane::{CAPACITY, MemoryNode, Plane, shard};
 use gateway::remote::{Bounds, Link, Peer};
+use spine::audit::{Answered, Question, verify};
 use spine::id::{NodeId, ShardRoot};
-use spine::limit::{CALL_NAMES, SEALED_MAX_BYTES};
+use spine::limit::{AUDIT_QUESTIONS, CALL_NAMES, SEALED_MAX_BYTES};
 use spine::wire::chunk::ShardName;
 use spine::wire::peer::Slice;
 use spine::wire::shard::{NodeError, NodeState, NodeStatus, ShardHeader, StorageNode};
@@ -52,6 +53,16 @@ async fn every_call_on_a_disk_goes_over_the_link_as_it_does_in_the_process() {
     assert_eq!(link.list(Some(listed[1].0), 3).await.unwrap(), listed[2..5]);
     until(|| link.status().shards == 6).await;
     assert_eq!(link.status().state, NodeState::Serving);
+
+    let questions = vec![Question { name: header.name, slice: 200 }, Question { name: missing, slice: 0 }];
+    let answers = link.audit(questions.clone()).await.unwrap();
+    assert_eq!(answers, disk.audit(questions).await.unwrap());
+    assert!(matches!(&answers[0], Answered::Proof(proof) if verify(proof, &header.root, header.len, 200).is_ok()), "{answers:?}");
+    assert_eq!(answers[1], Answered::Missing);
+    // More than one call's worth.
+    let many = link.audit(vec![Question { name: header.name, slice: 0 }; AUDIT_QUESTIONS + 1]).await.unwrap();
+    assert_eq!(many.len(), AUDIT_QUESTIONS + 1);
+    assert_eq!(link.scrubbed().await.unwrap(), None);
 
     link.trash(vec![names[0], missing]).await.unwrap();
     assert_eq!(link.get(names[0]).await, Err(NodeError::NotFound));

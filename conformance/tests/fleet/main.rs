@@ -1,4 +1,6 @@
 //! Promises of a fleet, with the real processes: a gateway, storage nodes on loopback, mutual TLS between them.
 
 mod admission;
+mod audits;
+mod moving;
 mod storing;

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-fn restore(restic: &Restic<'_>, tree: &Path, target: &Path) {
+fn restore(restic: &Restic, tree: &Path, target: &Path) {
     restic.run(&["restore", "latest", "--target", &target.to_string_lossy()]).unwrap();
     let inside = tree.strip_prefix("/").unwrap_or(tree);
     assert_eq!(compare_trees(tree, &target.join(inside)), Vec::<String>::new());

@@ -43,6 +43,11 @@ pub enum AdminCommand {
         #[arg(long)]
         sweep: bool,
     },
+    /// Have nodes prove that they hold what they took
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Deliver shards that are owed to disks, now
     Repair,
     /// Show disks and totals
@@ -53,6 +58,24 @@ pub enum AdminCommand {
         #[arg(long)]
         deep: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Ask for slices of shards drawn at random; exit code 1 if a node could not show one
+    Run {
+        /// Only this node: its id, or enough of its first digits
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+        /// Slices of each node; 459 find a node that dropped one shard in a hundred with 99 %
+        #[arg(long, value_name = "NUMBER", default_value_t = 459, value_parser = clap::value_parser!(u32).range(1..=2_000))]
+        count: u32,
+        /// Where the transcript goes, for `verify`
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Check a transcript, without a server or a key; exit code 1 if anything in it does not hold, or a node could not show a slice
+    Verify { file: PathBuf },
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,7 +140,8 @@ pub enum FleetCommand {
     },
     /// Show the fleet and its nodes
     Status {
-        /// Also count the shards that the index places on each node: reads the whole index
+        /// Also count the shards that the index places on each node and how many each chunk can still lose, and name chunks that cannot
+        /// be read: reads the whole index
         #[arg(long)]
         placed: bool,
     },

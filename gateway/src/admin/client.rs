@@ -1,6 +1,6 @@
 //! `breakwater admin`: asks the running server, prints what it says.
 
-use super::arguments::{AdminArgs, AdminCommand, DiskCommand, FleetCommand, KeyCommand, TenantCommand};
+use super::arguments::{AdminArgs, AdminCommand, AuditCommand, DiskCommand, FleetCommand, KeyCommand, TenantCommand};
 use crate::boot::{admin_token_file, ops_address_file};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -25,6 +25,9 @@ enum AskError {
 
 /// Runs one admin command. 0: done; 1: not, or what was checked is not clean.
 pub fn run(arguments: AdminArgs) -> ExitCode {
+    if let AdminCommand::Audit { command: AuditCommand::Verify { file } } = &arguments.command {
+        return audited(super::audit::verify(file, arguments.json));
+    }
     let data = arguments.data.clone().unwrap_or_else(|| PathBuf::from("./breakwater-data"));
     let (method, path, body) = match request(&arguments.command) {
         Ok(request) => request,
@@ -34,6 +37,9 @@ pub fn run(arguments: AdminArgs) -> ExitCode {
         Ok(answer) => answer,
         Err(error) => return failed(&error),
     };
+    if let AdminCommand::Audit { command } = &arguments.command {
+        return audited(super::audit::keep(command, &answer, arguments.json));
+    }
     let text = if arguments.json { answer.to_string() } else { show(&arguments.command, &answer) };
     // Whoever reads this may have stopped reading (`| head`): that is no failure of what was done.
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
@@ -46,6 +52,17 @@ pub fn run(arguments: AdminArgs) -> ExitCode {
 fn failed(error: &AskError) -> ExitCode {
     eprintln!("breakwater: {error}");
     ExitCode::FAILURE
+}
+
+/// 0: every slice was proven or is open; 1: not, or the transcript does not hold.
+fn audited(told: super::audit::Told) -> ExitCode {
+    match told {
+        Ok((text, clean)) => {
+            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => failed(&AskError::Refused(error)),
+    }
 }
 
 type Request = (&'static str, String, Option<Value>);
@@ -67,6 +84,10 @@ fn request(command: &AdminCommand) -> Result<Request, AskError> {
         }
         AdminCommand::Fleet { command } => fleet_request(command),
         AdminCommand::Collect { sweep } => post("collect", json!({ "sweep": sweep })),
+        AdminCommand::Audit { command: AuditCommand::Run { node, count, .. } } => post("audit", json!({ "node": node, "count": count })),
+        AdminCommand::Audit { command: AuditCommand::Verify { file } } => {
+            return Err(AskError::Refused(format!("{} is checked here, not by a server", file.display())));
+        }
         AdminCommand::Repair => post("repair", json!({})),
         AdminCommand::Status => get("status"),
         AdminCommand::Fsck { deep } => post("fsck", json!({ "deep": deep })),
@@ -153,9 +174,11 @@ fn show(command: &AdminCommand, answer: &Value) -> String {
         AdminCommand::Key { command: KeyCommand::Revoke { .. } } => format!("access key {} is revoked", text(answer, "access_key")),
         AdminCommand::Disk { .. } => text(answer, "adopted"),
         AdminCommand::Fleet { command } => show_fleet(command, answer),
-        AdminCommand::Collect { .. } | AdminCommand::Repair | AdminCommand::Status | AdminCommand::Fsck { .. } => {
-            serde_json::to_string_pretty(answer).unwrap_or_default()
-        }
+        AdminCommand::Audit { .. }
+        | AdminCommand::Collect { .. }
+        | AdminCommand::Repair
+        | AdminCommand::Status
+        | AdminCommand::Fsck { .. } => serde_json::to_string_pretty(answer).unwrap_or_default(),
     }
 }
 
@@ -195,9 +218,25 @@ fn show_fleet(command: &FleetCommand, answer: &Value) -> String {
                     node["reason"].as_str().unwrap_or(""),
                 )
             };
-            format!("{head}\n{}", lines(&answer["nodes"], line))
+            format!("{head}\n{}{}", lines(&answer["nodes"], line), show_chunks(&answer["chunks"]))
         }
     }
+}
+
+/// How many shards the chunks can still lose, and those that cannot be read.
+fn show_chunks(chunks: &Value) -> String {
+    let Some(spare) = chunks["by_spare_shards"].as_object() else { return String::new() };
+    let mut classes: Vec<(i64, u64)> = spare.iter().filter_map(|(spare, n)| Some((spare.parse().ok()?, n.as_u64()?))).collect();
+    classes.sort_unstable();
+    let mut text = String::new();
+    for (spare, chunks) in classes {
+        let what =
+            if spare < 0 { format!("cannot be read: {} shards are missing", -spare) } else { format!("can lose {spare} more shards") };
+        text.push_str(&format!("\n{chunks} chunks {what}"));
+    }
+    let line = |one: &Value| format!("unreadable {} until {} return", one["chunk"], one["nodes_away"]).replace('"', "");
+    let named = lines(&chunks["unreadable_named"], line);
+    if named.is_empty() { text } else { format!("{text}\n{named}") }
 }
 
 fn lines(answer: &Value, line: impl Fn(&Value) -> String) -> String {

@@ -14,16 +14,18 @@ use crate::ops::operator::Operator;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spine::id::NodeId;
-use spine::wire::chunk::{ChunkAnswer, ChunkQuery};
+use spine::id::{ChunkId, NodeId};
+use spine::wire::chunk::{ChunkAnswer, ChunkQuery, Placement};
 use spine::wire::root::{FleetNodeRecord, FleetNodeState};
-use spine::wire::shard::NodeStatus;
+use spine::wire::shard::{NodeState, NodeStatus};
 use spine::wire::{Answer, Query};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// Chunks of one step through the index.
 const SCAN: usize = 1_000;
+/// Chunks that a status names at most.
+const NAMED: usize = 20;
 /// Least digits of a node's id that name it.
 const DIGITS: usize = 4;
 
@@ -114,7 +116,7 @@ async fn find(fleet: &Fleet, text: &str) -> Result<NodeId, Refused> {
 async fn status(operator: &Operator, fleet: &Fleet, placed: bool) -> Result<Value, Refused> {
     let record = fleet.record().await?.ok_or(FleetError::NoFleet)?;
     let seen: HashMap<NodeId, NodeStatus> = operator.nodes.links().iter().map(|link| (link.id(), link.status())).collect();
-    let counted = if placed { Some(count_placed(operator).await?) } else { None };
+    let counted = if placed { Some(count_placed(operator, &seen).await?) } else { None };
     let show = |node: &FleetNodeRecord| {
         let status = seen.get(&node.id);
         let reason = match &node.state {
@@ -127,19 +129,68 @@ async fn status(operator: &Operator, fleet: &Fleet, placed: bool) -> Result<Valu
             "seen": status.map(|status| format!("{:?}", status.state).to_lowercase()),
             "capacity_bytes": node.capacity, "free_bytes": status.map(|status| status.free),
             "shards": status.map(|status| status.shards), "shard_bytes": status.map(|status| status.shard_bytes),
-            "placed": counted.as_ref().map(|counted| counted.get(&node.id).copied().unwrap_or(0)),
+            "audit": show_audit(operator, node.id), "scrub": show_scrub(operator, node.id),
+            "placed": counted.as_ref().map(|counted| counted.shards.get(&node.id).copied().unwrap_or(0)),
         })
     };
     let nodes: Vec<Value> = fleet.nodes().await?.iter().map(show).collect();
     Ok(json!({
         "fleet": record.id.to_string(), "fingerprint": hex::encode(fingerprint(&record.authority)),
         "revocations_version": record.revocations_version, "nodes": nodes,
+        "chunks": counted.as_ref().map(Counted::show),
     }))
 }
 
-/// Shards that the index places on each node.
-async fn count_placed(operator: &Operator) -> Result<HashMap<NodeId, u64>, Refused> {
-    let mut counted = HashMap::new();
+/// What audits since the gateway's start have shown.
+fn show_audit(operator: &Operator, node: NodeId) -> Value {
+    let seen = operator.path.audited(node);
+    json!({ "proven": seen.proven, "failed": seen.failed, "strikes": seen.strikes, "last_ms": seen.audited.map(|time| time.0) })
+}
+
+/// How far the node is with reading all it has, as it said last.
+fn show_scrub(operator: &Operator, node: NodeId) -> Value {
+    operator.path.audited(node).scrub.map_or(Value::Null, |scrub| {
+        json!({
+            "rounds": scrub.rounds, "round_began_ms": scrub.round_began.0, "round_bytes": scrub.round_bytes,
+            "shards": scrub.shards, "bytes": scrub.bytes, "found": scrub.found,
+        })
+    })
+}
+
+/// What the index places, beside which nodes answer.
+#[derive(Default)]
+struct Counted {
+    /// Shards by node.
+    shards: HashMap<NodeId, u64>,
+    /// Chunks by how many of their shards may still be lost; negative: as many are missing for a read.
+    spare: BTreeMap<i64, u64>,
+    /// Some of those that cannot be read, and the nodes that have to return.
+    unreadable: Vec<Value>,
+}
+
+impl Counted {
+    fn add(&mut self, chunk: ChunkId, placement: &Placement, answers: impl Fn(NodeId) -> bool) {
+        let places = || placement.shards.iter().flatten().map(|place| place.node);
+        places().for_each(|node| *self.shards.entry(node).or_insert(0) += 1);
+        let spare = places().filter(|node| answers(*node)).count() as i64 - i64::from(placement.sealed.k);
+        *self.spare.entry(spare).or_insert(0) += 1;
+        if spare < 0 && self.unreadable.len() < NAMED {
+            let away: Vec<String> = places().filter(|node| !answers(*node)).map(|node| node.to_string()).collect();
+            self.unreadable.push(json!({ "chunk": chunk.to_string(), "shards_missing": -spare, "nodes_away": away }));
+        }
+    }
+
+    fn show(&self) -> Value {
+        let unreadable: u64 = self.spare.range(..0).map(|(_, chunks)| chunks).sum();
+        let spare: serde_json::Map<String, Value> = self.spare.iter().map(|(spare, chunks)| (spare.to_string(), json!(chunks))).collect();
+        json!({ "by_spare_shards": spare, "unreadable": unreadable, "unreadable_named": self.unreadable })
+    }
+}
+
+/// Goes through the whole index.
+async fn count_placed(operator: &Operator, seen: &HashMap<NodeId, NodeStatus>) -> Result<Counted, Refused> {
+    let answers = |node: NodeId| seen.get(&node).is_some_and(|status| status.state != NodeState::Lost);
+    let mut counted = Counted::default();
     let mut after = None;
     loop {
         let answer = operator.path.metadata().query(Query::Chunk(ChunkQuery::Scan { after, max: SCAN })).await?;
@@ -148,9 +199,10 @@ async fn count_placed(operator: &Operator) -> Result<HashMap<NodeId, u64>, Refus
         };
         let Some((last, _)) = page.last() else { return Ok(counted) };
         after = Some(*last);
-        for place in page.iter().filter_map(|(_, record)| record.placement.as_ref()).flat_map(|placement| placement.shards.iter().flatten())
-        {
-            *counted.entry(place.node).or_insert(0) += 1;
+        for (chunk, record) in &page {
+            if let Some(placement) = &record.placement {
+                counted.add(*chunk, placement, answers);
+            }
         }
     }
 }

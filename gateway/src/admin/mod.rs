@@ -4,6 +4,7 @@
 //! the data folder (0600) is what tells an operator from anybody else on the machine.
 
 pub mod arguments;
+mod audit;
 pub mod client;
 pub mod fleet;
 pub mod server;

@@ -4,6 +4,7 @@
 //! GET  tenants                          POST tenants {name}        POST tenants/revoke {name}
 //! GET  keys[?tenant=NAME]               POST keys {tenant}         POST keys/revoke {access_key}
 //! GET  status      POST collect {sweep}   POST repair   POST fsck {deep}   POST disks/adopt {dir}
+//! POST audit {node?, count}             see audit.rs
 //! *    fleet/...                        see fleet.rs
 //! ```
 //! Invariants: no answer has a secret in it but the one that made it; every request needs the token, compared in constant time.
@@ -137,6 +138,7 @@ async fn answer(operator: &Operator, request: Request<Incoming>) -> Result<Value
             let done = operator.path.repair_now().await.map_err(|error| Refused::Failed(error.to_string()))?;
             Ok(value!({ "shards_delivered": done.shards, "shards_waiting": done.waiting }))
         }
+        (Method::POST, "audit") => super::audit::answer(operator, &body).await,
         (Method::POST, "fsck") => {
             let depth: Depth = if body.is_empty() { Depth::default() } else { parse(&body)? };
             let report = crate::fsck::run(

@@ -4,9 +4,13 @@
 //! were away while their shards were deleted. The order is the proof: first the node's list, then the index, linearizably.
 //! A shard's generation and tag are never used again, so what the index does not name after the listing it never will.
 //!
-//! Limits: an index that knows no chunk at all, or more than 1 % of a node's shards ([`FLOOR`] are always allowed), halts the
-//! sweep of that node and raises an alert. **Absence is never deletion**: an index that was lost or restored from an older
+//! Two proofs. *Superseded*: the index names another copy of this very index of the chunk under a tag that is no older, or a later
+//! life of the chunk; only an index that knows more than this copy can say so, and a node that comes back after it was rebuilt
+//! elsewhere has nothing but such copies. *Absent*: the index names nothing. That an older or an empty index would say too, so it is
+//! believed in part: an index that knows no chunk at all, or more than 1 % of a node's shards ([`FLOOR`] are always allowed), halts
+//! the sweep of that node and raises an alert. **Absence is never deletion**: an index that was lost or restored from an older
 //! point must not take the data with it. An operator who knows better says `force`. The node keeps its trash for days.
+//! A copy of an index of the chunk that is owed stays: until it is made again, it is worth having.
 
 use crate::body::WriteError;
 use crate::core::Core;
@@ -47,37 +51,42 @@ pub enum Outcome {
 /// What the index says about one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Placed, reserved, being uploaded, or the collector's.
+    /// Placed, reserved, being uploaded, or the collector's; or of an index of the chunk that is owed.
     Named,
-    /// Proven to be nobody's.
-    Orphan,
+    /// The index names what took its place.
+    Superseded,
+    /// The index names it nowhere.
+    Absent,
     /// Younger than the index: the index was restored from an older point.
     FromTheFuture,
 }
 
 /// Judges a shard that lies on `node` by its chunk's record, which was read after the shard was listed.
 pub fn judge(record: Option<&ChunkRecord>, shard: &ShardName, node: NodeId) -> Verdict {
-    let Some(record) = record else { return Verdict::Orphan };
+    let Some(record) = record else { return Verdict::Absent };
     match shard.generation.cmp(&record.generation) {
-        std::cmp::Ordering::Less => return Verdict::Orphan,
+        std::cmp::Ordering::Less => return Verdict::Superseded,
         std::cmp::Ordering::Greater => return Verdict::FromTheFuture,
         std::cmp::Ordering::Equal => {}
     }
-    let target = record.targets.contains(&(shard.index, node, shard.tag));
-    let named = match &record.placement {
-        // Being uploaded, under a tag that only the writer and the log know.
-        None => true,
-        Some(placement) => {
-            let place = placement.shards.get(usize::from(shard.index.0)).copied().flatten();
-            place.is_some_and(|place| place.node == node && place.tag == shard.tag)
-        }
-    };
-    if named || target || record.state == ChunkState::Deleting { Verdict::Named } else { Verdict::Orphan }
+    if record.state == ChunkState::Deleting || record.targets.contains(&(shard.index, node, shard.tag)) {
+        return Verdict::Named;
+    }
+    // Being uploaded, under a tag that only the writer and the log know.
+    let Some(placement) = &record.placement else { return Verdict::Named };
+    match placement.shards.get(usize::from(shard.index.0)) {
+        None => Verdict::Absent,
+        Some(None) => Verdict::Named,
+        Some(Some(place)) if place.node == node && place.tag == shard.tag => Verdict::Named,
+        Some(Some(place)) if place.tag >= shard.tag => Verdict::Superseded,
+        // A copy that was begun and given up.
+        Some(Some(_)) => Verdict::Absent,
+    }
 }
 
-/// Whether so many orphans among so many shards can be believed.
-pub fn is_believable(orphans: u64, shards: u64, chunks_in_index: u64) -> bool {
-    orphans == 0 || (chunks_in_index > 0 && orphans <= FLOOR.max(shards / 100))
+/// Whether so many [`Verdict::Absent`] among so many shards can be believed.
+pub fn is_believable(absent: u64, shards: u64, chunks_in_index: u64) -> bool {
+    absent == 0 || (chunks_in_index > 0 && absent <= FLOOR.max(shards / 100))
 }
 
 /// Sweeps every node, one after the other.
@@ -91,20 +100,21 @@ pub(crate) async fn all(core: &Core, force: bool) -> Result<Vec<Swept>, WriteErr
 
 async fn one(core: &Core, node: &Node, force: bool) -> Result<Swept, WriteError> {
     let mut swept = Swept { node: node.id, shards: 0, orphans: 0, outcome: Outcome::Done };
-    let Some((orphans, future)) = orphans(core, node, &mut swept.shards, &mut swept.orphans).await? else {
+    let Some(found) = look(core, node).await? else {
         return Ok(Swept { outcome: Outcome::Unreachable, ..swept });
     };
+    (swept.shards, swept.orphans) = (found.shards, found.orphans.len() as u64);
     let Answer::Chunk(ChunkAnswer::Totals(totals)) = core.metadata.query(Query::Chunk(ChunkQuery::Totals)).await? else {
         return Err(unexpected("Totals", &"something else"));
     };
-    let believable = future == 0 && is_believable(swept.orphans, swept.shards, totals.chunks);
+    let believable = found.future == 0 && is_believable(found.absent, found.shards, totals.chunks);
     if !believable && !force {
         SWEEP_HALTS.inc();
-        tracing::error!(node = %node.id, shards = swept.shards, orphans = swept.orphans, future, chunks = totals.chunks,
+        tracing::error!(node = %node.id, shards = found.shards, absent = found.absent, future = found.future, chunks = totals.chunks,
             "more shards look orphaned than can be believed: nothing was touched. Is the metadata whole?");
         return Ok(Swept { outcome: Outcome::Halted, ..swept });
     }
-    for names in orphans.chunks(PAGE) {
+    for names in found.orphans.chunks(PAGE) {
         if node.link.trash(names.to_vec()).await.is_err() {
             return Ok(Swept { outcome: Outcome::Unreachable, ..swept });
         }
@@ -113,24 +123,33 @@ async fn one(core: &Core, node: &Node, force: bool) -> Result<Swept, WriteError>
     Ok(swept)
 }
 
-/// The node's orphans and the number of shards that the index is too old for; `None`: the node does not answer.
-async fn orphans(core: &Core, node: &Node, shards: &mut u64, count: &mut u64) -> Result<Option<(Vec<ShardName>, u64)>, WriteError> {
-    let (mut after, mut orphans, mut future) = (None, Vec::new(), 0);
+/// What lies on one node.
+#[derive(Default)]
+struct Found {
+    shards: u64,
+    /// Superseded and absent.
+    orphans: Vec<ShardName>,
+    absent: u64,
+    /// Shards that the index is too old for.
+    future: u64,
+}
+
+/// Lists the node's shards, page by page, and judges each; `None`: the node does not answer.
+async fn look(core: &Core, node: &Node) -> Result<Option<Found>, WriteError> {
+    let (mut after, mut found) = (None, Found::default());
     loop {
         let Ok(page) = node.link.list(after, PAGE).await else { return Ok(None) };
-        let Some((last, _)) = page.last() else { return Ok(Some((orphans, future))) };
+        let Some((last, _)) = page.last() else { return Ok(Some(found)) };
         after = Some(*last);
-        *shards += page.len() as u64;
+        found.shards += page.len() as u64;
         let names: Vec<ShardName> = page.into_iter().map(|(name, _)| name).collect();
         let records = records(core, &names).await?;
         for name in names {
-            match judge(records.get(&name.chunk), &name, node.id) {
-                Verdict::Named => {}
-                Verdict::Orphan => {
-                    *count += 1;
-                    orphans.push(name);
-                }
-                Verdict::FromTheFuture => future += 1,
+            let verdict = judge(records.get(&name.chunk), &name, node.id);
+            found.absent += u64::from(verdict == Verdict::Absent);
+            found.future += u64::from(verdict == Verdict::FromTheFuture);
+            if matches!(verdict, Verdict::Superseded | Verdict::Absent) {
+                found.orphans.push(name);
             }
         }
     }
@@ -174,13 +193,19 @@ mod tests {
     fn only_a_shard_that_the_index_names_nowhere_is_an_orphan() {
         let live = record(ChunkState::Live, true);
         assert_eq!(judge(Some(&live), &shard(5, 0, 5), HERE), Verdict::Named);
-        assert_eq!(judge(Some(&live), &shard(5, 0, 5), THERE), Verdict::Orphan, "the same name on another node");
-        assert_eq!(judge(Some(&live), &shard(5, 0, 6), HERE), Verdict::Orphan, "an old copy");
+        assert_eq!(judge(Some(&live), &shard(5, 0, 5), THERE), Verdict::Superseded, "the same name on another node");
+        assert_eq!(judge(Some(&live), &shard(5, 0, 4), HERE), Verdict::Superseded, "an old copy");
+        assert_eq!(
+            judge(Some(&live), &shard(5, 0, 6), HERE),
+            Verdict::Absent,
+            "younger than the placed one: an older index would not name it"
+        );
+        assert_eq!(judge(Some(&live), &shard(5, 2, 4), HERE), Verdict::Absent, "no such index");
         assert_eq!(judge(Some(&live), &shard(5, 1, 8), HERE), Verdict::Named, "repair is copying it");
-        assert_eq!(judge(Some(&live), &shard(5, 1, 7), HERE), Verdict::Orphan);
-        assert_eq!(judge(Some(&live), &shard(4, 0, 5), HERE), Verdict::Orphan, "an earlier life");
+        assert_eq!(judge(Some(&live), &shard(5, 1, 7), HERE), Verdict::Named, "its index is owed");
+        assert_eq!(judge(Some(&live), &shard(4, 0, 5), HERE), Verdict::Superseded, "an earlier life");
         assert_eq!(judge(Some(&live), &shard(6, 0, 6), HERE), Verdict::FromTheFuture);
-        assert_eq!(judge(None, &shard(5, 0, 5), HERE), Verdict::Orphan);
+        assert_eq!(judge(None, &shard(5, 0, 5), HERE), Verdict::Absent);
         assert_eq!(judge(Some(&record(ChunkState::Pending, false)), &shard(5, 3, 77), THERE), Verdict::Named, "being uploaded");
         assert_eq!(judge(Some(&record(ChunkState::Deleting, true)), &shard(5, 0, 6), HERE), Verdict::Named, "the collector's");
     }

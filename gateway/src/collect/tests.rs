@@ -79,6 +79,28 @@ async fn deletion_waits_for_a_node_that_is_away_and_after_the_patience_leaves_it
 }
 
 #[tokio::test]
+async fn a_node_back_after_it_was_rebuilt_elsewhere_is_swept_whole_however_much_it_holds() {
+    let rig = rig_with(Settings { node_repair_after: Duration::ZERO, ..quiet() }, 7).await;
+    let chunks = sweep::FLOOR as usize + 100;
+    let data = noise(chunks * CHUNK as usize, 12);
+    rig.put("k", &data).await.unwrap();
+    let (held, before) = (rig.nodes[0].count() as u64, rig.shards());
+    rig.nodes[0].set(Mood::Lost);
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        rig.path.repair_now().await.unwrap();
+    }
+    rig.nodes[0].set(Mood::Well);
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert_eq!(rig.nodes[0].count() as u64, held, "being away deletes nothing");
+    let swept = rig.path.sweep_now(false).await.unwrap();
+    assert_eq!(swept[0].outcome, sweep::Outcome::Done);
+    assert!(held > sweep::FLOOR && swept[0].orphans == held, "{held} held, {swept:?}");
+    assert_eq!(rig.shards(), before);
+    assert!(rig.get("k", 0..data.len() as u64).await.is_ok());
+}
+
+#[tokio::test]
 async fn an_index_that_was_lost_does_not_take_the_shards_with_it() {
     let rig = rig().await;
     rig.put("a", &noise(3 * CHUNK as usize, 6)).await.unwrap();

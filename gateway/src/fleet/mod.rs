@@ -19,6 +19,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod token;
+pub mod whereabouts;
 
 use crate::boot::BootError;
 use spine::wire::MetadataError;

@@ -11,6 +11,7 @@
 use super::FleetError;
 use super::authority::{Authority, fingerprint};
 use super::token::{Token, invite_id};
+use super::whereabouts::{self, Sought, Whereabouts};
 use crate::boot::credentials::{root_command, root_query};
 use crate::boot::{BootError, Home, read_text, write_whole};
 use crate::core::now;
@@ -19,6 +20,7 @@ use crate::metric::FLEET_NODES;
 use crate::remote::{Bounds, Link, Peer};
 use crate::roster::{Member, Roster};
 use bytes::Bytes;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, ServerConfig};
 use spine::fleet::admission::{Admission, Role};
 use spine::fleet::revocation::Revocations;
@@ -26,12 +28,13 @@ use spine::fleet::tls::{Identity, Shown};
 use spine::fleet::trust::Trust;
 use spine::id::{FleetId, NodeId, UnixMs};
 use spine::wire::root::{FleetNodeRecord, FleetNodeState, FleetRecord, InviteRecord, RootAnswer, RootCommand, RootQuery};
+use spine::wire::shard::{NodeState, StorageNode};
 use spine::wire::{Batch, Chain, Command, Metadata, Refusal, Reply};
 use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 /// How often the root group is asked who belongs to the fleet.
@@ -66,6 +69,7 @@ pub struct Fleet {
     turn: tokio::sync::Mutex<()>,
     following: tokio::sync::Mutex<()>,
     nudge: Notify,
+    whereabouts: RwLock<Option<Arc<dyn Whereabouts>>>,
 }
 
 /// A fleet that exists.
@@ -77,7 +81,7 @@ pub struct Live {
     made: Mutex<UnixMs>,
     admission: RwLock<Arc<ServerConfig>>,
     client: Arc<ClientConfig>,
-    links: Mutex<HashMap<NodeId, Arc<Link>>>,
+    links: Mutex<HashMap<NodeId, Sought>>,
 }
 
 /// What an operator calls a state.
@@ -118,12 +122,14 @@ impl Fleet {
             turn: tokio::sync::Mutex::default(),
             following: tokio::sync::Mutex::default(),
             nudge: Notify::new(),
+            whereabouts: RwLock::default(),
         });
         if let Some(record) = fleet.record().await? {
             let key = fleet.read_key(record.id)?;
             fleet.begin(Authority::open(record.id, &key, &record.authority)?)?;
             fleet.follow().await?;
-            let links: Vec<Arc<Link>> = fleet.live()?.links.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+            let links: Vec<Arc<Link>> =
+                fleet.live()?.links.lock().unwrap_or_else(PoisonError::into_inner).values().map(|sought| sought.link.clone()).collect();
             // What is there is there before the first request, and what is not does not hold up the start.
             futures::future::join_all(links.iter().map(|link| link.first_look(FIRST_LOOK))).await;
         }
@@ -150,6 +156,11 @@ impl Fleet {
     /// What the admission listener shows.
     pub(super) fn admission_tls(&self) -> Option<Arc<ServerConfig>> {
         Some(self.live().ok()?.admission.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Has nodes that do not answer sought where they say that they are, too.
+    pub fn set_whereabouts(&self, whereabouts: Arc<dyn Whereabouts>) {
+        *self.whereabouts.write().unwrap_or_else(PoisonError::into_inner) = Some(whereabouts);
     }
 
     /// Has the followed list looked at now rather than within a second.
@@ -275,7 +286,8 @@ impl Fleet {
             let count = nodes.iter().filter(|node| word(&node.state) == state).count();
             FLEET_NODES.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
-        let members = live.members(&nodes);
+        let whereabouts = self.whereabouts.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let members = live.members(&nodes, whereabouts.as_deref());
         let told = |members: &[Member]| -> Vec<(NodeId, String, bool, *const ())> {
             let one = |m: &Member| (m.link.id(), m.zone.to_string(), m.takes_shards, Arc::as_ptr(&m.link).cast());
             members.iter().map(one).collect()
@@ -334,43 +346,59 @@ impl Live {
     }
 
     /// Everyone who is not retired. Links of nodes that stay where they were are kept.
-    fn members(&self, nodes: &[FleetNodeRecord]) -> Vec<Member> {
+    fn members(&self, nodes: &[FleetNodeRecord], whereabouts: Option<&dyn Whereabouts>) -> Vec<Member> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let there: Vec<&FleetNodeRecord> = nodes.iter().filter(|node| node.state != FleetNodeState::Retired).collect();
         links.retain(|id, _| there.iter().any(|node| node.id == *id));
         let mut out = Vec::with_capacity(there.len());
         for node in there {
-            let peer = Peer {
-                node: node.id,
-                machine: node.machine.clone(),
-                zone: node.zone.clone(),
-                capacity: node.capacity,
-                address: node.address.clone(),
-            };
-            let known = links.get(&node.id).filter(|link| *link.peer() == peer).cloned();
-            let link = known.unwrap_or_else(|| {
-                let link = Link::start(peer, self.client.clone(), self.trust.clone(), Bounds::default());
-                links.insert(node.id, link.clone());
-                link
+            let link = self.link(links.remove(&node.id), node, whereabouts);
+            out.push(Member {
+                link: link.link.clone(),
+                zone: node.zone.as_str().into(),
+                takes_shards: node.state == FleetNodeState::Active,
             });
-            out.push(Member { link, zone: node.zone.as_str().into(), takes_shards: node.state == FleetNodeState::Active });
+            links.insert(node.id, link);
         }
         out
+    }
+
+    /// The link that a node had, if it leads where the node is sought now; else a new one.
+    fn link(&self, sought: Option<Sought>, node: &FleetNodeRecord, whereabouts: Option<&dyn Whereabouts>) -> Sought {
+        let silent =
+            sought.as_ref().is_some_and(|s| s.link.status().state == NodeState::Lost && s.since.elapsed() >= whereabouts::PATIENCE);
+        let announced = if silent { whereabouts.and_then(|whereabouts| whereabouts.announced(node.id)) } else { None };
+        let now = sought.as_ref().map(|s| (s.told.as_str(), s.link.peer().address.as_str()));
+        let address = whereabouts::choose(&node.address, announced.as_deref(), now, silent).to_string();
+        let peer = Peer { node: node.id, machine: node.machine.clone(), zone: node.zone.clone(), capacity: node.capacity, address };
+        match sought {
+            Some(sought) if *sought.link.peer() == peer => sought,
+            _ => {
+                let link = Link::start(peer, self.client.clone(), self.trust.clone(), Bounds::default());
+                Sought { link, told: node.address.clone(), since: Instant::now() }
+            }
+        }
+    }
+
+    /// Certificate (DER) and key (PKCS#8) of a gateway, for routing.
+    pub fn routing_papers(&self, life: Duration) -> Result<(Bytes, PrivateKeyDer<'static>), FleetError> {
+        Ok(self.authority.for_gateway(&own_admission(self.authority.fleet()), now(), life)?)
+    }
+
+    /// Another certificate of that same key.
+    pub fn renew_routing_papers(&self, node: NodeId, life: Duration) -> Result<Bytes, FleetError> {
+        Ok(self.authority.certify(node, &own_admission(self.authority.fleet()), now(), life)?.certificate)
     }
 }
 
 /// The gateway's own identity on the data plane. Its key is in this process alone and dies with it.
 fn own_identity(authority: &Authority, time: UnixMs, life: Duration) -> Result<Identity, FleetError> {
-    let admission = Admission {
-        fleet: authority.fleet(),
-        role: Role::Gateway,
-        machine: GATEWAY.into(),
-        zone: GATEWAY.into(),
-        capacity: 0,
-        address: None,
-    };
-    let (certificate, key) = authority.for_gateway(&admission, time, life)?;
+    let (certificate, key) = authority.for_gateway(&own_admission(authority.fleet()), time, life)?;
     Identity::new(&certificate, key).map_err(|error| FleetError::Tls(error.to_string()))
+}
+
+fn own_admission(fleet: FleetId) -> Admission {
+    Admission { fleet, role: Role::Gateway, machine: GATEWAY.into(), zone: GATEWAY.into(), capacity: 0, address: None }
 }
 
 fn admission_config(authority: &Authority, time: UnixMs, life: Duration) -> Result<Arc<ServerConfig>, FleetError> {

@@ -116,3 +116,39 @@ async fn what_lay_on_a_disk_that_was_replaced_before_the_start_is_made_again() {
     assert_eq!(next.repair_now().await.unwrap(), Delivered { shards: 3, waiting: 0 });
     assert_eq!((rig.totals().await.owed, other.nodes[6].count()), (0, 3));
 }
+
+#[tokio::test]
+async fn a_chunk_that_cannot_be_made_again_keeps_its_places_until_it_can() {
+    let rig = rig_with(Settings { node_repair_after: Duration::ZERO, ..quiet() }, 9).await;
+    let data = noise(12 * CHUNK as usize, 8);
+    rig.put("k", &data).await.unwrap();
+    let places = |records: &[(ChunkId, ChunkRecord)]| -> usize {
+        records.iter().map(|(_, record)| record.placement.as_ref().unwrap().shards.iter().flatten().count()).sum()
+    };
+    let lost_more_than_m = |records: &[(ChunkId, ChunkRecord)]| {
+        let on_lost = |node: NodeId| rig.nodes[..4].iter().any(|lost| lost.id == node);
+        let of = |record: &ChunkRecord| record.placement.as_ref().unwrap().shards.iter().flatten().filter(|p| on_lost(p.node)).count();
+        records.iter().filter(|(_, record)| of(record) > 2).count()
+    };
+    assert!(lost_more_than_m(&rig.records().await) > 0, "no chunk is as unlucky as the test wants it");
+    rig.nodes[..4].iter().for_each(|node| node.set(Mood::Lost));
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let mut absent = Absent::default();
+    for _ in 0..3 {
+        absent.give_up(&rig.path.core).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    for (chunk, record) in rig.records().await {
+        let shards = &record.placement.as_ref().unwrap().shards;
+        let reachable = shards.iter().flatten().filter(|place| rig.nodes[4..].iter().any(|node| node.id == place.node)).count();
+        let named = shards.iter().flatten().count();
+        assert!(if reachable < 4 { named == 6 } else { named == reachable }, "{chunk}: {named} named, {reachable} reachable");
+    }
+    // Two return, two never do: now all can be made again, since nothing was forgotten meanwhile.
+    rig.nodes[..2].iter().for_each(|node| node.set(Mood::Well));
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    absent.give_up(&rig.path.core).await.unwrap();
+    assert!(round(&rig.path.core, false).await.unwrap().waiting == 0);
+    assert_eq!(places(&rig.records().await), 12 * 6);
+    assert_eq!(rig.get("k", 0..data.len() as u64).await.unwrap(), data);
+}

@@ -19,12 +19,13 @@ use bytes::Bytes;
 use exchange::{Reply, exchange};
 use pool::Pool;
 use rustls::ClientConfig;
+use spine::audit::{Answered, Question};
 use spine::fleet::trust::Trust;
 use spine::id::NodeId;
-use spine::limit::{CALL_NAMES, SEALED_MAX_BYTES};
+use spine::limit::{AUDIT_QUESTIONS, CALL_NAMES, SEALED_MAX_BYTES};
 use spine::wire::chunk::ShardName;
 use spine::wire::peer::{self, Call, Listing, Slice};
-use spine::wire::shard::{NodeError, NodeState, NodeStatus, ShardHeader, StorageNode};
+use spine::wire::shard::{NodeError, NodeState, NodeStatus, ScrubReport, ShardHeader, StorageNode};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch as channel;
@@ -223,6 +224,23 @@ impl StorageNode for Link {
             all.extend(page);
         }
         Ok(all)
+    }
+
+    async fn audit(&self, questions: Vec<Question>) -> Result<Vec<Answered>, NodeError> {
+        let mut all = Vec::with_capacity(questions.len());
+        for some in questions.chunks(AUDIT_QUESTIONS) {
+            let reply = self.call(Call::Audit, None, peer::encode(&some), peer::AUDIT_BYTES).await?;
+            let answers: Vec<Answered> = message(&reply)?;
+            if answers.len() != some.len() {
+                return Err(unavailable("the node answered another number of questions"));
+            }
+            all.extend(answers);
+        }
+        Ok(all)
+    }
+
+    async fn scrubbed(&self) -> Result<Option<ScrubReport>, NodeError> {
+        message(&self.call(Call::Scrub, None, Bytes::new(), peer::SCRUB_BYTES).await?)
     }
 }
 

@@ -236,6 +236,10 @@ fn path_settings(config: &Config) -> Settings {
         window: config.limits.window,
         collect_interval: Duration::from_secs(config.collector.interval_seconds),
         collect_grace: Duration::from_secs(config.collector.grace_seconds),
+        node_patience: Duration::from_secs(config.collector.patience_seconds),
+        sweep_interval: Duration::from_secs(config.collector.sweep_seconds),
+        owe_interval: Duration::from_secs(config.repair.interval_seconds),
+        node_repair_after: Duration::from_secs(config.repair.away_seconds),
         ..Settings::default()
     }
 }

@@ -1,7 +1,7 @@
 //! What a gateway has beside the parts of every server: its hold on the fleet, and the listener that admits nodes.
 
 use super::compose::Store;
-use super::{Behind, ServeError, local};
+use super::{Behind, ServeError, local, routes};
 use crate::boot::Home;
 use crate::config::Config;
 use crate::fleet::listener;
@@ -24,7 +24,15 @@ pub struct Joined {
 }
 
 impl Joined {
-    pub async fn open(config: &Config, home: &Home, store: &Store, keys: Arc<Keys>, socket: TcpListener) -> Result<Joined, ServeError> {
+    /// `bootstrap`: routers to begin with; none: no routing.
+    pub async fn open(
+        config: &Config,
+        home: &Home,
+        store: &Store,
+        keys: Arc<Keys>,
+        socket: TcpListener,
+        bootstrap: Vec<String>,
+    ) -> Result<Joined, ServeError> {
         let address = local(&socket)?;
         let told = &config.fleet.admission_address;
         let admission_address = if told.is_empty() { address.to_string() } else { told.clone() };
@@ -39,6 +47,7 @@ impl Joined {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(fleet.clone().run(stopped.clone()));
+        tasks.spawn(routes::run(fleet.clone(), bootstrap, stopped.clone()));
         tasks.spawn(listener::serve(socket, fleet.clone(), stopped));
         Ok(Joined { fleet, address, stop, tasks })
     }
@@ -50,13 +59,13 @@ impl Joined {
 }
 
 /// A data folder serves one role for life: what its metadata says is where shards lie.
-pub fn suits(home: &Home, behind: Behind) -> Result<(), ServeError> {
+pub fn suits(home: &Home, behind: &Behind) -> Result<(), ServeError> {
     let shown = home.dir().display();
     match behind {
         Behind::Disks if table::folder(home.dir()).is_dir() => Err(ServeError::OtherRole(format!(
             "the data folder is a gateway's: its shards are on a fleet's nodes. path=`{shown}`. Use `breakwater gateway`, and `breakwater admin fsck` while it runs."
         ))),
-        Behind::Fleet if home.slots_file().exists() => Err(ServeError::OtherRole(format!(
+        Behind::Fleet { .. } if home.slots_file().exists() => Err(ServeError::OtherRole(format!(
             "the data folder is a single server's: its shards are on its own disks. path=`{shown}`. Use `breakwater serve`, or choose an empty folder with --data."
         ))),
         _ => Ok(()),

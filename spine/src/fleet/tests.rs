@@ -1,6 +1,7 @@
 //! Every wrong certificate, each refused by its kind; handshakes in memory, both ends.
 
 use super::admission::{Admission, Role};
+use super::announcement::{self, Announcement, AnnouncementError, SignedAnnouncement};
 use super::certificate;
 use super::name::name_of;
 use super::revocation::{self, RevocationError, Revocations, SignedRevocations};
@@ -337,4 +338,41 @@ fn a_key_and_a_certificate_of_two_nodes_are_no_identity() {
     let ca = Authority::new();
     let (der, _) = good(&ca, Role::Gateway);
     assert!(matches!(identity(&der, &key()), Err(IdentityError::Mismatch { .. })));
+}
+
+fn announce(version: u64, certificate: &[u8], key: &KeyPair) -> SignedAnnouncement {
+    let said = Announcement {
+        version,
+        address: "10.0.0.9:7400".to_string(),
+        routing: "10.0.0.9:7402".to_string(),
+        certificate: certificate.to_vec().into(),
+    };
+    let announcement = said.encode().unwrap();
+    let signature = key.sign(&announcement::message(&announcement)).unwrap().into();
+    SignedAnnouncement { announcement, signature }
+}
+
+#[test]
+fn an_announcement_is_believed_of_an_admitted_node_that_signed_it_and_of_nobody_else() {
+    let (ca, trust) = (Authority::new(), Authority::new().trust());
+    let (der, own) = good(&ca, Role::StorageNode);
+    let signed = SignedAnnouncement::decode(&announce(7, &der, &own).encode().unwrap()).unwrap();
+    let judge = |signed: &SignedAnnouncement| signed.judge(&ca.trust(), at(2030), Some(node_of(&own)));
+    let said = judge(&signed).unwrap();
+    assert_eq!((said.version, said.address.as_str(), said.says.node), (7, "10.0.0.9:7400", node_of(&own)));
+    assert_eq!(signed.judge(&trust, at(2030), None), Err(AnnouncementError::Refused(Refusal::Issuer)));
+    assert_eq!(signed.judge(&ca.trust(), at(2101), None), Err(AnnouncementError::Refused(Refusal::Expired)));
+    assert_eq!(judge(&announce(7, &der, &key())), Err(AnnouncementError::Signature));
+    let now = at(2030).as_secs() * 1_000;
+    assert!(judge(&announce(now + 3_600_000, &der, &own)).is_ok());
+    assert_eq!(judge(&announce(now + 2 * 86_400_000, &der, &own)), Err(AnnouncementError::Future));
+    let (other, other_key) = good(&ca, Role::StorageNode);
+    assert!(matches!(judge(&announce(7, &other, &other_key)), Err(AnnouncementError::Node { .. })));
+    let (gateway, gateway_key) = good(&ca, Role::Gateway);
+    assert!(matches!(judge(&announce(7, &gateway, &gateway_key)), Err(AnnouncementError::Refused(Refusal::Role { .. }))));
+    for at in 0..signed.announcement.len() {
+        let mut bytes = signed.announcement.to_vec();
+        bytes[at] ^= 1;
+        assert!(judge(&SignedAnnouncement { announcement: bytes.into(), ..signed.clone() }).is_err(), "byte {at} changed unseen");
+    }
 }

@@ -172,11 +172,19 @@ impl Trust {
         Ok(true)
     }
 
+    /// Whether `signature` is the Ed25519 signature over `message` by the key that `node` is.
+    pub fn is_signed_by(&self, node: NodeId, message: &[u8], signature: &[u8]) -> bool {
+        self.verify(&node.0, message, signature)
+    }
+
     fn check_signature(&self, message: &[u8], signature: &[u8]) -> Result<(), RevocationError> {
+        if self.verify(&self.ca_key, message, signature) { Ok(()) } else { Err(RevocationError::Signature) }
+    }
+
+    fn verify(&self, key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
         let mapping = self.provider.signature_verification_algorithms.mapping;
         let ed25519 = mapping.iter().find(|(scheme, _)| *scheme == SignatureScheme::ED25519).and_then(|(_, all)| all.first());
-        let ed25519 = ed25519.ok_or(RevocationError::Signature)?;
-        ed25519.verify_signature(&self.ca_key, message, signature).map_err(|_| RevocationError::Signature)
+        ed25519.is_some_and(|ed25519| ed25519.verify_signature(key, message, signature).is_ok())
     }
 }
 

@@ -5,6 +5,7 @@ pub mod chunk;
 pub mod namespace;
 pub mod peer;
 pub mod root;
+pub mod routing;
 pub mod shard;
 
 mod metadata;

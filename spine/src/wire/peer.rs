@@ -12,6 +12,8 @@
 //! list     -                         Listing             -               [(ShardName, u32)]
 //! status   -                         -                   -               PeerStatus
 //! revoke   -                         SignedRevocations   -               -
+//! audit    -                         [Question]          -               [Answered], in order
+//! scrub    -                         -                   -               ScrubReport or none
 //! ```
 //! A subject is the hexadecimal postcard of its type in the header [`SUBJECT`]; bodies are postcard where they are not shard bytes.
 //! Every body has a Content-Length. What failed answers [`http_status`] and the [`NodeError`] as body.
@@ -19,7 +21,8 @@
 //!
 //! Invariant: every call can be sent again: none does more the second time.
 
-use crate::limit::{CALL_NAMES, SEALED_MAX_BYTES};
+use crate::audit::PROOF_BYTES;
+use crate::limit::{AUDIT_QUESTIONS, CALL_NAMES, SEALED_MAX_BYTES};
 use crate::wire::chunk::ShardName;
 use crate::wire::shard::{NodeError, NodeStatus};
 use bytes::Bytes;
@@ -37,6 +40,13 @@ const NAME_BYTES: usize = 56;
 /// Bytes of the longest answer that is not a shard: a page of a listing.
 pub const ANSWER_BYTES: usize = CALL_NAMES * (NAME_BYTES + 5) + 16;
 
+/// Bytes of the longest answer to an audit.
+pub const AUDIT_BYTES: usize = AUDIT_QUESTIONS * (PROOF_BYTES + 4) + 16;
+/// Names in one scrub report.
+pub const SCRUB_NAMES: usize = 1_024;
+/// Bytes of the longest scrub report.
+pub const SCRUB_BYTES: usize = SCRUB_NAMES * NAME_BYTES + 128;
+
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
@@ -48,10 +58,13 @@ pub enum Call {
     List,
     Status,
     Revoke,
+    Audit,
+    Scrub,
 }
 
 impl Call {
-    pub const ALL: [Call; 8] = [Call::Put, Call::Get, Call::Range, Call::Has, Call::Trash, Call::List, Call::Status, Call::Revoke];
+    pub const ALL: [Call; 10] =
+        [Call::Put, Call::Get, Call::Range, Call::Has, Call::Trash, Call::List, Call::Status, Call::Revoke, Call::Audit, Call::Scrub];
 
     pub fn path(self) -> &'static str {
         match self {
@@ -63,6 +76,8 @@ impl Call {
             Call::List => "/1/list",
             Call::Status => "/1/status",
             Call::Revoke => "/1/revoke",
+            Call::Audit => "/1/audit",
+            Call::Scrub => "/1/scrub",
         }
     }
 
@@ -82,7 +97,8 @@ impl Call {
             Call::Has | Call::Trash => CALL_NAMES * NAME_BYTES + 16,
             Call::List => 128,
             Call::Revoke => crate::fleet::revocation::SIGNED_BYTES,
-            Call::Get | Call::Range | Call::Status => 0,
+            Call::Audit => AUDIT_QUESTIONS * (NAME_BYTES + 5) + 16,
+            Call::Get | Call::Range | Call::Status | Call::Scrub => 0,
         }
     }
 }
@@ -154,10 +170,11 @@ pub fn http_status(error: &NodeError) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ChunkId, Gen, ShardIndex, ShardRoot, Tag, TenantId};
+    use crate::audit::{Answered, Question};
+    use crate::id::{ChunkId, Gen, ShardIndex, ShardRoot, Tag, TenantId, UnixMs};
     use crate::wire::chunk::Sealed;
     use crate::wire::namespace::Codec;
-    use crate::wire::shard::ShardHeader;
+    use crate::wire::shard::{ScrubReport, ShardHeader};
 
     const LARGEST: ShardName =
         ShardName { chunk: ChunkId([0xff; 32]), generation: Gen(u64::MAX), index: ShardIndex(u8::MAX), tag: Tag(u64::MAX) };
@@ -189,6 +206,24 @@ mod tests {
         assert!(encode(&vec![LARGEST; CALL_NAMES]).len() <= Call::Has.body_limit());
         assert!(encode(&vec![(LARGEST, u32::MAX); CALL_NAMES]).len() <= ANSWER_BYTES);
         assert!(encode(&Listing { after: Some(LARGEST), max: u32::MAX }).len() <= Call::List.body_limit());
+    }
+
+    #[test]
+    fn the_longest_audit_and_the_longest_scrub_report_fit_their_bounds() {
+        let question = Question { name: LARGEST, slice: u32::MAX };
+        assert!(encode(&vec![question; AUDIT_QUESTIONS]).len() <= Call::Audit.body_limit());
+        let proof = Answered::Proof(vec![0; PROOF_BYTES].into());
+        assert!(encode(&vec![proof; AUDIT_QUESTIONS]).len() <= AUDIT_BYTES);
+        let report = ScrubReport {
+            rounds: u64::MAX,
+            round_began: UnixMs(u64::MAX),
+            round_bytes: u64::MAX,
+            shards: u64::MAX,
+            bytes: u64::MAX,
+            found: u64::MAX,
+            damaged: vec![LARGEST; SCRUB_NAMES],
+        };
+        assert!(encode(&Some(report)).len() <= SCRUB_BYTES);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What a gateway says to a storage node, and hears.
 
+use crate::audit::{self, Answered, Question};
 use crate::id::NodeId;
 use crate::id::ShardRoot;
+use crate::id::UnixMs;
 use crate::wire::chunk::{Sealed, ShardName};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,24 @@ pub struct NodeStatus {
     pub shards: u64,
     pub shard_bytes: u64,
     pub trash_bytes: u64,
+}
+
+/// How far a node is with reading all it has and checking it against its roots, round after round.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// Rounds finished since the disk was made.
+    pub rounds: u64,
+    /// When the round that is running began.
+    pub round_began: UnixMs,
+    /// Bytes of shards that the running round has read.
+    pub round_bytes: u64,
+    /// Shards and their bytes read since the process started.
+    pub shards: u64,
+    pub bytes: u64,
+    /// Damaged shards found since the process started.
+    pub found: u64,
+    /// The newest of them, at most [`crate::wire::peer::SCRUB_NAMES`]. `has` answers false for each.
+    pub damaged: Vec<ShardName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -76,4 +96,24 @@ pub trait StorageNode: Send + Sync + 'static {
 
     /// Names after `after` in name order, at most `max`: fsck, sweep, re-index.
     async fn list(&self, after: Option<ShardName>, max: usize) -> Result<Vec<(ShardName, u32)>, NodeError>;
+
+    /// One answer a question, in order: a proof of the slice, or why there is none. What a proof is worth the caller finds by the
+    /// recorded root.
+    async fn audit(&self, questions: Vec<Question>) -> Result<Vec<Answered>, NodeError> {
+        let mut answers = Vec::with_capacity(questions.len());
+        for Question { name, slice } in questions {
+            answers.push(match self.get(name).await {
+                Ok((_, data)) => audit::prove(&data, slice).map_or(Answered::Missing, |(proof, _)| Answered::Proof(proof.into())),
+                Err(NodeError::NotFound) => Answered::Missing,
+                Err(NodeError::Damaged { .. }) => Answered::Damaged,
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(answers)
+    }
+
+    /// What the node's scrub has done and found; `None` if it has none.
+    async fn scrubbed(&self) -> Result<Option<ScrubReport>, NodeError> {
+        Ok(None)
+    }
 }

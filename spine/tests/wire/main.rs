@@ -10,14 +10,17 @@ use generate::{Generator, Seen, Source};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use spine::audit::{Answered, Question};
 use spine::fleet::admission::Admission;
+use spine::fleet::announcement::{Announcement, SignedAnnouncement};
 use spine::fleet::revocation::{Revocations, SignedRevocations};
 use spine::wire::admission::{AdmissionRefusal, Admitted, JoinRequest, RenewRequest};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ReserveOutcome};
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::peer::{Listing, PeerStatus, Slice};
 use spine::wire::root::{FleetNodeState, RootAnswer, RootCommand, RootQuery, Versioning};
-use spine::wire::shard::{NodeError, NodeState, NodeStatus, ShardHeader};
+use spine::wire::routing::Hello;
+use spine::wire::shard::{NodeError, NodeState, NodeStatus, ScrubReport, ShardHeader};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 use std::fmt::Debug;
 
@@ -88,7 +91,8 @@ messages! {
     ReserveOutcome, NamespaceCommand, NamespaceQuery, NamespaceAnswer, Body, Codec, ChecksumAlgorithm, ChecksumKind, RootCommand,
     RootQuery, RootAnswer, Versioning, ShardHeader, NodeState, NodeStatus, NodeError, FleetNodeState, JoinRequest, RenewRequest, Admitted,
     AdmissionRefusal,
-    Slice, Listing, PeerStatus, Revocations, SignedRevocations, Admission,
+    Slice, Listing, PeerStatus, Revocations, SignedRevocations, Admission, Question, Answered, ScrubReport,
+    Announcement, SignedAnnouncement, Hello,
 }
 
 proptest! {

@@ -10,7 +10,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use spine::limit::{CALL_NAMES, SEALED_MAX_BYTES};
+use spine::audit::Question;
+use spine::limit::{AUDIT_QUESTIONS, CALL_NAMES, SEALED_MAX_BYTES};
 use spine::wire::chunk::ShardName;
 use spine::wire::peer::{self, Call, Listing, PeerStatus, SUBJECT, Slice};
 use spine::wire::shard::{NodeError, ShardHeader, StorageNode};
@@ -87,6 +88,8 @@ async fn admitted(shared: &Arc<Shared>, session: &Session, call: Call, request: 
         }
         Call::Status => Ok(Answer::message(&PeerStatus { status: node.status(), revocations: shared.trust.revocations().0 })),
         Call::Revoke => revoke(shared, request).await,
+        Call::Audit => audit(shared, node, request).await,
+        Call::Scrub => Ok(Answer::message(&node.scrubbed().await?)),
     }
 }
 
@@ -122,6 +125,17 @@ async fn range(shared: &Arc<Shared>, session: &Session, slice: Slice) -> Result<
     let permit = body::fit(shared, permit, shard.len())?;
     let body = body::hold(shard.slice(from..end), permit, Some(Box::new(session.answering())));
     Ok(Answer { subject: Some(peer::encode_subject(&header)), body })
+}
+
+/// The node has one of the shards in memory at a time, and sends little of it.
+async fn audit(shared: &Arc<Shared>, node: &Arc<dyn StorageNode>, request: Request<Incoming>) -> Result<Answer, NodeError> {
+    let questions: Vec<Question> = message(shared, Call::Audit, request).await?;
+    if questions.len() > AUDIT_QUESTIONS {
+        return Err(invalid("too many questions"));
+    }
+    let _room = body::room(shared, GET_GUESS).await?;
+    let answers = node.audit(questions).await?;
+    Ok(Answer::message(&answers))
 }
 
 async fn revoke(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Answer, NodeError> {

@@ -8,6 +8,7 @@
 //! papers of one and the same fleet; a second start asks nobody.
 //! Not here: judging peers, calls (`storage_node::serve`), asking (`fleet/apply.rs`).
 
+mod announce;
 mod operations;
 mod papers;
 mod renew;
@@ -17,6 +18,7 @@ use crate::boot::BootError;
 use crate::fleet::apply::{self, ApplyError, Gate, NodeSigner};
 use crate::fleet::authority::fingerprint;
 use crate::fleet::token::{NoToken, Token};
+use announce::Announcer;
 use papers::Papers;
 use spine::fleet::admission::{AdmissionError, is_address};
 use spine::fleet::tls::{Identity, Served};
@@ -53,6 +55,12 @@ pub struct Settings {
     pub join: Option<String>,
     /// Bytes of each disk.
     pub capacity: Option<u64>,
+    /// Where the routing layer listens; `None`: this process takes no part in it.
+    pub routing_listen: Option<SocketAddr>,
+    /// `host:port` of routers to begin with.
+    pub bootstrap: Vec<String>,
+    /// How long reading and checking everything takes.
+    pub scrub_round: Duration,
 }
 
 /// Why a storage process does not start.
@@ -80,6 +88,8 @@ pub enum StorageError {
     Place(#[from] AdmissionError),
     #[error("TLS of the data plane cannot be set up. reason=`{0}`")]
     Tls(String),
+    #[error("--routing-listen: {0}")]
+    Routing(#[from] routing::RoutingError),
     #[error(transparent)]
     Files(#[from] BootError),
 }
@@ -116,8 +126,9 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let place = place(&settings, address)?;
     crate::ops::process::Process::register(tokio::runtime::Handle::current());
     let nodes = Arc::new(open(&settings, token.is_some()).await?);
+    let (stop, stopped) = watch::channel(false);
     let started = match papers_of(&nodes, &place, token.as_ref()).await {
-        Ok(papers) => start(&nodes, papers, place),
+        Ok(papers) => start(&settings, &nodes, papers, place, stopped.clone()).await,
         Err(error) => Err(error),
     };
     let started = match started {
@@ -127,12 +138,12 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
             return Err(error.into());
         }
     };
-    let (stop, stopped) = watch::channel(false);
     let data = tokio::spawn(started.server.serve(socket, stopped.clone(), SHUTDOWN));
     let renewing = tokio::spawn(started.renewal.run(stopped.clone()));
     let operations = operations::serve(ops_socket, nodes.clone(), stopped);
 
     let mut text = format!("data on {address}\noperations on http://{ops_address}\n");
+    text.extend(started.routing.map(|address| format!("routing on {address}\n")));
     for node in nodes.iter() {
         text.push_str(&format!("node {} in {}\n", node.key.node(), node.dir.display()));
     }
@@ -191,6 +202,7 @@ async fn open(settings: &Settings, may_begin: bool) -> Result<Vec<Node>, Storage
             disk.label = number.to_string();
             disk.capacity = settings.capacity;
             disk.keyed = true;
+            disk.scrub_round = Some(settings.scrub_round);
             disk.adopt_empty = may_begin;
             tokio::task::spawn_blocking(move || Disk::open(disk))
         })
@@ -282,9 +294,17 @@ async fn join(token: &Token, place: &Place, applicants: &[(NodeKey, u64)]) -> Re
 struct Started {
     server: Server,
     renewal: renew::Renewal,
+    /// Where the routing layer listens.
+    routing: Option<SocketAddr>,
 }
 
-fn start(nodes: &Arc<Vec<Node>>, papers: Vec<Papers>, place: Place) -> Result<Started, StorageError> {
+async fn start(
+    settings: &Settings,
+    nodes: &Arc<Vec<Node>>,
+    papers: Vec<Papers>,
+    place: Place,
+    stop: watch::Receiver<bool>,
+) -> Result<Started, StorageError> {
     let tls = |error: &dyn std::fmt::Display| StorageError::Tls(error.to_string());
     let first = &papers[0];
     let trust = Arc::new(Trust::new(first.says.admission.fleet, &first.authority).map_err(|error| tls(&error))?);
@@ -308,8 +328,10 @@ fn start(nodes: &Arc<Vec<Node>>, papers: Vec<Papers>, place: Place) -> Result<St
     let keep = Box::new(move |list: &[u8]| papers::keep_revocations(&dirs, list));
     let links = nodes.iter().map(|node| node.disk.clone() as Arc<dyn StorageNode>).collect();
     let server = Server::new(trust.clone(), served.clone(), links, Bounds::default(), keep).map_err(|error| tls(&error))?;
-    let renewal = renew::Renewal::new(nodes.clone(), papers, place, served);
-    Ok(Started { server, renewal })
+    let announcer = Announcer::start(settings, nodes.clone(), &papers, &place, trust, stop).await?;
+    let routing = announcer.as_ref().and_then(Announcer::listens);
+    let renewal = renew::Renewal::new(nodes.clone(), papers, place, served, announcer);
+    Ok(Started { server, renewal, routing })
 }
 
 fn identity(key: &NodeKey, papers: &Papers) -> Result<Identity, spine::fleet::tls::IdentityError> {

@@ -3,6 +3,7 @@
 //! Invariant: what is shown is what lies on the disk; a gateway that does not answer is asked again, and the old certificate serves
 //! for as long as it lasts.
 
+use super::announce::Announcer;
 use super::papers::Papers;
 use super::{Node, identity};
 use crate::core::now;
@@ -26,22 +27,28 @@ pub struct Renewal {
     served: Arc<Served>,
     /// Nodes that were told that they are retired: they are not asked for again.
     retired: Vec<bool>,
+    announcer: Option<Announcer>,
 }
 
 impl Renewal {
     /// `papers`: one a node, in order.
-    pub fn new(nodes: Arc<Vec<Node>>, papers: Vec<Papers>, place: Place, served: Arc<Served>) -> Renewal {
+    pub fn new(nodes: Arc<Vec<Node>>, papers: Vec<Papers>, place: Place, served: Arc<Served>, announcer: Option<Announcer>) -> Renewal {
         let retired = vec![false; papers.len()];
-        Renewal { nodes, papers, place, served, retired }
+        Renewal { nodes, papers, place, served, retired, announcer }
     }
 
     /// Renews until told to stop.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        self.announce().await;
         loop {
+            let mut renewed = false;
             for at in 0..self.papers.len() {
                 if self.is_due(at) {
-                    self.renew(at).await;
+                    renewed |= self.renew(at).await;
                 }
+            }
+            if renewed {
+                self.announce().await;
             }
             let shortest = self.papers.iter().map(life).min().unwrap_or(LOOK_MOST);
             let pause = (shortest / 30).clamp(LOOK_LEAST, LOOK_MOST);
@@ -49,6 +56,12 @@ impl Renewal {
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    async fn announce(&self) {
+        if let Some(announcer) = &self.announcer {
+            announcer.announce(&self.papers).await;
         }
     }
 
@@ -60,7 +73,8 @@ impl Renewal {
         !self.retired[at] && (late || moved)
     }
 
-    async fn renew(&mut self, at: usize) {
+    /// Returns whether there is a new certificate.
+    async fn renew(&mut self, at: usize) -> bool {
         let (node, papers) = (&self.nodes[at], &self.papers[at]);
         let gate = Gate { address: papers.gate.clone(), fingerprint: fingerprint(&papers.authority) };
         // A disk that is away says nothing of its size: what it was admitted with stays.
@@ -80,6 +94,7 @@ impl Renewal {
                         self.served.set(identity);
                         tracing::info!(target: "breakwater", node = %node.key.node(), "the certificate was renewed");
                         self.papers[at] = new;
+                        return true;
                     }
                     Ok((Err(error), _)) => tracing::error!(target: "breakwater", %error, "a renewed certificate does not serve"),
                     Err(error) => tracing::error!(target: "breakwater", %error, "a renewed certificate was not kept"),
@@ -91,6 +106,7 @@ impl Renewal {
             }
             Err(error) => tracing::warn!(target: "breakwater", node = %node.key.node(), %error, "the certificate was not renewed yet"),
         }
+        false
     }
 }
 

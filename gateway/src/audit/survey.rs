@@ -1,0 +1,85 @@
+//! One pass through the index: what is placed on each node is offered to that node's draw, and nodes are asked whether they have it.
+//!
+//! Asking costs a node one look into its index a shard. A node that lies is found by audits; one that lost a shard, or set it aside
+//! as damaged, says so here, and the shard is made again.
+//! Invariant: a shard counts as missing only if the index, asked after the node, still places it there.
+
+use super::is_placed;
+use crate::body::WriteError;
+use crate::collect::sweep::records;
+use crate::core::Core;
+use crate::dedup::unexpected;
+use crate::metric::SHARDS_ABSENT;
+use spine::audit::{Draw, Placed};
+use spine::id::{ChunkId, NodeId, ShardIndex};
+use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ChunkState, Place, ShardName};
+use spine::wire::{Answer, Query};
+use std::collections::{HashMap, HashSet};
+
+/// Chunks of one step.
+const SCAN: usize = 512;
+
+/// What a pass came to.
+pub(crate) struct Surveyed {
+    pub draws: HashMap<NodeId, Draw>,
+    /// Shards that nodes said they do not have.
+    pub absent: u64,
+}
+
+/// Draws for the nodes of `draws`, and asks those of `ask`.
+pub(crate) async fn run(core: &Core, mut draws: HashMap<NodeId, Draw>, ask: &HashSet<NodeId>) -> Result<Surveyed, WriteError> {
+    let (mut after, mut absent) = (None, 0);
+    loop {
+        let answer = core.metadata.query(Query::Chunk(ChunkQuery::Scan { after, max: SCAN })).await?;
+        let Answer::Chunk(ChunkAnswer::Scan(page)) = answer else { return Err(unexpected("Scan", &"something else")) };
+        let Some((last, _)) = page.last() else { return Ok(Surveyed { draws, absent }) };
+        after = Some(*last);
+        let mut asked: HashMap<NodeId, Vec<ShardName>> = HashMap::new();
+        for (chunk, record) in &page {
+            for (place, placed) in placed(*chunk, record) {
+                if let Some(draw) = draws.get_mut(&place.node) {
+                    draw.offer(placed);
+                }
+                if ask.contains(&place.node) {
+                    asked.entry(place.node).or_default().push(placed.name);
+                }
+            }
+        }
+        let asking = asked.into_iter().map(|(node, names)| missing(core, node, names));
+        for missing in futures::future::join_all(asking).await {
+            absent += missing?;
+        }
+    }
+}
+
+/// Where the shards of a live chunk are to be.
+fn placed(chunk: ChunkId, record: &ChunkRecord) -> impl Iterator<Item = (Place, Placed)> {
+    let placement = record.placement.as_ref().filter(|_| record.state == ChunkState::Live);
+    let len = placement.map_or(0, |placement| placement.sealed.sealed_len.div_ceil(u32::from(placement.sealed.k.max(1))));
+    let shards = placement.into_iter().flat_map(|placement| placement.shards.iter().enumerate());
+    shards.filter_map(move |(index, place)| {
+        let place = (*place)?;
+        let name = ShardName { chunk, generation: record.generation, index: ShardIndex(index as u8), tag: place.tag };
+        Some((place, Placed { name, root: place.root, len }))
+    })
+}
+
+/// Asks one node; what it does not have goes to repair. A node that does not answer says nothing.
+async fn missing(core: &Core, node: NodeId, names: Vec<ShardName>) -> Result<u64, WriteError> {
+    let Some(holder) = core.nodes.get(node).filter(|holder| holder.reachable()) else { return Ok(0) };
+    let Ok(held) = holder.link.has(names.clone()).await else { return Ok(0) };
+    let gone: Vec<ShardName> = names.into_iter().zip(held).filter(|(_, held)| !held).map(|(name, _)| name).collect();
+    if gone.is_empty() {
+        return Ok(0);
+    }
+    let records = records(core, &gone).await?;
+    let mut missing = 0;
+    for name in gone {
+        if records.get(&name.chunk).is_some_and(|record| is_placed(record, &name, node)) {
+            missing += 1;
+            SHARDS_ABSENT.inc();
+            core.damage.report(name, node, "absent");
+        }
+    }
+    Ok(missing)
+}
