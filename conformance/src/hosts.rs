@@ -239,7 +239,8 @@ mod tests {
         };
         assert!(answers(address, 10) && answers(other, 10));
         assert!(TcpStream::connect(address).is_err(), "nobody listens there, and it says so");
-        let faults: [fn(&Host) -> Result<(), HostError>; 3] = [|host| host.link(false), Host::mute, Host::deafen];
+        type Fault = fn(&Host) -> Result<(), HostError>;
+        let faults: [Fault; 3] = [|host| host.link(false), Host::mute, Host::deafen];
         for fault in faults {
             fault(&one).unwrap();
             assert!(!answers(address, 2) && answers(other, 3));
