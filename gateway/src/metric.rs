@@ -266,6 +266,7 @@ pub fn declare() {
     }
     LazyLock::force(&STAGES);
     LazyLock::force(&LANES_SHARED);
+    routing::metric::register();
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod clock;
 mod drive;
 mod handshake;
 mod membership;
-mod metric;
+pub mod metric;
 mod router;
 mod table;
 #[cfg(test)]

@@ -35,3 +35,11 @@ pub fn refused(stranger: &Stranger) {
     REFUSED.inc();
     tracing::debug!(%stranger, "a routing peer is refused");
 }
+
+/// Makes the metrics known before anything happens, so that a process without routing shows zeros and not gaps.
+pub fn register() {
+    LazyLock::force(&PEERS);
+    LazyLock::force(&KNOWN);
+    LazyLock::force(&REFUSED);
+    LazyLock::force(&LOOKUP_SECONDS);
+}
