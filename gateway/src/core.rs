@@ -2,6 +2,7 @@
 //!
 //! Not here: starting it and its background work (`path.rs`).
 
+use crate::audit::board::Board;
 use crate::body::{ReadError, WriteError};
 use crate::budget::Budget;
 use crate::compute::Compute;
@@ -11,6 +12,7 @@ use crate::intent::Intents;
 use crate::keys::{EpochKeys, Keys, TenantKeys};
 use crate::lanes::Lanes;
 use crate::nodes::Nodes;
+use crate::pace::Pace;
 use crate::readers::Readers;
 use spine::erasure::Coder;
 use spine::id::{TenantId, UnixMs, VersionId};
@@ -90,6 +92,10 @@ pub(crate) struct Core {
     pub flights: Arc<Flights>,
     pub readers: Arc<Readers>,
     pub damage: Damage,
+    /// Held while nodes are swept or the index is made again from them: what one restores the other must not take for an orphan.
+    pub sweeping: tokio::sync::Mutex<()>,
+    pub board: Arc<Board>,
+    pub pace: Pace,
 }
 
 /// Why a tenant's keys are not to be had.

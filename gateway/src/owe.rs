@@ -4,14 +4,17 @@
 //! one again, reserve a target in the log (node and new tag), put, sync, Move. A crash between leaves a target, which the next
 //! round takes up or replaces.
 //! Invariants: a shard made again has the root of its bytes recorded by the Move; the old copy is trashed only after it;
-//! foreground work goes first: one chunk at a time, and as long a pause as the work took.
+//! foreground work goes first: one chunk at a time, in turns whose rate follows the foreground's latency (`pace.rs`).
 //! A node that was replaced, or is away for hours, is given up as a whole: what it held becomes owed. Not of a chunk that cannot be made
 //! again as long as others are away too: there the index keeps every place it knows, since one of those nodes may be the one to return.
-//! Not here: the index's rules, rates that follow the foreground's latency (the fleet's repair).
+//! Not here: the index's rules, the rate (`govern.rs`).
 
+use crate::audit::strikes;
 use crate::body::WriteError;
 use crate::core::Core;
+use crate::damage::Report;
 use crate::dedup::unexpected;
+use crate::durable::Quorum;
 use crate::encode;
 use crate::fetch::{self, Located};
 use crate::metric::{REPAIR_FAILURES, REPAIRED};
@@ -25,7 +28,7 @@ use spine::wire::shard::ShardHeader;
 use spine::wire::{Answer, Batch, Chain, Command, Query, Refusal, Reply};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// Owed chunks looked at in one query.
@@ -49,7 +52,7 @@ pub(crate) async fn round_now(core: &Arc<Core>) -> Result<Delivered, WriteError>
 }
 
 /// The background worker. Never returns.
-pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<(ShardName, NodeId)>) {
+pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<Report>) {
     let mut batch = Vec::new();
     let mut absent = Absent::default();
     loop {
@@ -59,7 +62,7 @@ pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<(ShardName,
             std::future::pending::<()>().await;
         }
         let outcome = match next {
-            Ok(_) => mark_lost(&core, batch.drain(..).collect()).await,
+            Ok(_) => take_reports(&core, batch.drain(..).collect()).await,
             Err(_) => match absent.give_up(&core).await {
                 Ok(()) => round(&core, true).await.map(drop),
                 Err(error) => Err(error),
@@ -182,6 +185,12 @@ pub(crate) async fn give_up(core: &Core, node: NodeId) -> Result<u64, WriteError
     owe_all_of(core, &HashSet::from([node]), &reachable).await
 }
 
+/// What was found wrong is held against its nodes, and owed.
+async fn take_reports(core: &Core, reports: Vec<Report>) -> Result<(), WriteError> {
+    strikes::book(core, &reports).await?;
+    mark_lost(core, reports.into_iter().map(|report| (report.shard, report.node)).collect()).await
+}
+
 async fn mark_lost(core: &Core, found: HashSet<(ShardName, NodeId)>) -> Result<(), WriteError> {
     let commands = found.into_iter().map(|(shard, node)| Command::Chunk(ChunkCommand::MarkLost { shard, node })).collect();
     core.metadata.propose(Batch { chain: Chain::Independent, commands }).await?;
@@ -199,11 +208,7 @@ async fn round(core: &Arc<Core>, paced: bool) -> Result<Delivered, WriteError> {
         let Some((last, _)) = owed.last() else { return Ok(done) };
         after = Some(*last);
         for (chunk, record) in owed {
-            let start = Instant::now();
-            deliver(core, chunk, record, &mut done).await?;
-            if paced {
-                tokio::time::sleep(start.elapsed().min(Duration::from_secs(1))).await;
-            }
+            deliver(core, chunk, record, paced, &mut done).await?;
         }
     }
 }
@@ -243,11 +248,14 @@ fn errands(core: &Core, chunk: ChunkId, record: &ChunkRecord) -> (Vec<Errand>, u
     (out, waiting)
 }
 
-async fn deliver(core: &Arc<Core>, chunk: ChunkId, record: ChunkRecord, done: &mut Delivered) -> Result<(), WriteError> {
+async fn deliver(core: &Arc<Core>, chunk: ChunkId, record: ChunkRecord, paced: bool, done: &mut Delivered) -> Result<(), WriteError> {
     let (errands, waiting) = errands(core, chunk, &record);
     done.waiting += waiting;
     let Some(placement) = record.placement.clone().filter(|_| !errands.is_empty()) else { return Ok(()) };
     let sealed = placement.sealed;
+    // With fewer shards left than a write is acknowledged with, it waits for nobody.
+    let urgent = placement.shards.iter().flatten().count() < usize::from(Quorum::needed(sealed.k, sealed.m));
+    let _turn = if paced { Some(core.pace.turn(sealed.sealed_len as usize, urgent).await) } else { None };
     let _memory = core.read_memory.take(3 * sealed.sealed_len as usize).await;
     let located = Located { chunk, generation: record.generation, placement };
     let shards = match fetch::gather(core, located).await {
