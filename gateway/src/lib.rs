@@ -8,10 +8,12 @@
 
 pub mod admin;
 pub mod audit;
+pub mod balance;
 pub mod body;
 pub mod boot;
 pub mod budget;
 pub mod cli;
+pub mod census;
 pub mod collect;
 pub mod compress;
 pub mod compute;
@@ -38,6 +40,7 @@ pub mod ops;
 pub mod owe;
 pub mod pace;
 pub mod path;
+pub mod progress;
 pub mod read;
 pub mod readers;
 pub mod reindex;

@@ -170,6 +170,11 @@ gauge!(
     "Bytes of sealed chunks that repair may work on a second, as the foreground's latency allows"
 );
 
+gauge!(REPAIR_WAITING, "breakwater_repair_waiting_chunks", "Chunks found in need of repair and not seen to yet");
+gauge!(DRAIN_LEFT, "breakwater_drain_shards_left", "Shards placed on nodes that are being emptied");
+gauge!(REBALANCE_WORST, "breakwater_rebalance_worst_permille", "The farthest that a node is from its share, thousandths of it, as counted last");
+gauge!(REBALANCE_SURPLUS, "breakwater_rebalance_bytes_left", "Bytes still to be moved by the rebalancing that is running");
+
 gauge!(CHUNKS, "breakwater_chunks", "Chunks in the index");
 gauge!(CHUNK_REFERENCES, "breakwater_chunk_references", "References from versions to chunks");
 gauge!(CHUNKS_OWED, "breakwater_chunks_missing_shards", "Chunks that miss at least one shard");
@@ -204,6 +209,25 @@ pub static STRIKES: LazyLock<IntCounterVec> = LazyLock::new(|| {
         "breakwater_node_strikes_total",
         "Failures held against nodes, beside questions of audits: shards that reads found wrong, surveys in which a node lacked shards, gets that kept breaking off",
         &["cause"]
+    ))
+});
+
+/// Shards that were placed anew, by why.
+pub static MOVED_SHARDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!("breakwater_moved_shards_total", "Shards placed on another node, by why", &["why"]))
+});
+
+/// Their bytes.
+pub static MOVED_BYTES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!("breakwater_moved_bytes_total", "Bytes of shards placed on another node, by why", &["why"]))
+});
+
+/// Chunks by what they can still lose, as counted last.
+pub static CHUNKS_BY_SPARE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    declared(register_int_gauge_vec!(
+        "breakwater_chunks_by_spare_shards",
+        "Chunks by how many shards on nodes that answer they have beyond what a read takes, as counted last",
+        &["spare"]
     ))
 });
 
@@ -282,6 +306,16 @@ pub fn declare() {
         [&CHUNKS, &CHUNK_REFERENCES, &CHUNKS_OWED, &DURABLE_PLAIN, &DURABLE_SEALED, &WRITE_MEMORY_FREE, &READ_MEMORY_FREE, &WRITES_OPEN, &COLLECTION_HELD];
     gauges.iter().for_each(|gauge| gauge.add(0));
     LINKS_LOST.add(0);
+    for gauge in [&REPAIR_WAITING, &DRAIN_LEFT, &REBALANCE_WORST, &REBALANCE_SURPLUS] {
+        gauge.add(0);
+    }
+    for why in crate::progress::Why::ALL {
+        MOVED_SHARDS.with_label_values(&[why.word()]).inc_by(0);
+        MOVED_BYTES.with_label_values(&[why.word()]).inc_by(0);
+    }
+    for spare in ["unreadable", "0", "1", "2"] {
+        CHUNKS_BY_SPARE.with_label_values(&[spare]).add(0);
+    }
     REPAIR_RATE.add(0);
     FOREGROUND_SLOWDOWN.add(0.0);
     for cause in ["read", "absent", "broken"] {

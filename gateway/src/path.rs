@@ -1,8 +1,8 @@
 //! The data path: what the S3 operations call to store, read, reference and commit bodies, and its background work.
 //!
 //! - in the foreground: `write.rs`, `read.rs`, `copy.rs`
-//! - in the background: `intent.rs` aborts dropped writes, `collect.rs` frees what nobody refers to, `owe.rs` delivers owed shards,
-//!   `audit.rs` has a fleet's nodes prove what they hold
+//! - in the background: `intent.rs` aborts dropped writes, `collect.rs` frees what nobody refers to, `owe.rs` delivers owed shards and
+//!   empties nodes, `balance.rs` levels them out, `audit.rs` has a fleet's nodes prove what they hold
 //!
 //! Invariant: everything the background does is asked of the index first; nothing is remembered here that a crash may not forget.
 //! Not here: names, authentication, S3's errors (the front end and `s3/`).
@@ -10,8 +10,10 @@
 use crate::audit;
 use crate::audit::board::Seen;
 use crate::audit::transcript::Transcript;
+use crate::balance;
 use crate::body::{ReadError, WriteError};
 use crate::budget::Budget;
+use crate::census::{self, Census};
 use crate::collect::sweep::{self, Swept};
 use crate::collect::{self, Collected};
 use crate::compute::Compute;
@@ -24,8 +26,9 @@ use crate::keys::Keys;
 use crate::lanes::Lanes;
 use crate::metric;
 use crate::nodes::Nodes;
-use crate::owe::{self, Delivered};
+use crate::owe::{self, Delivered, Owing};
 use crate::pace::Pace;
+use crate::progress::Progress;
 use crate::reindex::{self, Reindexed};
 use crate::roster::Roster;
 use bytes::Bytes;
@@ -71,6 +74,7 @@ impl DataPath {
         getrandom::fill(&mut writer).map_err(|e| system(e.to_string()))?;
         let (intents, abandoned) = Intents::new(WriterId(writer));
         let (damage, reports) = Damage::new();
+        let (owing, owed) = Owing::new();
         let write_percent = 100 + 100 * (usize::from(settings.k) + usize::from(settings.m)) / usize::from(settings.k.max(1));
         let largest = limit::CHUNK_MAX_BYTES as usize;
         let core = Arc::new(Core {
@@ -86,6 +90,9 @@ impl DataPath {
             flights: Arc::default(),
             readers: Arc::default(),
             damage,
+            owing,
+            busy: Default::default(),
+            progress: Progress::default(),
             sweeping: tokio::sync::Mutex::default(),
             board: Arc::default(),
             pace: Pace::default(),
@@ -97,7 +104,9 @@ impl DataPath {
         // Ends by itself when the last intent and the list of them are gone, or when it is told to stop.
         workers.spawn(until_stopped(stopped.clone(), intent::abort_abandoned(metadata, abandoned)));
         workers.spawn(until_stopped(stopped.clone(), collect::run(core.clone())));
-        workers.spawn(until_stopped(stopped, owe::run(core.clone(), reports)));
+        workers.spawn(until_stopped(stopped.clone(), owe::run(core.clone(), reports, owed)));
+        workers.spawn(until_stopped(stopped.clone(), owe::round::run(core.clone())));
+        workers.spawn(until_stopped(stopped, balance::run(core.clone())));
         Ok(Arc::new(DataPath { core, stop, workers: Mutex::new(workers) }))
     }
 
@@ -150,6 +159,22 @@ impl DataPath {
     /// Delivers all that is owed and can be delivered now.
     pub async fn repair_now(&self) -> Result<Delivered, WriteError> {
         owe::round_now(&self.core).await
+    }
+
+    /// Goes through the whole index and counts, now.
+    pub async fn census_now(&self) -> Result<Census, WriteError> {
+        census::take(&self.core, false).await
+    }
+
+    /// How far repair, drains and rebalancing have come.
+    pub fn progress(&self) -> &Progress {
+        &self.core.progress
+    }
+
+    /// Has nodes levelled out now (`false`: no more until it is asked for again, or the process restarts).
+    pub fn rebalance(&self, starts: bool) {
+        self.core.progress.change_balance(|balance| (balance.asked, balance.stopped) = (starts, !starts));
+        self.core.progress.told.notify_one();
     }
 
     /// Audits the nodes that answer, or one of them, now: `count` slices each.

@@ -1,6 +1,8 @@
 //! `breakwater admin`: asks the running server, prints what it says.
 
-use super::arguments::{AdminArgs, AdminCommand, AuditCommand, DiskCommand, FleetCommand, KeyCommand, TenantCommand};
+use super::arguments::{
+    AdminArgs, AdminCommand, AuditCommand, ChunkCommand, CollectionCommand, DiskCommand, FleetCommand, KeyCommand, TenantCommand,
+};
 use crate::boot::{admin_token_file, ops_address_file};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -40,12 +42,26 @@ pub fn run(arguments: AdminArgs) -> ExitCode {
     if let AdminCommand::Audit { command } = &arguments.command {
         return audited(super::audit::keep(command, &answer, arguments.json));
     }
+    if let Some(told) = super::recovery::keep(&arguments.command, &answer).or_else(|| super::admission::keep(&arguments.command, &answer)) {
+        return kept(told);
+    }
     let text = if arguments.json { answer.to_string() } else { show(&arguments.command, &answer) };
     // Whoever reads this may have stopped reading (`| head`): that is no failure of what was done.
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
     match (&arguments.command, answer.get("clean").and_then(Value::as_bool)) {
         (AdminCommand::Fsck { .. }, Some(false)) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
+    }
+}
+
+/// 0: what the answer carried is where it was to go.
+fn kept(told: Result<String, String>) -> ExitCode {
+    match told {
+        Ok(text) => {
+            let _ = if text.is_empty() { Ok(()) } else { writeln!(std::io::stdout(), "{text}") };
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&AskError::Refused(error)),
     }
 }
 
@@ -82,7 +98,19 @@ fn request(command: &AdminCommand) -> Result<Request, AskError> {
             let dir = std::path::absolute(dir).map_err(|error| AskError::Refused(error.to_string()))?;
             post("disks/adopt", json!({ "dir": dir }))
         }
+        AdminCommand::Fleet { command: FleetCommand::Admit { file, days, .. } } => {
+            let request = super::admission::read(file).map_err(AskError::Refused)?;
+            post("fleet/admit", json!({ "request": request, "days": days }))
+        }
         AdminCommand::Fleet { command } => fleet_request(command),
+        AdminCommand::Export { .. } => post("export", json!({})),
+        AdminCommand::Chunk { command: ChunkCommand::Get { chunk, .. } } => post("chunks/get", json!({ "chunk": chunk })),
+        AdminCommand::Chunk { command: ChunkCommand::List { after: None } } => get("chunks"),
+        AdminCommand::Chunk { command: ChunkCommand::List { after: Some(after) } } => get(&format!("chunks?after={}", percent(after))),
+        AdminCommand::Collection { command: CollectionCommand::Status } => get("collection"),
+        AdminCommand::Collection { command } => {
+            post("collection", json!({ "held": matches!(command, CollectionCommand::Hold) }))
+        }
         AdminCommand::Collect { sweep } => post("collect", json!({ "sweep": sweep })),
         AdminCommand::Audit { command: AuditCommand::Run { node, count, .. } } => post("audit", json!({ "node": node, "count": count })),
         AdminCommand::Audit { command: AuditCommand::Verify { file } } => {
@@ -99,6 +127,9 @@ fn fleet_request(command: &FleetCommand) -> Request {
     match command {
         FleetCommand::Init => post("init", json!({})),
         FleetCommand::Invite { uses, hours, address } => post("invite", json!({ "uses": uses, "hours": hours, "address": address })),
+        FleetCommand::Reindex => post("reindex", json!({})),
+        // Its request has a file's content in it: `request`.
+        FleetCommand::Admit { days, .. } => post("admit", json!({ "days": days })),
         FleetCommand::Suspend { node, reason } => post("suspend", json!({ "node": node, "reason": reason })),
         FleetCommand::Resume { node } => post("resume", json!({ "node": node })),
         FleetCommand::Retire { node } => post("retire", json!({ "node": node })),
@@ -174,7 +205,9 @@ fn show(command: &AdminCommand, answer: &Value) -> String {
         AdminCommand::Key { command: KeyCommand::Revoke { .. } } => format!("access key {} is revoked", text(answer, "access_key")),
         AdminCommand::Disk { .. } => text(answer, "adopted"),
         AdminCommand::Fleet { command } => show_fleet(command, answer),
+        AdminCommand::Chunk { .. } | AdminCommand::Collection { .. } => super::recovery::show(command, answer),
         AdminCommand::Audit { .. }
+        | AdminCommand::Export { .. }
         | AdminCommand::Collect { .. }
         | AdminCommand::Repair
         | AdminCommand::Status
@@ -194,6 +227,8 @@ fn show_fleet(command: &FleetCommand, answer: &Value) -> String {
         FleetCommand::Invite { uses, hours, .. } => {
             format!("{}\n(for {uses} machines, within {hours} hours; shown this once)", text(answer, "token"))
         }
+        FleetCommand::Reindex => super::recovery::show_reindexed(answer),
+        FleetCommand::Admit { .. } => format!("nodes admitted: {}", answer["nodes"]),
         FleetCommand::Suspend { .. } | FleetCommand::Resume { .. } | FleetCommand::Retire { .. } => {
             format!("node {} is {}", text(answer, "node"), text(answer, "state"))
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! POST init {}   POST invite {uses, hours, address?}   GET status[?placed=true]
+//! POST admit {request, days?}, reindex {}: see admission.rs, recovery.rs
 //! POST suspend {node, reason}   POST resume {node}   POST retire {node}
 //! ```
 //! A node is named by its id or by enough of its first digits. Not here: what these do (`fleet/table.rs`).
@@ -72,6 +73,8 @@ pub(super) async fn answer(operator: &Operator, method: Method, path: &str, plac
             fleet.retire(node).await?;
             Ok(json!({ "node": node.to_string(), "state": "retired" }))
         }
+        (Method::POST, "admit") => super::admission::answer(fleet, body).await,
+        (Method::POST, "reindex") => super::recovery::reindex(operator).await,
         (Method::GET, "status") => status(operator, fleet, placed == Some("true")).await,
         _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),
     }
