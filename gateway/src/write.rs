@@ -281,6 +281,9 @@ async fn upload(write: &Write, chunk: &Chunk, target: Target) -> Result<crate::d
     let (mark, bytes) = (core.pace.mark(), encoded.sealed.sealed_len as usize);
     let quorum = Stage::Store.time_async(store::store(&core.nodes, target, encoded)).await?;
     core.pace.book(mark, govern::Work::Store, bytes);
+    if quorum.placement().shards.iter().any(Option::is_none) {
+        core.owing.note(target.chunk);
+    }
     Ok(quorum)
 }
 
