@@ -185,10 +185,20 @@ pub enum FleetCommand {
         #[arg(long, value_name = "TEXT", default_value = "suspended by an operator")]
         reason: String,
     },
-    /// Give a suspended node new shards again
+    /// Give a suspended or draining node new shards again
     Resume {
         /// The node's id, or enough of its first digits
         node: String,
+    },
+    /// Empty a node: it gets no new shards, and those it has are moved elsewhere; the status says when it is drained
+    Drain {
+        /// The node's id, or enough of its first digits
+        node: String,
+    },
+    /// Level nodes out, so that each is as full as its capacity says
+    Rebalance {
+        #[command(subcommand)]
+        command: RebalanceCommand,
     },
     /// Shut a node out for good; what it still has is made again elsewhere
     Retire {
@@ -202,4 +212,14 @@ pub enum FleetCommand {
         #[arg(long)]
         placed: bool,
     },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum RebalanceCommand {
+    /// Begin now, however little nodes are off their shares
+    Start,
+    /// Move nothing more until it is started, or the gateway is started again
+    Stop,
+    /// Show how far nodes are off and what has been moved
+    Status,
 }

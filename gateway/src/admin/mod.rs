@@ -10,3 +10,4 @@ pub mod client;
 pub mod fleet;
 mod recovery;
 pub mod server;
+mod status;

@@ -107,7 +107,10 @@ fn keep_export(answer: &Value, out: &Path) -> Result<String, String> {
     write_whole(out, text, 0o600).map_err(|error| error.to_string())?;
     Ok(format!(
         "{} tenants, {} access keys and {} nodes are in {}. Keep it with a copy of the root key, away from this machine, and make it anew after every change of them.",
-        answer["tenants"], answer["access_keys"], answer["nodes"], out.display()
+        answer["tenants"],
+        answer["access_keys"],
+        answer["nodes"],
+        out.display()
     ))
 }
 
@@ -137,7 +140,8 @@ pub(super) fn show(command: &AdminCommand, answer: &Value) -> String {
         AdminCommand::Collection { .. } => "released: what no object refers to is collected".into(),
         _ => {
             let all = answer["chunks"].as_array().map_or(&[][..], Vec::as_slice);
-            let line = |one: &Value| format!("{} {:>9} bytes, {} shards, {}", text(one, "chunk"), one["bytes"], one["shards"], text(one, "state"));
+            let line =
+                |one: &Value| format!("{} {:>9} bytes, {} shards, {}", text(one, "chunk"), one["bytes"], one["shards"], text(one, "state"));
             let mut lines: Vec<String> = all.iter().map(line).collect();
             if let (Some(last), true) = (all.last(), answer["more"] == true) {
                 lines.push(format!("and more: --after {}", text(last, "chunk")));
@@ -159,7 +163,13 @@ pub(super) fn show_reindexed(answer: &Value) -> String {
         }
     }
     for one in answer["left"].as_array().into_iter().flatten() {
-        out.push_str(&format!("\nnot restored {}: {} ({} of {} shards)", text(one, "chunk"), text(one, "why"), one["found"], one["needed"]));
+        out.push_str(&format!(
+            "\nnot restored {}: {} ({} of {} shards)",
+            text(one, "chunk"),
+            text(one, "why"),
+            one["found"],
+            one["needed"]
+        ));
     }
     for node in answer["nodes_away"].as_array().into_iter().flatten() {
         out.push_str(&format!("\nnot answered: node {}", node.as_str().unwrap_or("")));

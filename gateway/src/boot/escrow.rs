@@ -150,7 +150,8 @@ impl Escrow {
         let RootAnswer::FleetNodes(nodes) = root_query(metadata, RootQuery::FleetNodes).await? else {
             return Err(strange("the fleet's nodes"));
         };
-        Ok(record.is_some_and(|record| record.id == fleet.record.id) && fleet.nodes.iter().all(|node| nodes.iter().any(|n| n.id == node.id)))
+        Ok(record.is_some_and(|record| record.id == fleet.record.id)
+            && fleet.nodes.iter().all(|node| nodes.iter().any(|n| n.id == node.id)))
     }
 }
 
@@ -234,7 +235,8 @@ mod tests {
         let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let metadata: Arc<dyn Metadata> = rig.metadata.clone();
         let id = FleetId([3; 16]);
-        let record = FleetRecord { id, authority: Bytes::from_static(b"ca"), created: UnixMs(1), revocations_version: 4, revocations: Bytes::new() };
+        let record =
+            FleetRecord { id, authority: Bytes::from_static(b"ca"), created: UnixMs(1), revocations_version: 4, revocations: Bytes::new() };
         root_command(&metadata, RootCommand::CreateFleet(record)).await.unwrap();
         for (number, state) in [(1, FleetNodeState::Active), (2, FleetNodeState::Retired)] {
             root_command(&metadata, RootCommand::AdmitNode(node(number, state))).await.unwrap();
@@ -284,7 +286,13 @@ mod tests {
     fn the_bytes_of_an_escrow_stay_as_they_are() {
         let escrow = Escrow { tenants: vec![], keys: vec![], fleet: None };
         assert_eq!(peer::encode(&escrow).as_ref(), [0, 0, 0]);
-        let record = FleetRecord { id: FleetId([3; 16]), authority: Bytes::new(), created: UnixMs(1), revocations_version: 0, revocations: Bytes::new() };
+        let record = FleetRecord {
+            id: FleetId([3; 16]),
+            authority: Bytes::new(),
+            created: UnixMs(1),
+            revocations_version: 0,
+            revocations: Bytes::new(),
+        };
         let fleet = KeptFleet { record, key: Bytes::from_static(b"k"), nodes: vec![] };
         let bytes = peer::encode(&Escrow { fleet: Some(fleet), ..escrow });
         assert_eq!(hex::encode(bytes), format!("000001{}{}", "03".repeat(16), "00010000016b00"));

@@ -109,7 +109,12 @@ async fn rot_and_lies_of_as_many_nodes_as_may_be_lost_restore_what_is_true() {
     assert_eq!(counts(&done), [chunks.len() as u64, 0, 0, 0, 0]);
     let liar = rig.nodes[0].id;
     let placed = |node: NodeId, records: &[(ChunkId, spine::wire::chunk::ChunkRecord)]| {
-        records.iter().flat_map(|(_, r)| r.placement.iter()).flat_map(|p| p.shards.iter().flatten()).filter(|place| place.node == node).count()
+        records
+            .iter()
+            .flat_map(|(_, r)| r.placement.iter())
+            .flat_map(|p| p.shards.iter().flatten())
+            .filter(|place| place.node == node)
+            .count()
     };
     assert_eq!(placed(liar, &rig.records().await), 0, "a lie was placed");
     assert_eq!(done.owing, chunks.len() as u64);
@@ -191,7 +196,8 @@ fn whatever_fewer_than_k_nodes_say_the_true_life_of_a_chunk_comes_first() {
         }
         let found = candidates(CHUNK, &all);
         assert!(found.iter().all(is_sound), "seed {seed}");
-        let enough = honest.iter().filter(|one| one.header.name.generation == Gen(100)).map(|one| one.node).collect::<HashSet<_>>().len() >= 4;
+        let enough =
+            honest.iter().filter(|one| one.header.name.generation == Gen(100)).map(|one| one.node).collect::<HashSet<_>>().len() >= 4;
         let best = found.first().unwrap();
         assert!(!enough || (best.generation, best.sealed, best.is_enough()) == (Gen(100), sealed(1_000), true), "seed {seed}: {found:?}");
         assert_eq!(candidates(CHUNK, &all), found, "seed {seed}: not the same twice");

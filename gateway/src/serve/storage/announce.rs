@@ -1,7 +1,7 @@
 //! Announces this process' nodes on the routing layer: each says, under its own signature, where it is now.
 
-use super::papers::Papers;
 use super::disks::Node;
+use super::papers::Papers;
 use super::{Settings, StorageError};
 use crate::core::now;
 use routing::{Own, Router};

@@ -20,8 +20,7 @@ use storage_node::NodeKey;
 pub async fn request(settings: &Settings, file: &Path) -> Result<(), StorageError> {
     let place = place(settings, settings.listen)?;
     let disks = Disks::open(settings, true).await?;
-    let nodes: Vec<(NodeKey, u64)> =
-        disks.nodes().iter().map(|node| (node.key.clone(), node.disk.status().capacity)).collect();
+    let nodes: Vec<(NodeKey, u64)> = disks.nodes().iter().map(|node| (node.key.clone(), node.disk.status().capacity)).collect();
     let missing = disks.missing();
     disks.close().await;
     if let Some(missing) = missing.first() {

@@ -4,9 +4,9 @@
 //! for as long as it lasts.
 
 use super::announce::Announcer;
-use super::papers::Papers;
 use super::disks::Node;
 use super::identity;
+use super::papers::Papers;
 use crate::core::now;
 use crate::fleet::apply::{self, ApplyError, Gate};
 use crate::fleet::authority::fingerprint;
