@@ -4,7 +4,7 @@
 //! restart, and starts again without an invitation.
 
 use crate::hosts::{Host, Network};
-use crate::server::{Server, Settings, binary};
+use crate::server::{Server, Settings, binary, status_kib};
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -23,8 +23,9 @@ pub struct StorageNode {
     machine: String,
     zone: String,
     disks: Vec<PathBuf>,
-    /// More of the command line.
+    /// More of the command line, and of the environment.
     pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
     child: Option<Child>,
     listen: String,
     ops: String,
@@ -44,6 +45,7 @@ impl StorageNode {
             zone: zone.into(),
             disks: vec![place.join("disk")],
             arguments: Vec::new(),
+            environment: Vec::new(),
             child: None,
             listen: "127.0.0.1:0".into(),
             ops: "127.0.0.1:0".into(),
@@ -60,6 +62,41 @@ impl StorageNode {
         self
     }
 
+    /// With one more disk.
+    pub fn with_disk(mut self, name: &str) -> StorageNode {
+        self.disks.push(self.place.join(name));
+        self
+    }
+
+    /// On this address of loopback.
+    pub fn at(mut self, listen: &str) -> StorageNode {
+        self.listen = listen.into();
+        self
+    }
+
+    /// Runs it with more arguments until it ends by itself.
+    ///
+    /// # Errors
+    /// What it printed, where it failed.
+    pub fn run_once(&self, arguments: &[&str]) -> io::Result<String> {
+        let output = self.command().args(arguments).stdin(Stdio::null()).output()?;
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed).into_owned();
+        if output.status.success() { Ok(printed) } else { Err(io::Error::other(printed)) }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("storage-node").args(["--machine", &self.machine, "--zone", &self.zone]);
+        command.args(["--listen", &self.listen, "--ops-listen", &self.ops, "--capacity", "4294967296"]);
+        for disk in &self.disks {
+            command.arg("--disk").arg(disk);
+        }
+        command.args(&self.arguments).envs(self.environment.iter().cloned());
+        command.current_dir(&self.place);
+        command
+    }
+
     /// Starts, with an invitation or without.
     ///
     /// # Errors
@@ -70,17 +107,11 @@ impl StorageNode {
         let mut log = OpenOptions::new().create(true).append(true).open(&path)?;
         writeln!(log, "--- start ---")?;
         let offset = log.metadata()?.len() as usize;
-        let mut command = Command::new(binary());
-        command.arg("storage-node").args(["--machine", &self.machine, "--zone", &self.zone]);
-        command.args(["--listen", &self.listen, "--ops-listen", &self.ops, "--capacity", "4294967296"]);
-        for disk in &self.disks {
-            command.arg("--disk").arg(disk);
-        }
-        command.args(&self.arguments);
+        let mut command = self.command();
         if let Some(token) = join {
             command.args(["--join", token]);
         }
-        command.current_dir(&self.place).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if let Some(host) = &self.host {
             host.put(&mut command);
         }
@@ -90,7 +121,10 @@ impl StorageNode {
             let after = |word: &str| printed.lines().find_map(|line| line.strip_prefix(word)).map(str::to_owned);
             let ids: Vec<String> =
                 printed.lines().filter_map(|line| line.strip_prefix("node ")?.split(' ').next()).map(str::to_owned).collect();
-            if let (Some(listen), Some(ops), true) = (after("data on "), after("operations on http://"), ids.len() == self.disks.len()) {
+            // A disk that is away is said, too, and behind those that are there.
+            let away = printed.lines().filter(|line| line.starts_with("away ")).count();
+            let all = ids.len() + away == self.disks.len();
+            if let (Some(listen), Some(ops), true) = (after("data on "), after("operations on http://"), all) {
                 (self.listen, self.ops, self.ids) = (listen, ops, ids);
                 self.child = Some(child);
                 return Ok(());
@@ -157,6 +191,11 @@ impl StorageNode {
     /// `host:port` of its operations.
     pub fn ops(&self) -> &str {
         &self.ops
+    }
+
+    /// Most resident bytes since it started, mapped files included; 0 while it does not run.
+    pub fn peak_rss(&self) -> u64 {
+        self.child.as_ref().map_or(0, |child| status_kib(child.id(), "VmHWM:") << 10)
     }
 
     /// SIGKILL, then waits.

@@ -76,6 +76,12 @@ impl Credential {
     }
 }
 
+/// A number of `/proc/PID/status`, 0 where there is none.
+pub(crate) fn status_kib(pid: u32, field: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    text.lines().find_map(|l| l.strip_prefix(field)).and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
 /// Path of the binary under test: `BREAKWATER_BIN`, else beside the running program's own folder (target/release).
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("BREAKWATER_BIN") {
@@ -329,8 +335,7 @@ impl Server {
     }
 
     fn status_kib(&self, field: &str) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        text.lines().find_map(|l| l.strip_prefix(field)).and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        status_kib(self.pid(), field)
     }
 
     /// User and system CPU so far.

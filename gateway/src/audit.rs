@@ -3,7 +3,8 @@
 //! ```text
 //! survey.rs   one pass through the index: draws each node's shards, and asks nodes whether they have what is placed on them
 //! audit.rs    asks one node for proofs, and judges them by the recorded roots
-//! board.rs    what is known of each node: proofs, failures in a row, its scrub
+//! board.rs    what is known of each node: proofs, strikes, its scrub
+//! strikes.rs  what reads found wrong, held against the node
 //! watch.rs    all of it in the background: so many questions a day and node, strikes, suspension, scrub reports
 //! transcript.rs  an audit as a file that anybody can check
 //! ```
@@ -12,6 +13,7 @@
 //! Not here: proofs and the draw (`spine::audit`), making shards again (`owe.rs`).
 
 pub mod board;
+pub(crate) mod strikes;
 pub(crate) mod survey;
 pub mod transcript;
 pub(crate) mod watch;
@@ -19,6 +21,7 @@ pub(crate) mod watch;
 use crate::body::WriteError;
 use crate::collect::sweep::records;
 use crate::core::{Core, now};
+use crate::damage::Finder;
 use crate::metric::AUDIT_ANSWERS;
 use crate::nodes::Node;
 use board::Board;
@@ -126,7 +129,7 @@ pub(crate) async fn ask(core: &Core, board: &Board, node: &Node, drawn: Vec<(Pla
         for asked in &group {
             AUDIT_ANSWERS.with_label_values(&[asked.outcome.word()]).inc();
             if asked.outcome.failed() {
-                core.damage.report(asked.placed.name, node.id, "audit");
+                core.damage.report(asked.placed.name, node.id, Finder::Audit);
             }
         }
         board.book(node.id, &group, node.reachable(), now());

@@ -112,6 +112,10 @@ struct GatewayArgs {
     /// Router of a storage process, to find nodes that have moved; repeat for several [default: none, nodes are where they last said]
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     bootstrap: Vec<String>,
+    /// What `breakwater admin export` wrote, where the metadata was lost: tenants, access keys and the fleet are taken from it, and
+    /// nothing is collected until `breakwater admin collection release`
+    #[arg(long, value_name = "FILE")]
+    recover: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +141,12 @@ struct StorageArgs {
     /// Invitation of `breakwater admin fleet invite`; needed once, for disks that are new
     #[arg(long, value_name = "TOKEN")]
     join: Option<String>,
+    /// Write a request to be admitted and end: for machines that reach no gateway. An operator carries it to `breakwater admin fleet admit`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["join", "admitted"])]
+    request: Option<PathBuf>,
+    /// What `breakwater admin fleet admit` answered to such a request
+    #[arg(long, value_name = "FILE")]
+    admitted: Option<PathBuf>,
     /// Bytes that each disk may hold [default: what its file system has]
     #[arg(long, value_name = "BYTES")]
     capacity: Option<u64>,
@@ -204,7 +214,7 @@ fn gateway(arguments: GatewayArgs, outer: Place) -> ExitCode {
         Ok(config) if !config.disks.is_empty() => {
             wrong(&ConfigError::Contradiction { what: "a gateway has no disks of its own: storage nodes have them".into() })
         }
-        Ok(config) => crate::serve::run_gateway(config, arguments.bootstrap),
+        Ok(config) => crate::serve::run_gateway(config, arguments.bootstrap, arguments.recover),
         Err(error) => wrong(&error),
     }
 }
@@ -219,6 +229,8 @@ impl From<StorageArgs> for crate::serve::storage::Settings {
             zone: arguments.zone,
             ops_listen: arguments.ops_listen,
             join: arguments.join,
+            request: arguments.request,
+            admitted: arguments.admitted,
             capacity: arguments.capacity,
             routing_listen: arguments.routing_listen,
             bootstrap: arguments.bootstrap,

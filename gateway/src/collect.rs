@@ -17,6 +17,7 @@ use crate::body::WriteError;
 use crate::core::{Core, now};
 use crate::dedup::unexpected;
 use crate::metric;
+use crate::reindex;
 use spine::id::{ChunkId, Gen, NodeId, ShardIndex, Tag, UnixMs, VersionId, WriterId};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ShardName};
 use spine::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, OutboxEntry};
@@ -89,8 +90,13 @@ async fn cycle(core: &Core, patience: &mut Patience, grace: Duration) -> Result<
     let mut done =
         Collected { aborted: reap(core, |writer, renewed| is_stale(core, writer, renewed, time)).await?, ..Collected::default() };
     done.released = release(core).await?;
-    condemn(core, time).await?;
-    done.begun = begin_delete(core, UnixMs(time.0.saturating_sub(millis(grace)))).await?;
+    // The log holds these two in any case; asking first spares it proposals that do nothing.
+    let held = reindex::is_held(core).await?;
+    metric::COLLECTION_HELD.set(i64::from(held));
+    if !held {
+        condemn(core, time).await?;
+        done.begun = begin_delete(core, UnixMs(time.0.saturating_sub(millis(grace)))).await?;
+    }
     (done.deleted, done.waiting) = delete(core, patience).await?;
     show_totals(core).await?;
     Ok(done)

@@ -50,6 +50,7 @@ pub struct Config {
     pub coding: Coding,
     pub collector: Collector,
     pub repair: Repair,
+    pub rebalance: Rebalance,
     pub limits: Limits,
     pub fleet: Fleet,
 }
@@ -106,8 +107,24 @@ pub struct Collector {
 #[serde(default, deny_unknown_fields)]
 pub struct Repair {
     pub interval_seconds: u64,
+    /// How long chunks with few shards left wait for a node that is away.
+    pub urgent_seconds: u64,
     /// How long a node may be away before what it held is made again elsewhere.
     pub away_seconds: u64,
+}
+
+/// How nodes are levelled out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rebalance {
+    /// Whether it begins by itself.
+    pub automatic: bool,
+    /// Bytes of shards moved a second, at most.
+    pub bytes_per_second: u64,
+    /// Between two comparisons of the nodes. Seconds.
+    pub look_seconds: u64,
+    /// How far a node may be from its share before it begins; it ends at half of that.
+    pub begin_percent: u32,
 }
 
 /// Bounds on what clients can make the process hold.
@@ -140,6 +157,7 @@ impl Default for Config {
             coding: Coding::default(),
             collector: Collector::default(),
             repair: Repair::default(),
+            rebalance: Rebalance::default(),
             limits: Limits::default(),
             fleet: Fleet::default(),
         }
@@ -171,7 +189,13 @@ impl Default for Collector {
 
 impl Default for Repair {
     fn default() -> Self {
-        Repair { interval_seconds: 15, away_seconds: 14_400 }
+        Repair { interval_seconds: 15, urgent_seconds: 30, away_seconds: 14_400 }
+    }
+}
+
+impl Default for Rebalance {
+    fn default() -> Self {
+        Rebalance { automatic: true, bytes_per_second: 16 << 20, look_seconds: 600, begin_percent: 5 }
     }
 }
 
@@ -241,6 +265,10 @@ impl Config {
         range("collector.patience_seconds", collector.patience_seconds, 1, 31_536_000)?;
         range("collector.sweep_seconds", collector.sweep_seconds, 1, 31_536_000)?;
         range("repair.interval_seconds", self.repair.interval_seconds, 1, 86_400)?;
+        range("repair.urgent_seconds", self.repair.urgent_seconds, 0, 86_400)?;
+        range("rebalance.bytes_per_second", self.rebalance.bytes_per_second, 64 << 10, 1 << 40)?;
+        range("rebalance.look_seconds", self.rebalance.look_seconds, 1, 86_400)?;
+        range("rebalance.begin_percent", self.rebalance.begin_percent.into(), 2, 50)?;
         range("repair.away_seconds", self.repair.away_seconds, 1, 31_536_000)?;
         range("limits.connections", limits.connections as u64, 1, 100_000)?;
         range("limits.header_seconds", limits.header_seconds, 1, 3_600)?;
@@ -352,9 +380,10 @@ mod tests {
     fn the_documented_defaults_are_the_defaults_and_leave_none_out() {
         assert_eq!(load(DEFAULT).unwrap(), Config::default());
         let documented: toml::Table = toml::from_str(DEFAULT).unwrap();
-        assert_eq!(documented.len(), 14, "a field of Config is not in default.toml");
+        assert_eq!(documented.len(), 15, "a field of Config is not in default.toml");
         let of = |name: &str| documented[name].as_table().unwrap().len();
-        assert_eq!((of("tls"), of("coding"), of("collector"), of("repair"), of("limits"), of("fleet")), (2, 2, 5, 2, 9, 4));
+        assert_eq!((of("tls"), of("coding"), of("collector"), of("repair"), of("limits"), of("fleet")), (2, 2, 5, 3, 9, 4));
+        assert_eq!(of("rebalance"), 4);
     }
 
     #[test]

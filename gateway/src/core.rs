@@ -2,6 +2,8 @@
 //!
 //! Not here: starting it and its background work (`path.rs`).
 
+use crate::audit::board::Board;
+use crate::balance;
 use crate::body::{ReadError, WriteError};
 use crate::budget::Budget;
 use crate::compute::Compute;
@@ -11,6 +13,10 @@ use crate::intent::Intents;
 use crate::keys::{EpochKeys, Keys, TenantKeys};
 use crate::lanes::Lanes;
 use crate::nodes::Nodes;
+use crate::owe::Owing;
+use crate::owe::deliver::Busy;
+use crate::pace::Pace;
+use crate::progress::Progress;
 use crate::readers::Readers;
 use spine::erasure::Coder;
 use spine::id::{TenantId, UnixMs, VersionId};
@@ -44,10 +50,15 @@ pub struct Settings {
     pub node_patience: Duration,
     /// How often owed shards are looked for. Default 15 s.
     pub owe_interval: Duration,
+    /// A chunk that a write left owing is first tried again after this long. Default 100 ms.
+    pub deliver_after: Duration,
+    /// Chunks with few shards left do not wait longer than this for a node that is away. Default 30 s.
+    pub urgent_after: Duration,
     /// A node that is away for this long has what it held made again elsewhere. Default 4 h.
     pub node_repair_after: Duration,
     /// How often nodes are swept for shards that nobody refers to. Default 24 h.
     pub sweep_interval: Duration,
+    pub balance: balance::Settings,
     /// Abort the intents of every other writer at start: right where this process is the only gateway. Default true.
     pub only_gateway: bool,
 }
@@ -66,8 +77,11 @@ impl Default for Settings {
             intent_ttl: Duration::from_secs(6 * 3600),
             node_patience: Duration::from_secs(3600),
             owe_interval: Duration::from_secs(15),
+            deliver_after: Duration::from_millis(100),
+            urgent_after: Duration::from_secs(30),
             node_repair_after: Duration::from_secs(4 * 3600),
             sweep_interval: Duration::from_secs(24 * 3600),
+            balance: balance::Settings::default(),
             only_gateway: true,
         }
     }
@@ -90,6 +104,13 @@ pub(crate) struct Core {
     pub flights: Arc<Flights>,
     pub readers: Arc<Readers>,
     pub damage: Damage,
+    pub owing: Owing,
+    pub busy: Busy,
+    pub progress: Progress,
+    /// Held while nodes are swept or the index is made again from them: what one restores the other must not take for an orphan.
+    pub sweeping: tokio::sync::Mutex<()>,
+    pub board: Arc<Board>,
+    pub pace: Pace,
 }
 
 /// Why a tenant's keys are not to be had.

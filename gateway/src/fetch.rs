@@ -6,17 +6,20 @@
 //! Not here: which chunks (`read.rs`), repairing what was found (`owe.rs`).
 
 use crate::body::ReadError;
-use crate::core::Core;
+use crate::core::{Core, now};
+use crate::damage::Finder;
 use crate::encode;
+use crate::govern::Work;
 use crate::keys::EpochKeys;
-use crate::metric::{DECODES, HEDGES, READ_DAMAGE, READ_FAILURES, Stage};
+use crate::metric::{DECODES, HEDGES, READ_DAMAGE, READ_FAILURES, STRIKES, Stage};
 use crate::nodes::Node;
 use crate::seal;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use spine::id::{ChunkId, Gen, ShardIndex};
-use spine::wire::chunk::{Place, Placement, ShardName};
+use spine::wire::chunk::{ChunkAnswer, ChunkQuery, Place, Placement, ShardName};
 use spine::wire::shard::NodeError;
+use spine::wire::{Answer, Query};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,7 +44,9 @@ impl Located {
 pub(crate) async fn fetch(core: &Arc<Core>, keys: &Arc<EpochKeys>, located: Located) -> Result<Bytes, ReadError> {
     let mut gathering = Gathering::new(core, located);
     loop {
+        let mark = core.pace.mark();
         Stage::Fetch.time_async(gathering.fill()).await?;
+        core.pace.book(mark, Work::Fetch, gathering.located.placement.sealed.sealed_len as usize);
         let (core, keys, located) = (core.clone(), keys.clone(), gathering.located.clone());
         let shards = std::mem::take(&mut gathering.got);
         let outcome = core.clone().compute.run(move || open(&core, &keys, &located, shards)).await;
@@ -50,6 +55,22 @@ pub(crate) async fn fetch(core: &Arc<Core>, keys: &Arc<EpochKeys>, located: Loca
             Opened::WrongRoots(shards, wrong) => gathering.drop_wrong(shards, &wrong),
         }
     }
+}
+
+/// The plaintext of a chunk by its name alone, whoever's it is; `None`: the index does not know it, or it is not stored yet.
+pub(crate) async fn by_name(core: &Arc<Core>, chunk: ChunkId) -> Result<Option<Bytes>, ReadError> {
+    let answer = core.metadata.query(Query::Chunk(ChunkQuery::Records(vec![chunk]))).await?;
+    let Answer::Chunk(ChunkAnswer::Records(mut records)) = answer else {
+        return Err(ReadError::Unavailable { reason: "Records was answered with something else".into() });
+    };
+    let Some(record) = records.pop().flatten() else { return Ok(None) };
+    let Some(placement) = record.placement else { return Ok(None) };
+    let sealed = placement.sealed;
+    let keys = core.tenant_keys(sealed.tenant).await?;
+    let no_epoch = || ReadError::Unavailable { reason: format!("tenant {} has no secret of epoch {}", sealed.tenant, sealed.epoch) };
+    let keys = keys.epoch(sealed.epoch).ok_or_else(no_epoch)?;
+    let _room = core.read_memory.take(sealed.len as usize + sealed.sealed_len as usize).await;
+    fetch(core, keys, Located { chunk, generation: record.generation, placement }).await.map(Some)
 }
 
 /// Any `k` good shards of a chunk, verified: what repair works from.
@@ -209,6 +230,7 @@ impl<'a> Gathering<'a> {
         let fault = match get.result {
             Ok(shard) if shard.len() == shard_len => {
                 self.got[get.index] = Some(shard);
+                self.core.board.went_well(get.node.id);
                 return true;
             }
             Ok(_) => "wrong_root",
@@ -219,6 +241,8 @@ impl<'a> Gathering<'a> {
         READ_DAMAGE.with_label_values(&[fault]).inc();
         if fault != "unavailable" {
             self.report(get.index, fault);
+        } else if get.node.reachable() && self.core.board.broke_off(get.node.id, now()) {
+            STRIKES.with_label_values(&["broken"]).inc();
         }
         tracing::debug!(node = %get.node.id, chunk = %self.located.chunk, index = get.index, fault, "a shard was not got");
         false
@@ -236,7 +260,7 @@ impl<'a> Gathering<'a> {
 
     fn report(&self, index: usize, fault: &'static str) {
         if let Some(place) = self.located.placement.shards[index] {
-            self.core.damage.report(self.located.name(index, &place), place.node, fault);
+            self.core.damage.report(self.located.name(index, &place), place.node, Finder::Read(fault));
         }
     }
 }

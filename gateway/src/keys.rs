@@ -27,6 +27,8 @@ const ID_CONTEXT: &str = "breakwater 2026-11 tenant K_id";
 const ENC_CONTEXT: &str = "breakwater 2026-11 tenant K_enc";
 const NONCE_CONTEXT: &str = "breakwater 2026-11 tenant K_nonce";
 
+const ESCROW_AAD: &[u8] = b"escrow\0";
+
 /// 32 random bytes that wrap every other secret. Lost: everything is lost. Never logged, never in metadata.
 pub struct RootKey([u8; 32]);
 
@@ -184,6 +186,16 @@ impl Keys {
     /// Opens what [`Keys::wrap_fleet_key`] made for the same fleet.
     pub fn unwrap_fleet_key(&self, fleet: FleetId, wrapped: &[u8]) -> Result<Vec<u8>, KeyError> {
         self.unwrap(&fleet_aad(fleet), &fleet.to_string(), wrapped)
+    }
+
+    /// Wraps what an operator keeps (`boot/escrow.rs`).
+    pub fn wrap_escrow(&self, plain: &[u8]) -> Result<Bytes, KeyError> {
+        self.wrap(ESCROW_AAD, "escrow", plain)
+    }
+
+    /// Opens what [`Keys::wrap_escrow`] made.
+    pub fn unwrap_escrow(&self, wrapped: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.unwrap(ESCROW_AAD, "escrow", wrapped)
     }
 
     /// A new random secret for `tenant`, epoch 0, wrapped.

@@ -4,8 +4,8 @@
 //! Not here: response time and errors per S3 operation (the front end), the log and the disks (their crates).
 
 use prometheus::{
-    Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, exponential_buckets, register_histogram, register_histogram_vec,
-    register_int_counter, register_int_counter_vec, register_int_gauge, register_int_gauge_vec,
+    Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, exponential_buckets, register_gauge, register_histogram,
+    register_histogram_vec, register_int_counter, register_int_counter_vec, register_int_gauge, register_int_gauge_vec,
 };
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -154,6 +154,7 @@ counter!(
     "breakwater_collector_intents_aborted_total",
     "Unfinished writes aborted, of this writer, of dead ones, or out of time"
 );
+gauge!(COLLECTION_HELD, "breakwater_collector_held", "1 while nothing is collected until an operator releases it, as after re-indexing");
 counter!(REPAIRED, "breakwater_repair_shards_total", "Owed shards delivered");
 counter!(REPAIR_FAILURES, "breakwater_repair_failures_total", "Owed shards that could not be delivered this time");
 counter!(ORPHANS, "breakwater_sweep_orphan_shards_total", "Shards trashed because the index proved that nobody refers to them");
@@ -162,6 +163,17 @@ counter!(SWEEP_HALTS, "breakwater_sweep_halts_total", "Sweeps of a node halted b
 counter!(SHARDS_ABSENT, "breakwater_audit_absent_shards_total", "Placed shards that a node, asked for all it should have, did not have");
 counter!(SCRUB_FINDS, "breakwater_scrub_reported_shards_total", "Damaged shards that nodes found by reading and reported");
 counter!(AUDIT_SUSPENSIONS, "breakwater_audit_suspensions_total", "Nodes suspended because they failed audits");
+
+gauge!(
+    REPAIR_RATE,
+    "breakwater_repair_allowed_bytes_per_second",
+    "Bytes of sealed chunks that repair may work on a second, as the foreground's latency allows"
+);
+
+gauge!(REPAIR_WAITING, "breakwater_repair_waiting_chunks", "Chunks found in need of repair and not seen to yet");
+gauge!(DRAIN_LEFT, "breakwater_drain_shards_left", "Shards placed on nodes that are being emptied");
+gauge!(REBALANCE_WORST, "breakwater_rebalance_worst_permille", "The farthest that a node is from its share, thousandths of it, as counted last");
+gauge!(REBALANCE_SURPLUS, "breakwater_rebalance_bytes_left", "Bytes still to be moved by the rebalancing that is running");
 
 gauge!(CHUNKS, "breakwater_chunks", "Chunks in the index");
 gauge!(CHUNK_REFERENCES, "breakwater_chunk_references", "References from versions to chunks");
@@ -180,6 +192,42 @@ pub static LINK_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
         "breakwater_link_failures_total",
         "Calls to nodes on other machines without a usable answer",
         &["call"]
+    ))
+});
+
+/// How much slower the foreground's slowest hundredth is beside repair than without.
+pub static FOREGROUND_SLOWDOWN: LazyLock<Gauge> = LazyLock::new(|| {
+    declared(register_gauge!(
+        "breakwater_repair_foreground_slowdown_ratio",
+        "p99 of storing or fetching a chunk while repair works, over p99 while it rests; the worst kind of chunk, as judged last"
+    ))
+});
+
+/// What was held against nodes beside failed questions of audits.
+pub static STRIKES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!(
+        "breakwater_node_strikes_total",
+        "Failures held against nodes, beside questions of audits: shards that reads found wrong, surveys in which a node lacked shards, gets that kept breaking off",
+        &["cause"]
+    ))
+});
+
+/// Shards that were placed anew, by why.
+pub static MOVED_SHARDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!("breakwater_moved_shards_total", "Shards placed on another node, by why", &["why"]))
+});
+
+/// Their bytes.
+pub static MOVED_BYTES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!("breakwater_moved_bytes_total", "Bytes of shards placed on another node, by why", &["why"]))
+});
+
+/// Chunks by what they can still lose, as counted last.
+pub static CHUNKS_BY_SPARE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    declared(register_int_gauge_vec!(
+        "breakwater_chunks_by_spare_shards",
+        "Chunks by how many shards on nodes that answer they have beyond what a read takes, as counted last",
+        &["spare"]
     ))
 });
 
@@ -203,6 +251,15 @@ pub static READ_DAMAGE: LazyLock<IntCounterVec> = LazyLock::new(|| {
         "breakwater_path_shard_faults_total",
         "Shards that a read could not use, by what was wrong",
         &["fault"]
+    ))
+});
+
+/// Chunks that re-indexing came by.
+pub static REINDEXED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!(
+        "breakwater_reindex_chunks_total",
+        "Chunks that re-indexing found on nodes, by what became of them",
+        &["outcome"]
     ))
 });
 
@@ -246,9 +303,24 @@ pub fn declare() {
     ];
     counters.iter().for_each(|counter| counter.inc_by(0));
     let gauges =
-        [&CHUNKS, &CHUNK_REFERENCES, &CHUNKS_OWED, &DURABLE_PLAIN, &DURABLE_SEALED, &WRITE_MEMORY_FREE, &READ_MEMORY_FREE, &WRITES_OPEN];
+        [&CHUNKS, &CHUNK_REFERENCES, &CHUNKS_OWED, &DURABLE_PLAIN, &DURABLE_SEALED, &WRITE_MEMORY_FREE, &READ_MEMORY_FREE, &WRITES_OPEN, &COLLECTION_HELD];
     gauges.iter().for_each(|gauge| gauge.add(0));
     LINKS_LOST.add(0);
+    for gauge in [&REPAIR_WAITING, &DRAIN_LEFT, &REBALANCE_WORST, &REBALANCE_SURPLUS] {
+        gauge.add(0);
+    }
+    for why in crate::progress::Why::ALL {
+        MOVED_SHARDS.with_label_values(&[why.word()]).inc_by(0);
+        MOVED_BYTES.with_label_values(&[why.word()]).inc_by(0);
+    }
+    for spare in ["unreadable", "0", "1", "2"] {
+        CHUNKS_BY_SPARE.with_label_values(&[spare]).add(0);
+    }
+    REPAIR_RATE.add(0);
+    FOREGROUND_SLOWDOWN.add(0.0);
+    for cause in ["read", "absent", "broken"] {
+        STRIKES.with_label_values(&[cause]).inc_by(0);
+    }
     for state in ["active", "draining", "suspended", "retired"] {
         FLEET_NODES.with_label_values(&[state]).add(0);
     }
@@ -263,6 +335,9 @@ pub fn declare() {
     }
     for fault in ["missing", "damaged", "wrong_root", "unavailable"] {
         READ_DAMAGE.with_label_values(&[fault]).inc_by(0);
+    }
+    for outcome in ["restored", "known", "too_few", "locked", "damaged"] {
+        REINDEXED.with_label_values(&[outcome]).inc_by(0);
     }
     LazyLock::force(&STAGES);
     LazyLock::force(&LANES_SHARED);

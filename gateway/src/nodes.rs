@@ -2,10 +2,12 @@
 //!
 //! Not here: which nodes there are (`roster.rs`), which of them gets a shard (`spine::placement`), what the bytes are.
 
+use crate::owe::need::Standing;
 use crate::roster::{Member, Roster};
 use spine::id::NodeId;
 use spine::placement::Candidate;
 use spine::wire::shard::{NodeState, StorageNode};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,22 @@ pub struct Node {
     pub machine: Arc<str>,
     pub link: Arc<dyn StorageNode>,
     pace: Mutex<Pace>,
+    /// Since when it does not answer, as far as it was looked at.
+    away: Mutex<Option<Instant>>,
+}
+
+/// What rebalancing knows of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub node: NodeId,
+    pub machine: Arc<str>,
+    pub zone: Arc<str>,
+    /// Bytes it offers.
+    pub capacity: u64,
+    /// It answers, and the operator neither empties nor suspends it.
+    pub shares: bool,
+    /// It may get shards now.
+    pub takes: bool,
 }
 
 /// Read latency as mean and mean deviation, both exponentially forgetting (as TCP's round-trip timer), and lateness.
@@ -108,6 +126,36 @@ impl Nodes {
         self.view().candidates.clone()
     }
 
+    /// How every node stands; one that has not answered for `patience` is away.
+    pub(crate) fn standings(&self, patience: Duration) -> HashMap<NodeId, Standing> {
+        let view = self.view();
+        let stands = |(node, member): (&Arc<Node>, &Member)| {
+            let away = *node.away.lock().unwrap_or_else(PoisonError::into_inner);
+            let standing = match away {
+                Some(since) if since.elapsed() >= patience => Standing::Away,
+                Some(_) => Standing::Pauses,
+                None if member.leaves => Standing::Leaves,
+                None => Standing::Serves,
+            };
+            (node.id, standing)
+        };
+        view.all.iter().zip(view.members.iter()).map(stands).collect()
+    }
+
+    /// What rebalancing works with.
+    pub fn held(&self) -> Vec<Held> {
+        let view = self.view();
+        let held = |(candidate, member): (&Candidate, &Member)| Held {
+            node: candidate.node,
+            machine: candidate.machine.clone(),
+            zone: candidate.zone.clone(),
+            capacity: candidate.capacity,
+            shares: member.takes_shards && member.link.status().state != NodeState::Lost,
+            takes: candidate.usable,
+        };
+        view.candidates.iter().zip(view.members.iter()).map(held).collect()
+    }
+
     /// Identities that a disk gave up for another one, or that left the list, once: what they held has to be made again.
     pub fn take_replaced(&self) -> Vec<NodeId> {
         std::mem::take(&mut self.view().replaced)
@@ -134,6 +182,10 @@ impl Nodes {
             view.all = Arc::new(all);
             view.members = members;
         }
+        for node in view.all.iter() {
+            let mut away = node.away.lock().unwrap_or_else(PoisonError::into_inner);
+            *away = if node.reachable() { None } else { Some(away.unwrap_or_else(Instant::now)) };
+        }
         let candidates = view.all.iter().zip(view.members.iter()).map(|(node, member)| candidate(node, member)).collect();
         view.candidates = Arc::new(candidates);
         view.at = Some(Instant::now());
@@ -141,7 +193,7 @@ impl Nodes {
 }
 
 fn node(link: &Arc<dyn StorageNode>) -> Arc<Node> {
-    Arc::new(Node { id: link.id(), machine: link.machine().into(), link: link.clone(), pace: Mutex::default() })
+    Arc::new(Node { id: link.id(), machine: link.machine().into(), link: link.clone(), pace: Mutex::default(), away: Mutex::default() })
 }
 
 fn candidate(node: &Node, member: &Member) -> Candidate {
@@ -200,7 +252,7 @@ mod tests {
     }
 
     fn member(link: &Arc<dyn StorageNode>, zone: &str, takes_shards: bool) -> Member {
-        Member { link: link.clone(), zone: zone.into(), takes_shards }
+        Member { link: link.clone(), zone: zone.into(), takes_shards, leaves: false }
     }
 
     #[test]

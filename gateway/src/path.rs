@@ -1,32 +1,39 @@
 //! The data path: what the S3 operations call to store, read, reference and commit bodies, and its background work.
 //!
 //! - in the foreground: `write.rs`, `read.rs`, `copy.rs`
-//! - in the background: `intent.rs` aborts dropped writes, `collect.rs` frees what nobody refers to, `owe.rs` delivers owed shards,
-//!   `audit.rs` has a fleet's nodes prove what they hold
+//! - in the background: `intent.rs` aborts dropped writes, `collect.rs` frees what nobody refers to, `owe.rs` delivers owed shards and
+//!   empties nodes, `balance.rs` levels them out, `audit.rs` has a fleet's nodes prove what they hold
 //!
 //! Invariant: everything the background does is asked of the index first; nothing is remembered here that a crash may not forget.
 //! Not here: names, authentication, S3's errors (the front end and `s3/`).
 
 use crate::audit;
-use crate::audit::board::{Board, Seen};
+use crate::audit::board::Seen;
 use crate::audit::transcript::Transcript;
-use crate::body::WriteError;
+use crate::balance;
+use crate::body::{ReadError, WriteError};
 use crate::budget::Budget;
+use crate::census::{self, Census};
 use crate::collect::sweep::{self, Swept};
 use crate::collect::{self, Collected};
 use crate::compute::Compute;
 use crate::core::{Core, Settings};
 use crate::damage::Damage;
+use crate::fetch;
 use crate::fleet::table::Fleet;
 use crate::intent::{self, Intents};
 use crate::keys::Keys;
 use crate::lanes::Lanes;
 use crate::metric;
 use crate::nodes::Nodes;
-use crate::owe::{self, Delivered};
+use crate::owe::{self, Delivered, Owing};
+use crate::pace::Pace;
+use crate::progress::Progress;
+use crate::reindex::{self, Reindexed};
 use crate::roster::Roster;
+use bytes::Bytes;
 use spine::erasure::Coder;
-use spine::id::{NodeId, WriterId};
+use spine::id::{ChunkId, NodeId, WriterId};
 use spine::limit;
 use spine::wire::Metadata;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,7 +53,6 @@ pub enum StartError {
 /// Stores and reads bodies.
 pub struct DataPath {
     pub(crate) core: Arc<Core>,
-    board: Arc<Board>,
     stop: watch::Sender<bool>,
     workers: Mutex<JoinSet<()>>,
 }
@@ -68,6 +74,7 @@ impl DataPath {
         getrandom::fill(&mut writer).map_err(|e| system(e.to_string()))?;
         let (intents, abandoned) = Intents::new(WriterId(writer));
         let (damage, reports) = Damage::new();
+        let (owing, owed) = Owing::new();
         let write_percent = 100 + 100 * (usize::from(settings.k) + usize::from(settings.m)) / usize::from(settings.k.max(1));
         let largest = limit::CHUNK_MAX_BYTES as usize;
         let core = Arc::new(Core {
@@ -83,6 +90,12 @@ impl DataPath {
             flights: Arc::default(),
             readers: Arc::default(),
             damage,
+            owing,
+            busy: Default::default(),
+            progress: Progress::default(),
+            sweeping: tokio::sync::Mutex::default(),
+            board: Arc::default(),
+            pace: Pace::default(),
             metadata: metadata.clone(),
             settings,
         });
@@ -91,8 +104,10 @@ impl DataPath {
         // Ends by itself when the last intent and the list of them are gone, or when it is told to stop.
         workers.spawn(until_stopped(stopped.clone(), intent::abort_abandoned(metadata, abandoned)));
         workers.spawn(until_stopped(stopped.clone(), collect::run(core.clone())));
-        workers.spawn(until_stopped(stopped, owe::run(core.clone(), reports)));
-        Ok(Arc::new(DataPath { core, board: Arc::default(), stop, workers: Mutex::new(workers) }))
+        workers.spawn(until_stopped(stopped.clone(), owe::run(core.clone(), reports, owed)));
+        workers.spawn(until_stopped(stopped.clone(), owe::round::run(core.clone())));
+        workers.spawn(until_stopped(stopped, balance::run(core.clone())));
+        Ok(Arc::new(DataPath { core, stop, workers: Mutex::new(workers) }))
     }
 
     /// The metadata service, for whoever resolves names.
@@ -121,24 +136,60 @@ impl DataPath {
         sweep::all(&self.core, force).await
     }
 
+    /// Makes the index again from what lies on the nodes, and holds the collection.
+    pub async fn reindex_now(&self) -> Result<Reindexed, WriteError> {
+        reindex::run_now(&self.core).await
+    }
+
+    /// Whether the collection is held.
+    pub async fn is_held(&self) -> Result<bool, WriteError> {
+        reindex::is_held(&self.core).await
+    }
+
+    /// Holds the collection, or releases it.
+    pub async fn hold(&self, held: bool) -> Result<(), WriteError> {
+        reindex::hold(&self.core, held).await
+    }
+
+    /// One chunk's plaintext by its name, whoever's it is; `None`: the index does not know it, or it is not stored yet.
+    pub async fn chunk(&self, chunk: ChunkId) -> Result<Option<Bytes>, ReadError> {
+        fetch::by_name(&self.core, chunk).await
+    }
+
     /// Delivers all that is owed and can be delivered now.
     pub async fn repair_now(&self) -> Result<Delivered, WriteError> {
         owe::round_now(&self.core).await
     }
 
+    /// Goes through the whole index and counts, now.
+    pub async fn census_now(&self) -> Result<Census, WriteError> {
+        census::take(&self.core, false).await
+    }
+
+    /// How far repair, drains and rebalancing have come.
+    pub fn progress(&self) -> &Progress {
+        &self.core.progress
+    }
+
+    /// Has nodes levelled out now (`false`: no more until it is asked for again, or the process restarts).
+    pub fn rebalance(&self, starts: bool) {
+        self.core.progress.change_balance(|balance| (balance.asked, balance.stopped) = (starts, !starts));
+        self.core.progress.told.notify_one();
+    }
+
     /// Audits the nodes that answer, or one of them, now: `count` slices each.
     pub async fn audit_now(&self, node: Option<NodeId>, count: usize) -> Result<Transcript, WriteError> {
-        audit::run_now(&self.core, &self.board, node, count).await
+        audit::run_now(&self.core, &self.core.board, node, count).await
     }
 
     /// What asking this node has shown since the start.
     pub fn audited(&self, node: NodeId) -> Seen {
-        self.board.of(node)
+        self.core.board.of(node)
     }
 
     /// Audits a fleet's nodes in the background, `per_day` slices each, and takes what their scrubs find.
     pub fn watch_fleet(&self, fleet: Arc<Fleet>, per_day: u32) {
-        let work = audit::watch::run(self.core.clone(), self.board.clone(), fleet, per_day);
+        let work = audit::watch::run(self.core.clone(), self.core.board.clone(), fleet, per_day);
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.spawn(until_stopped(self.stop.subscribe(), work));
     }

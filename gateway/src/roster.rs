@@ -13,6 +13,8 @@ pub struct Member {
     pub zone: Arc<str>,
     /// Whether it may get new shards: the operator's word, beside what the node says of itself.
     pub takes_shards: bool,
+    /// Whether it is to be emptied; then it takes none.
+    pub leaves: bool,
 }
 
 /// The list. Clones share it.
@@ -42,7 +44,7 @@ impl From<Vec<Arc<dyn StorageNode>>> for Roster {
     fn from(links: Vec<Arc<dyn StorageNode>>) -> Roster {
         let zone: Arc<str> = "".into();
         let roster = Roster::default();
-        roster.set(links.into_iter().map(|link| Member { link, zone: zone.clone(), takes_shards: true }).collect());
+        roster.set(links.into_iter().map(|link| Member { link, zone: zone.clone(), takes_shards: true, leaves: false }).collect());
         roster
     }
 }

@@ -14,6 +14,7 @@ mod routes;
 pub mod storage;
 
 use crate::boot::credentials::RootCredentials;
+use crate::boot::escrow::Escrow;
 use crate::boot::{BootError, Home, welcome};
 use crate::config::Config;
 use crate::front::auth::KeyRing;
@@ -29,6 +30,7 @@ use compose::{Parts, Store};
 use joined::Joined;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,8 +75,8 @@ pub enum ServeError {
 enum Behind {
     /// Disks in this process.
     Disks,
-    /// A fleet's nodes, and where routing begins to look for them.
-    Fleet { bootstrap: Vec<String> },
+    /// A fleet's nodes, where routing begins to look for them, and the escrow that a lost metadata begins with.
+    Fleet { bootstrap: Vec<String>, recover: Option<PathBuf> },
 }
 
 /// `breakwater serve`.
@@ -82,9 +84,9 @@ pub fn run(config: Config) -> ExitCode {
     finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config, Behind::Disks))))
 }
 
-/// `breakwater gateway`. `bootstrap`: `host:port` of storage processes' routers.
-pub fn run_gateway(config: Config, bootstrap: Vec<String>) -> ExitCode {
-    finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config, Behind::Fleet { bootstrap }))))
+/// `breakwater gateway`. `bootstrap`: `host:port` of storage processes' routers; `recover`: an escrow, where the metadata was lost.
+pub fn run_gateway(config: Config, bootstrap: Vec<String>, recover: Option<PathBuf>) -> ExitCode {
+    finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config, Behind::Fleet { bootstrap, recover }))))
 }
 
 /// `breakwater fsck`: opens what a stopped server left, checks it, closes it. 0: clean; 1: not, or it could not be checked.
@@ -134,6 +136,9 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     let s3_socket = bind(config.listen, "--listen").await?;
     let ops_socket = bind(config.ops_listen, "--ops-listen").await?;
     let (s3_address, ops_address) = (local(&s3_socket)?, local(&ops_socket)?);
+    if let Behind::Fleet { recover: Some(_), .. } = &behind {
+        home.must_have_root_key()?;
+    }
     let keys = Arc::new(Keys::new(home.root_key()?));
     let credentials = RootCredentials::find(&home, |name| std::env::var(name).ok())?;
     let (store, joined) = open(&config, &home, keys.clone(), behind).await?;
@@ -209,13 +214,28 @@ fn note(home: &Home, ops_address: SocketAddr) -> Result<(), BootError> {
 async fn open(config: &Config, home: &Home, keys: Arc<Keys>, behind: Behind) -> Result<(Store, Option<Joined>), ServeError> {
     match behind {
         Behind::Disks => Ok((Store::open(config, home).await?, None)),
-        Behind::Fleet { bootstrap } => {
+        Behind::Fleet { bootstrap, recover } => {
             let socket = bind(config.fleet.admission_listen, "--admission-listen").await?;
             let store = Store::without_disks(home).await?;
+            if let Some(path) = recover
+                && let Err(error) = take_in(home, &store, &keys, &path).await
+            {
+                store.shutdown().await;
+                return Err(error.into());
+            }
             let joined = Joined::open(config, home, &store, keys, socket, bootstrap).await?;
             Ok((store, Some(joined)))
         }
     }
+}
+
+/// What an operator kept, into metadata that was lost.
+async fn take_in(home: &Home, store: &Store, keys: &Keys, path: &Path) -> Result<(), BootError> {
+    let escrow = Escrow::open(keys, path)?;
+    escrow.restore(home, keys, &store.metadata()).await?;
+    let (tenants, access_keys, nodes) = escrow.counts();
+    tracing::info!(target: "breakwater", tenants, access_keys, nodes, "the escrow is taken in; nothing is collected until an operator releases it");
+    Ok(())
 }
 
 fn front(config: &Config, parts: &Parts, ring: Arc<KeyRing>) -> Result<Arc<Front>, ServeError> {

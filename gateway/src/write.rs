@@ -19,6 +19,7 @@ use crate::dedup::{Flight, Reservations};
 use crate::digest::Digester;
 use crate::durable::{Durable, Pinned};
 use crate::encode;
+use crate::govern;
 use crate::intent::{CONFIRM_STEP, Intent};
 use crate::keys::EpochKeys;
 use crate::metric::{DEDUP_HITS, DEDUP_SAVED, INLINE_BODIES, Stage};
@@ -277,7 +278,13 @@ async fn upload(write: &Write, chunk: &Chunk, target: Target) -> Result<crate::d
         encoded
     });
     let encoded = encoded.await?;
-    Stage::Store.time_async(store::store(&core.nodes, target, encoded)).await
+    let (mark, bytes) = (core.pace.mark(), encoded.sealed.sealed_len as usize);
+    let quorum = Stage::Store.time_async(store::store(&core.nodes, target, encoded)).await?;
+    core.pace.book(mark, govern::Work::Store, bytes);
+    if quorum.placement().shards.iter().any(Option::is_none) {
+        core.owing.note(target.chunk);
+    }
+    Ok(quorum)
 }
 
 impl Core {

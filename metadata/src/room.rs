@@ -93,6 +93,7 @@ fn grows(command: &Command) -> bool {
                 | ChunkCommand::BeginDelete { .. }
                 | ChunkCommand::FinishDelete { .. }
                 | ChunkCommand::MarkLost { .. }
+                | ChunkCommand::Hold { .. }
         )
     )
 }

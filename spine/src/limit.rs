@@ -58,3 +58,5 @@ pub const CERTIFICATE_BYTES: usize = 4 << 10;
 pub const AUDIT_QUESTIONS: usize = 64;
 /// Shard names in one call of the data plane, asked or answered: some 450 KiB.
 pub const CALL_NAMES: usize = 8_192;
+/// Shard headers in one answer of the data plane: some 260 KiB, and as many small reads of the node's disk.
+pub const CALL_HEADERS: usize = 2_048;

@@ -21,9 +21,10 @@ use crate::settings::{OpenError, Settings};
 use bytes::Bytes;
 use spine::audit::{self, Answered, Question};
 use spine::id::NodeId;
-use spine::limit::{AUDIT_QUESTIONS, SEALED_MAX_BYTES};
+use spine::limit::{AUDIT_QUESTIONS, CALL_HEADERS, SEALED_MAX_BYTES};
 use spine::wire::chunk::ShardName;
-use spine::wire::shard::{NodeError, NodeState, NodeStatus, ScrubReport, ShardHeader, StorageNode};
+use spine::wire::shard::{Held, NodeError, NodeState, NodeStatus, ScrubReport, ShardHeader, StorageNode};
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::thread::JoinHandle;
@@ -320,6 +321,40 @@ fn list(core: &Core, mut after: Option<ShardName>, max: usize) -> Result<Vec<(Sh
     Ok(out)
 }
 
+/// The header of a live shard, read from its segment; `None`: it is live no more. Blocks.
+fn header(core: &Core, name: &ShardName) -> Result<Option<Held>, NodeError> {
+    // Compaction may move the shard between the look-up and the read: then the look-up is simply out of date.
+    let mut before = None;
+    loop {
+        let Standing::Live(put) = core.standing(name)? else { return Ok(None) };
+        match core.read_header(name, put.at) {
+            Ok(Some(header)) => return Ok(Some(Held::Whole(header))),
+            wrong if before == Some(put.at) => {
+                core.check_present()?;
+                let about_it = wrong.err().is_none_or(|e| e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::EIO));
+                // Anything else says nothing about the shard.
+                return if about_it { Ok(Some(Held::Unread(*name))) } else { Err(NodeError::Unavailable { reason: "read failed".into() }) };
+            }
+            _ => before = Some(put.at),
+        }
+    }
+}
+
+/// A page of shards that are all gone since is not the end of the list. Blocks.
+fn headers(core: &Core, mut after: Option<ShardName>, max: usize) -> Result<Vec<Held>, NodeError> {
+    loop {
+        let names = list(core, after, max)?;
+        let mut held = Vec::with_capacity(names.len());
+        for (name, _) in &names {
+            held.extend(header(core, name)?);
+        }
+        match names.last() {
+            Some((last, _)) if held.is_empty() => after = Some(*last),
+            _ => return Ok(held),
+        }
+    }
+}
+
 /// One audit question. A shard whose bytes do not lead to its root is set aside rather than proven. Blocks.
 fn prove(mount: &Mount, question: &Question) -> Result<Answered, NodeError> {
     let Question { name, slice } = question;
@@ -414,6 +449,16 @@ impl StorageNode for Disk {
     async fn list(&self, after: Option<ShardName>, max: usize) -> Result<Vec<(ShardName, u32)>, NodeError> {
         let mount = self.shared.mount()?;
         blocking(move || list(&mount.core, after, max.min(NAMES))).await
+    }
+
+    async fn headers(&self, after: Option<ShardName>, max: usize) -> Result<Vec<Held>, NodeError> {
+        let mount = self.shared.mount()?;
+        let permit = mount.reads.clone().acquire_owned().await.map_err(|_| closed())?;
+        blocking(move || {
+            let _permit = permit;
+            headers(&mount.core, after, max.min(CALL_HEADERS))
+        })
+        .await
     }
 
     async fn audit(&self, questions: Vec<Question>) -> Result<Vec<Answered>, NodeError> {

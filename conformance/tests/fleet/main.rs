@@ -2,5 +2,6 @@
 
 mod admission;
 mod audits;
+mod coming_back;
 mod moving;
 mod storing;

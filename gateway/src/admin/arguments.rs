@@ -48,6 +48,22 @@ pub enum AdminCommand {
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// Write what, with the root key, brings a fleet back whose metadata was lost: tenants, access keys, CA, nodes
+    Export {
+        /// Where it goes; wrapped by the root key
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Chunks by their names, without the objects that refer to them
+    Chunk {
+        #[command(subcommand)]
+        command: ChunkCommand,
+    },
+    /// Whether what no object refers to is deleted
+    Collection {
+        #[command(subcommand)]
+        command: CollectionCommand,
+    },
     /// Deliver shards that are owed to disks, now
     Repair,
     /// Show disks and totals
@@ -76,6 +92,34 @@ pub enum AuditCommand {
     },
     /// Check a transcript, without a server or a key; exit code 1 if anything in it does not hold, or a node could not show a slice
     Verify { file: PathBuf },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ChunkCommand {
+    /// Read one chunk, checked against its name
+    Get {
+        /// 64 hexadecimal digits
+        chunk: String,
+        /// Where its bytes go [default: the standard output]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Show names and lengths, a page at a time
+    List {
+        /// Begin behind this one
+        #[arg(long, value_name = "CHUNK")]
+        after: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CollectionCommand {
+    /// Condemn, delete and sweep nothing until released
+    Hold,
+    /// Collect again: chunks that no object refers to, all that re-indexing restored among them, go after their grace
+    Release,
+    /// Show which it is
+    Status,
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,6 +164,19 @@ pub enum FleetCommand {
         #[arg(long, value_name = "HOST:PORT")]
         address: Option<String>,
     },
+    /// Admit the nodes of a request file, for machines that cannot reach the admission listener
+    Admit {
+        /// What `breakwater storage-node --request` wrote
+        file: PathBuf,
+        /// Where the answer for `breakwater storage-node --admitted` goes
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Life of the certificates, in days [default: as configured]
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=3_650))]
+        days: Option<u64>,
+    },
+    /// After the metadata was lost: make the index of chunks again from what the nodes hold; the collection is held
+    Reindex,
     /// Give a node no new shards; it is still read
     Suspend {
         /// The node's id, or enough of its first digits
@@ -128,10 +185,20 @@ pub enum FleetCommand {
         #[arg(long, value_name = "TEXT", default_value = "suspended by an operator")]
         reason: String,
     },
-    /// Give a suspended node new shards again
+    /// Give a suspended or draining node new shards again
     Resume {
         /// The node's id, or enough of its first digits
         node: String,
+    },
+    /// Empty a node: it gets no new shards, and those it has are moved elsewhere; the status says when it is drained
+    Drain {
+        /// The node's id, or enough of its first digits
+        node: String,
+    },
+    /// Level nodes out, so that each is as full as its capacity says
+    Rebalance {
+        #[command(subcommand)]
+        command: RebalanceCommand,
     },
     /// Shut a node out for good; what it still has is made again elsewhere
     Retire {
@@ -145,4 +212,14 @@ pub enum FleetCommand {
         #[arg(long)]
         placed: bool,
     },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum RebalanceCommand {
+    /// Begin now, however little nodes are off their shares
+    Start,
+    /// Move nothing more until it is started, or the gateway is started again
+    Stop,
+    /// Show how far nodes are off and what has been moved
+    Status,
 }

@@ -1,6 +1,8 @@
 //! `breakwater admin`: asks the running server, prints what it says.
 
-use super::arguments::{AdminArgs, AdminCommand, AuditCommand, DiskCommand, FleetCommand, KeyCommand, TenantCommand};
+use super::arguments::{
+    AdminArgs, AdminCommand, AuditCommand, ChunkCommand, CollectionCommand, DiskCommand, FleetCommand, KeyCommand, TenantCommand,
+};
 use crate::boot::{admin_token_file, ops_address_file};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -40,12 +42,26 @@ pub fn run(arguments: AdminArgs) -> ExitCode {
     if let AdminCommand::Audit { command } = &arguments.command {
         return audited(super::audit::keep(command, &answer, arguments.json));
     }
+    if let Some(told) = super::recovery::keep(&arguments.command, &answer).or_else(|| super::admission::keep(&arguments.command, &answer)) {
+        return kept(told);
+    }
     let text = if arguments.json { answer.to_string() } else { show(&arguments.command, &answer) };
     // Whoever reads this may have stopped reading (`| head`): that is no failure of what was done.
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
     match (&arguments.command, answer.get("clean").and_then(Value::as_bool)) {
         (AdminCommand::Fsck { .. }, Some(false)) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
+    }
+}
+
+/// 0: what the answer carried is where it was to go.
+fn kept(told: Result<String, String>) -> ExitCode {
+    match told {
+        Ok(text) => {
+            let _ = if text.is_empty() { Ok(()) } else { writeln!(std::io::stdout(), "{text}") };
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&AskError::Refused(error)),
     }
 }
 
@@ -82,7 +98,17 @@ fn request(command: &AdminCommand) -> Result<Request, AskError> {
             let dir = std::path::absolute(dir).map_err(|error| AskError::Refused(error.to_string()))?;
             post("disks/adopt", json!({ "dir": dir }))
         }
+        AdminCommand::Fleet { command: FleetCommand::Admit { file, days, .. } } => {
+            let request = super::admission::read(file).map_err(AskError::Refused)?;
+            post("fleet/admit", json!({ "request": request, "days": days }))
+        }
         AdminCommand::Fleet { command } => fleet_request(command),
+        AdminCommand::Export { .. } => post("export", json!({})),
+        AdminCommand::Chunk { command: ChunkCommand::Get { chunk, .. } } => post("chunks/get", json!({ "chunk": chunk })),
+        AdminCommand::Chunk { command: ChunkCommand::List { after: None } } => get("chunks"),
+        AdminCommand::Chunk { command: ChunkCommand::List { after: Some(after) } } => get(&format!("chunks?after={}", percent(after))),
+        AdminCommand::Collection { command: CollectionCommand::Status } => get("collection"),
+        AdminCommand::Collection { command } => post("collection", json!({ "held": matches!(command, CollectionCommand::Hold) })),
         AdminCommand::Collect { sweep } => post("collect", json!({ "sweep": sweep })),
         AdminCommand::Audit { command: AuditCommand::Run { node, count, .. } } => post("audit", json!({ "node": node, "count": count })),
         AdminCommand::Audit { command: AuditCommand::Verify { file } } => {
@@ -99,8 +125,14 @@ fn fleet_request(command: &FleetCommand) -> Request {
     match command {
         FleetCommand::Init => post("init", json!({})),
         FleetCommand::Invite { uses, hours, address } => post("invite", json!({ "uses": uses, "hours": hours, "address": address })),
+        FleetCommand::Reindex => post("reindex", json!({})),
+        // Its request has a file's content in it: `request`.
+        FleetCommand::Admit { days, .. } => post("admit", json!({ "days": days })),
         FleetCommand::Suspend { node, reason } => post("suspend", json!({ "node": node, "reason": reason })),
         FleetCommand::Resume { node } => post("resume", json!({ "node": node })),
+        FleetCommand::Drain { node } => post("drain", json!({ "node": node })),
+        FleetCommand::Rebalance { command: RebalanceCommand::Status } => ("GET", "fleet/rebalance".to_string(), None),
+        FleetCommand::Rebalance { command } => post("rebalance", json!({ "starts": *command == RebalanceCommand::Start })),
         FleetCommand::Retire { node } => post("retire", json!({ "node": node })),
         FleetCommand::Status { placed } => ("GET", format!("fleet/status?placed={placed}"), None),
     }
@@ -174,7 +206,9 @@ fn show(command: &AdminCommand, answer: &Value) -> String {
         AdminCommand::Key { command: KeyCommand::Revoke { .. } } => format!("access key {} is revoked", text(answer, "access_key")),
         AdminCommand::Disk { .. } => text(answer, "adopted"),
         AdminCommand::Fleet { command } => show_fleet(command, answer),
+        AdminCommand::Chunk { .. } | AdminCommand::Collection { .. } => super::recovery::show(command, answer),
         AdminCommand::Audit { .. }
+        | AdminCommand::Export { .. }
         | AdminCommand::Collect { .. }
         | AdminCommand::Repair
         | AdminCommand::Status
@@ -194,49 +228,14 @@ fn show_fleet(command: &FleetCommand, answer: &Value) -> String {
         FleetCommand::Invite { uses, hours, .. } => {
             format!("{}\n(for {uses} machines, within {hours} hours; shown this once)", text(answer, "token"))
         }
-        FleetCommand::Suspend { .. } | FleetCommand::Resume { .. } | FleetCommand::Retire { .. } => {
+        FleetCommand::Reindex => super::recovery::show_reindexed(answer),
+        FleetCommand::Admit { .. } => format!("nodes admitted: {}", answer["nodes"]),
+        FleetCommand::Rebalance { .. } => super::status::rebalance_text(answer),
+        FleetCommand::Drain { .. } | FleetCommand::Suspend { .. } | FleetCommand::Resume { .. } | FleetCommand::Retire { .. } => {
             format!("node {} is {}", text(answer, "node"), text(answer, "state"))
         }
-        FleetCommand::Status { .. } => {
-            let head = format!("fleet {}, {} nodes", text(answer, "fleet"), answer["nodes"].as_array().map_or(0, Vec::len));
-            let line = |node: &Value| {
-                let gib = |field: &str| {
-                    node[field].as_u64().map_or_else(|| "-".to_string(), |bytes| format!("{:.1}", bytes as f64 / (1u64 << 30) as f64))
-                };
-                let short: String = text(node, "node").chars().take(12).collect();
-                let placed = node["placed"].as_u64().map_or_else(String::new, |shards| format!(" {shards} placed"));
-                format!(
-                    "{short}  {:<16} {:<12} {:<22} {:<10} {:<8} {:>9} shards{placed}  {} of {} GiB free  {}",
-                    text(node, "machine"),
-                    text(node, "zone"),
-                    text(node, "address"),
-                    text(node, "state"),
-                    node["seen"].as_str().unwrap_or("-"),
-                    node["shards"].as_u64().map_or_else(|| "-".to_string(), |shards| shards.to_string()),
-                    gib("free_bytes"),
-                    gib("capacity_bytes"),
-                    node["reason"].as_str().unwrap_or(""),
-                )
-            };
-            format!("{head}\n{}{}", lines(&answer["nodes"], line), show_chunks(&answer["chunks"]))
-        }
+        FleetCommand::Status { .. } => super::status::text(answer),
     }
-}
-
-/// How many shards the chunks can still lose, and those that cannot be read.
-fn show_chunks(chunks: &Value) -> String {
-    let Some(spare) = chunks["by_spare_shards"].as_object() else { return String::new() };
-    let mut classes: Vec<(i64, u64)> = spare.iter().filter_map(|(spare, n)| Some((spare.parse().ok()?, n.as_u64()?))).collect();
-    classes.sort_unstable();
-    let mut text = String::new();
-    for (spare, chunks) in classes {
-        let what =
-            if spare < 0 { format!("cannot be read: {} shards are missing", -spare) } else { format!("can lose {spare} more shards") };
-        text.push_str(&format!("\n{chunks} chunks {what}"));
-    }
-    let line = |one: &Value| format!("unreadable {} until {} return", one["chunk"], one["nodes_away"]).replace('"', "");
-    let named = lines(&chunks["unreadable_named"], line);
-    if named.is_empty() { text } else { format!("{text}\n{named}") }
 }
 
 fn lines(answer: &Value, line: impl Fn(&Value) -> String) -> String {

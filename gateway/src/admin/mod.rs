@@ -3,8 +3,11 @@
 //! `server.rs` answers on the operations listener under `/admin/` (`fleet.rs`: under `/admin/fleet/`), `client.rs` is `breakwater admin`. JSON both ways; the token in
 //! the data folder (0600) is what tells an operator from anybody else on the machine.
 
+mod admission;
 pub mod arguments;
 mod audit;
 pub mod client;
 pub mod fleet;
+mod recovery;
 pub mod server;
+mod status;

@@ -5,10 +5,12 @@
 //! GET  keys[?tenant=NAME]               POST keys {tenant}         POST keys/revoke {access_key}
 //! GET  status      POST collect {sweep}   POST repair   POST fsck {deep}   POST disks/adopt {dir}
 //! POST audit {node?, count}             see audit.rs
+//! *    export, chunks, collection       see recovery.rs
 //! *    fleet/...                        see fleet.rs
 //! ```
 //! Invariants: no answer has a secret in it but the one that made it; every request needs the token, compared in constant time.
 
+use super::recovery;
 use crate::boot::BootError;
 use crate::boot::credentials::{new_tenant, root_command, root_query};
 use crate::boot::random_text;
@@ -139,6 +141,11 @@ async fn answer(operator: &Operator, request: Request<Incoming>) -> Result<Value
             Ok(value!({ "shards_delivered": done.shards, "shards_waiting": done.waiting }))
         }
         (Method::POST, "audit") => super::audit::answer(operator, &body).await,
+        (Method::POST, "export") => recovery::export(operator).await,
+        (Method::GET, "chunks") => recovery::chunks(operator, query.get("after")).await,
+        (Method::POST, "chunks/get") => recovery::chunk(operator, &body).await,
+        (Method::GET, "collection") => recovery::collection(operator).await,
+        (Method::POST, "collection") => recovery::set_collection(operator, &body).await,
         (Method::POST, "fsck") => {
             let depth: Depth = if body.is_empty() { Depth::default() } else { parse(&body)? };
             let report = crate::fsck::run(

@@ -8,8 +8,9 @@ use super::is_placed;
 use crate::body::WriteError;
 use crate::collect::sweep::records;
 use crate::core::Core;
+use crate::damage::Finder;
 use crate::dedup::unexpected;
-use crate::metric::SHARDS_ABSENT;
+use crate::metric::{SHARDS_ABSENT, STRIKES};
 use spine::audit::{Draw, Placed};
 use spine::id::{ChunkId, NodeId, ShardIndex};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ChunkState, Place, ShardName};
@@ -29,6 +30,7 @@ pub(crate) struct Surveyed {
 /// Draws for the nodes of `draws`, and asks those of `ask`.
 pub(crate) async fn run(core: &Core, mut draws: HashMap<NodeId, Draw>, ask: &HashSet<NodeId>) -> Result<Surveyed, WriteError> {
     let (mut after, mut absent) = (None, 0);
+    let mut lacking: HashSet<NodeId> = HashSet::new();
     loop {
         let answer = core.metadata.query(Query::Chunk(ChunkQuery::Scan { after, max: SCAN })).await?;
         let Answer::Chunk(ChunkAnswer::Scan(page)) = answer else { return Err(unexpected("Scan", &"something else")) };
@@ -45,9 +47,15 @@ pub(crate) async fn run(core: &Core, mut draws: HashMap<NodeId, Draw>, ask: &Has
                 }
             }
         }
-        let asking = asked.into_iter().map(|(node, names)| missing(core, node, names));
-        for missing in futures::future::join_all(asking).await {
-            absent += missing?;
+        let asking = asked.into_iter().map(|(node, names)| async move { (node, missing(core, node, names).await) });
+        for (node, missing) in futures::future::join_all(asking).await {
+            let missing = missing?;
+            absent += missing;
+            // Held against it once in a pass: a disk that lost a part of itself is no liar yet.
+            if missing > 0 && lacking.insert(node) {
+                core.board.lacked(node);
+                STRIKES.with_label_values(&["absent"]).inc();
+            }
         }
     }
 }
@@ -78,7 +86,7 @@ async fn missing(core: &Core, node: NodeId, names: Vec<ShardName>) -> Result<u64
         if records.get(&name.chunk).is_some_and(|record| is_placed(record, &name, node)) {
             missing += 1;
             SHARDS_ABSENT.inc();
-            core.damage.report(name, node, "absent");
+            core.damage.report(name, node, Finder::Survey);
         }
     }
     Ok(missing)

@@ -1,8 +1,8 @@
 //! The background of a gateway's audits.
 //!
 //! Each node is asked for so many slices a day, evenly spread, of shards drawn anew for every [`PLAN`] questions; with each draw, and
-//! whenever a node's scrub has finished a round, the nodes are asked for all that is placed on them. Three failures suspend a node:
-//! it gets no new shards, and what it held is made again elsewhere.
+//! whenever a node's scrub has finished a round, the nodes are asked for all that is placed on them. Three strikes (`board.rs`), whether
+//! of audits, surveys or reads, suspend a node: it gets no new shards, and what it held is made again elsewhere.
 //! Invariant: audits never suspend more nodes at a time than chunks may lose shards (`m`): an index that was restored from an older
 //! point makes everybody look like a liar, and must not stop the fleet.
 
@@ -10,6 +10,7 @@ use super::board::{Board, STRIKES};
 use super::{ask, fresh_nonce, survey};
 use crate::body::WriteError;
 use crate::core::Core;
+use crate::damage::Finder;
 use crate::fleet::FleetError;
 use crate::fleet::table::Fleet;
 use crate::metric::{AUDIT_SUSPENSIONS, SCRUB_FINDS};
@@ -104,7 +105,7 @@ async fn take_reports(core: &Core, board: &Board) -> Result<(), WriteError> {
         let (news, round) = board.scrubbed(node, report);
         for name in news {
             SCRUB_FINDS.inc();
-            core.damage.report(name, node, "scrub");
+            core.damage.report(name, node, Finder::Scrub);
         }
         if round {
             ended.insert(node);

@@ -18,6 +18,7 @@
 
 pub mod credentials;
 pub mod disks;
+pub mod escrow;
 pub mod welcome;
 
 use std::fs::{self, File, OpenOptions};
@@ -36,7 +37,7 @@ pub enum BootError {
     #[error("another breakwater uses this data folder. path=`{path}`. Stop it, or choose another folder with --data.")]
     InUse { path: PathBuf },
     #[error(
-        "the root key is missing and there is metadata that it wrapped. path=`{path}`. Put the file back from your copy of it; without it nothing stored here can be read."
+        "the root key is missing and there is something that it wrapped. path=`{path}`. Put the file back from your copy of it; without it nothing stored here can be read."
     )]
     RootKeyLost { path: PathBuf },
     #[error("the file holds something else than it should. path=`{path}`, reason=`{reason}`")]
@@ -102,6 +103,15 @@ impl Home {
             return Err(BootError::RootKeyLost { path });
         }
         Ok(crate::keys::RootKey::load_or_create(&path)?.0)
+    }
+
+    /// Before an escrow is taken in: a root key that a start makes would not open it.
+    ///
+    /// # Errors
+    /// [`BootError::RootKeyLost`].
+    pub fn must_have_root_key(&self) -> Result<(), BootError> {
+        let path = self.dir.join("root-key");
+        if path.exists() { Ok(()) } else { Err(BootError::RootKeyLost { path }) }
     }
 
     /// The token that `/admin/*` asks for; made on the first start.

@@ -17,6 +17,7 @@ use crate::core::Core;
 use crate::dedup::unexpected;
 use crate::metric::{ORPHANS, SWEEP_HALTS};
 use crate::nodes::Node;
+use crate::reindex;
 use spine::id::{ChunkId, NodeId};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ChunkState, ShardName};
 use spine::wire::{Answer, Query};
@@ -46,6 +47,8 @@ pub enum Outcome {
     Halted,
     /// The node did not answer.
     Unreachable,
+    /// The collection is held, as after re-indexing: nothing was touched.
+    Held,
 }
 
 /// What the index says about one shard.
@@ -91,6 +94,7 @@ pub fn is_believable(absent: u64, shards: u64, chunks_in_index: u64) -> bool {
 
 /// Sweeps every node, one after the other.
 pub(crate) async fn all(core: &Core, force: bool) -> Result<Vec<Swept>, WriteError> {
+    let _turn = core.sweeping.lock().await;
     let mut swept = Vec::new();
     for node in core.nodes.all().iter() {
         swept.push(one(core, node, force).await?);
@@ -113,6 +117,10 @@ async fn one(core: &Core, node: &Node, force: bool) -> Result<Swept, WriteError>
         tracing::error!(node = %node.id, shards = found.shards, absent = found.absent, future = found.future, chunks = totals.chunks,
             "more shards look orphaned than can be believed: nothing was touched. Is the metadata whole?");
         return Ok(Swept { outcome: Outcome::Halted, ..swept });
+    }
+    // Last of all: what re-indexing has not found yet, the index does not name yet. No force goes past an operator's own hold.
+    if reindex::is_held(core).await? {
+        return Ok(Swept { outcome: Outcome::Held, ..swept });
     }
     for names in found.orphans.chunks(PAGE) {
         if node.link.trash(names.to_vec()).await.is_err() {

@@ -23,6 +23,7 @@ use spine::wire::{Batch, Chain, Command, Refusal, Reply};
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[async_trait::async_trait]
 impl Admissions for Fleet {
@@ -45,7 +46,7 @@ impl Admissions for Fleet {
             }
         }
         let take = Some(RootCommand::UseInvite { id: invite, now: time });
-        self.grant(&live, take, &request.place, &request.nodes, time).await
+        self.grant(&live, take, &request.place, &request.nodes, time, self.settings.life).await
     }
 
     async fn renew(&self, request: RenewRequest, binding: [u8; 32]) -> Result<Admitted, AdmissionRefusal> {
@@ -65,7 +66,7 @@ impl Admissions for Fleet {
                 Some(_) => {}
             }
         }
-        self.grant(&live, None, &request.place, &request.nodes, now()).await
+        self.grant(&live, None, &request.place, &request.nodes, now(), self.settings.life).await
     }
 }
 
@@ -85,19 +86,20 @@ impl Fleet {
     }
 
     /// Signs, has the log take it, hands it out.
-    async fn grant(
+    pub(super) async fn grant(
         &self,
         live: &Live,
         first: Option<RootCommand>,
         place: &Place,
         nodes: &[Applicant],
         time: UnixMs,
+        life: Duration,
     ) -> Result<Admitted, AdmissionRefusal> {
         let mut certificates = Vec::with_capacity(nodes.len());
         let mut commands: Vec<Command> = first.into_iter().map(Command::Root).collect();
         for applicant in nodes {
             let admission = admission(live, place, applicant);
-            let issued = live.authority.certify(applicant.node, &admission, time, self.settings.life).map_err(unavailable)?;
+            let issued = live.authority.certify(applicant.node, &admission, time, life).map_err(unavailable)?;
             certificates.push(issued.certificate);
             commands.push(Command::Root(RootCommand::AdmitNode(FleetNodeRecord {
                 id: applicant.node,
@@ -131,7 +133,7 @@ impl Fleet {
 }
 
 /// The request's form, and that every node's key signed it on this connection.
-fn check(live: &Live, place: &Place, nodes: &[Applicant], binding: &[u8; 32]) -> Result<(), AdmissionRefusal> {
+pub(super) fn check(live: &Live, place: &Place, nodes: &[Applicant], binding: &[u8; 32]) -> Result<(), AdmissionRefusal> {
     let distinct: HashSet<_> = nodes.iter().map(|applicant| applicant.node).collect();
     if nodes.is_empty() || nodes.len() > NODES || distinct.len() != nodes.len() {
         return Err(AdmissionRefusal::Invalid { what: format!("not 1 to {NODES} different nodes") });

@@ -4,6 +4,7 @@
 //! admin fleet init ---> authority.rs: CA key (fleet/ca-key, wrapped by the root key), certificate in the root group
 //! admin fleet invite -> token.rs: gateway's address, CA's fingerprint, one-time secret
 //! storage-node --join -> apply.rs --TLS, no client certificate--> listener.rs -> admit.rs: certificate, node in the root group
+//! storage-node --request -> file -> offline.rs: `admin fleet admit` -> file -> storage-node --admitted
 //! root group, every second -> table.rs: revocations, links, roster -> data path
 //! ```
 //! Invariants: the CA's key is on one gateway's disk, wrapped, and nowhere else; a certificate is handed out only after the root group
@@ -15,6 +16,7 @@ pub mod admit;
 pub mod apply;
 pub mod authority;
 pub mod listener;
+pub mod offline;
 pub mod table;
 #[cfg(test)]
 mod tests;

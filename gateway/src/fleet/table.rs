@@ -99,7 +99,12 @@ pub fn folder(data: &Path) -> PathBuf {
     data.join("fleet")
 }
 
-fn make_folder(home: &Home) -> Result<(), BootError> {
+/// Where the CA's key lies, wrapped.
+pub fn key_file(data: &Path) -> PathBuf {
+    folder(data).join("ca-key")
+}
+
+pub fn make_folder(home: &Home) -> Result<(), BootError> {
     let path = folder(home.dir());
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
     made.map_err(|source| BootError::Folder { path, source })
@@ -113,7 +118,7 @@ impl Fleet {
     pub async fn open(home: &Home, keys: Arc<Keys>, metadata: Arc<dyn Metadata>, settings: Settings) -> Result<Arc<Fleet>, FleetError> {
         make_folder(home)?;
         let fleet = Arc::new(Fleet {
-            key_file: folder(home.dir()).join("ca-key"),
+            key_file: key_file(home.dir()),
             keys,
             metadata,
             settings,
@@ -288,8 +293,8 @@ impl Fleet {
         }
         let whereabouts = self.whereabouts.read().unwrap_or_else(PoisonError::into_inner).clone();
         let members = live.members(&nodes, whereabouts.as_deref());
-        let told = |members: &[Member]| -> Vec<(NodeId, String, bool, *const ())> {
-            let one = |m: &Member| (m.link.id(), m.zone.to_string(), m.takes_shards, Arc::as_ptr(&m.link).cast());
+        let told = |members: &[Member]| -> Vec<(NodeId, String, bool, bool, *const ())> {
+            let one = |m: &Member| (m.link.id(), m.zone.to_string(), m.takes_shards, m.leaves, Arc::as_ptr(&m.link).cast());
             members.iter().map(one).collect()
         };
         if told(&members) != told(&self.roster.members()) {
@@ -357,6 +362,7 @@ impl Live {
                 link: link.link.clone(),
                 zone: node.zone.as_str().into(),
                 takes_shards: node.state == FleetNodeState::Active,
+                leaves: node.state == FleetNodeState::Draining,
             });
             links.insert(node.id, link);
         }

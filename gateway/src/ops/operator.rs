@@ -28,5 +28,7 @@ pub struct Operator {
     pub grace: Duration,
     pub adopt: Adopt,
     pub compact: Compact,
+    /// The data folder.
+    pub data: PathBuf,
     pub token: String,
 }

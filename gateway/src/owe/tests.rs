@@ -1,7 +1,13 @@
+use super::deliver::propose_one;
+use super::round::{Attention, round};
 use super::*;
 use crate::core::Settings;
 use crate::path::DataPath;
 use crate::path::fake::{CHUNK, Mood, noise, quiet, rig, rig_with};
+use spine::id::ShardIndex;
+use spine::wire::Reply;
+use spine::wire::chunk::ChunkRecord;
+use std::time::Duration;
 
 #[tokio::test]
 async fn an_owed_shard_is_delivered_when_its_node_is_back() {
@@ -65,7 +71,7 @@ async fn a_node_that_is_away_for_too_long_is_given_up_and_rebuilt_elsewhere() {
     absent.give_up(&rig.path.core).await.unwrap();
     tokio::time::sleep(Duration::from_millis(2)).await;
     absent.give_up(&rig.path.core).await.unwrap();
-    let done = round(&rig.path.core, false).await.unwrap();
+    let done = round(&rig.path.core, &mut Attention::default()).await.unwrap();
     assert!(done.shards > 0 && done.waiting == 0, "{done:?}");
     let elsewhere = rig.records().await.iter().all(|(_, record)| {
         let shards = &record.placement.as_ref().unwrap().shards;
@@ -148,7 +154,7 @@ async fn a_chunk_that_cannot_be_made_again_keeps_its_places_until_it_can() {
     rig.nodes[..2].iter().for_each(|node| node.set(Mood::Well));
     tokio::time::sleep(Duration::from_millis(60)).await;
     absent.give_up(&rig.path.core).await.unwrap();
-    assert!(round(&rig.path.core, false).await.unwrap().waiting == 0);
+    assert!(round(&rig.path.core, &mut Attention::default()).await.unwrap().waiting == 0);
     assert_eq!(places(&rig.records().await), 12 * 6);
     assert_eq!(rig.get("k", 0..data.len() as u64).await.unwrap(), data);
 }

@@ -110,6 +110,14 @@ impl FakeNode {
         }
     }
 
+    /// Flips one bit of every shard and says that it was always so.
+    pub fn lie(&self) {
+        self.rot();
+        for (header, data) in self.shards.lock().unwrap().values_mut() {
+            header.root = crate::encode::root(data);
+        }
+    }
+
     pub fn clear(&self) {
         self.shards.lock().unwrap().clear();
     }
@@ -190,7 +198,10 @@ pub struct Rig {
 /// Background work only when a test asks for it.
 pub fn quiet() -> Settings {
     let never = Duration::from_secs(1 << 30);
-    Settings { threads: 2, collect_interval: never, owe_interval: never, sweep_interval: never, only_gateway: false, ..Settings::default() }
+    let balance = crate::balance::Settings { look: never, ..Default::default() };
+    let mut settings = Settings { threads: 2, collect_interval: never, owe_interval: never, sweep_interval: never, ..Settings::default() };
+    (settings.deliver_after, settings.balance, settings.only_gateway) = (never, balance, false);
+    settings
 }
 
 pub async fn rig() -> Rig {

@@ -22,10 +22,10 @@ use rustls::ClientConfig;
 use spine::audit::{Answered, Question};
 use spine::fleet::trust::Trust;
 use spine::id::NodeId;
-use spine::limit::{AUDIT_QUESTIONS, CALL_NAMES, SEALED_MAX_BYTES};
+use spine::limit::{AUDIT_QUESTIONS, CALL_HEADERS, CALL_NAMES, SEALED_MAX_BYTES};
 use spine::wire::chunk::ShardName;
 use spine::wire::peer::{self, Call, Listing, Slice};
-use spine::wire::shard::{NodeError, NodeState, NodeStatus, ScrubReport, ShardHeader, StorageNode};
+use spine::wire::shard::{Held, NodeError, NodeState, NodeStatus, ScrubReport, ShardHeader, StorageNode};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch as channel;
@@ -224,6 +224,16 @@ impl StorageNode for Link {
             all.extend(page);
         }
         Ok(all)
+    }
+
+    async fn headers(&self, after: Option<ShardName>, max: usize) -> Result<Vec<Held>, NodeError> {
+        let asked = max.min(CALL_HEADERS);
+        let listing = Listing { after, max: asked as u32 };
+        let reply = self.call(Call::Headers, None, peer::encode(&listing), peer::HEADERS_BYTES).await?;
+        let page: Vec<Held> = message(&reply)?;
+        let ascending = page.windows(2).all(|pair| pair[0].name() < pair[1].name())
+            && page.first().is_none_or(|first| after.is_none_or(|after| first.name() > after));
+        if ascending && page.len() <= asked { Ok(page) } else { Err(unavailable("the node's listing is out of order")) }
     }
 
     async fn audit(&self, questions: Vec<Question>) -> Result<Vec<Answered>, NodeError> {

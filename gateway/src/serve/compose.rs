@@ -168,6 +168,7 @@ impl Parts {
             m: config.coding.parity_shards,
             grace: Duration::from_secs(config.collector.grace_seconds),
             compact: self.compact(),
+            data: home.dir().to_path_buf(),
             adopt: adopt(self.store.clone(), home, places),
             token: home.admin_token()?,
         }))
@@ -239,7 +240,14 @@ fn path_settings(config: &Config) -> Settings {
         node_patience: Duration::from_secs(config.collector.patience_seconds),
         sweep_interval: Duration::from_secs(config.collector.sweep_seconds),
         owe_interval: Duration::from_secs(config.repair.interval_seconds),
+        urgent_after: Duration::from_secs(config.repair.urgent_seconds),
         node_repair_after: Duration::from_secs(config.repair.away_seconds),
+        balance: crate::balance::Settings {
+            automatic: config.rebalance.automatic,
+            bytes_per_second: config.rebalance.bytes_per_second,
+            look: Duration::from_secs(config.rebalance.look_seconds),
+            begin_permille: config.rebalance.begin_percent * 10,
+        },
         ..Settings::default()
     }
 }

@@ -66,7 +66,8 @@ pub fn drop_some(table: &mut dyn TableWrite, ledger: &mut Ledger, version: Versi
     Ok(more)
 }
 
-fn list_unreferenced(table: &mut dyn TableWrite, chunk: ChunkId) -> Result<(), TableError> {
+/// Lists a chunk that nothing refers to, if it is one to be condemned.
+pub fn list_unreferenced(table: &mut dyn TableWrite, chunk: ChunkId) -> Result<(), TableError> {
     match due::current(table, chunk)? {
         Some(record) if matches!(record.state, ChunkState::Pending | ChunkState::Live) => {
             table.put(Space::Due, &key::unreferenced(chunk, record.generation), &[])

@@ -42,6 +42,11 @@ impl Ledger {
         self.next += 1;
     }
 
+    /// Gives no number below `above` from here on.
+    pub fn pass(&mut self, above: u64) {
+        self.next = self.next.max(above);
+    }
+
     /// Counts a record in.
     pub fn add(&mut self, record: &ChunkRecord) {
         let (owed, plain, sealed) = share(record);

@@ -3,6 +3,7 @@
 //! - `transition.rs`: what each step makes of one record; pure, and checked by the model in `conformance`
 //! - `holding.rs`: the references, and the fence against writers that come too late
 //! - `due.rs`: the records in their table, and the ordered lists of what is due on them
+//! - `restore.rs`: chunks found again on nodes, and the hold on the collection
 //! - `ledger.rs`: the counter of generations and tags, and the totals
 //!
 //! Invariants: those of the files, and: a committed version's chunks are Live, because its references were added before the
@@ -12,6 +13,7 @@
 mod due;
 mod holding;
 mod ledger;
+mod restore;
 #[cfg(test)]
 mod tests;
 pub mod transition;
@@ -48,6 +50,11 @@ pub fn apply(table: &mut dyn TableWrite, command: &ChunkCommand) -> Result<Reply
         }
         ChunkCommand::Move { chunk, generation, index, place } => relocate(table, &mut ledger, *chunk, *generation, *index, *place)?,
         ChunkCommand::MarkLost { shard, node } => mark_lost(table, &mut ledger, *shard, *node)?,
+        ChunkCommand::Restore { chunks, above } => Reply::Confirmed(restore::restore(table, &mut ledger, chunks, *above)?),
+        ChunkCommand::Hold { held } => {
+            restore::hold(table, *held)?;
+            Reply::Done
+        }
     };
     if ledger != before {
         ledger.save(table)?;
@@ -92,6 +99,9 @@ fn confirm(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, 
 }
 
 fn condemn(table: &mut dyn TableWrite, ledger: &mut Ledger, chunks: &[(ChunkId, Gen)], now: UnixMs) -> Result<Reply, TableError> {
+    if restore::is_held(table)? {
+        return Ok(Reply::Done);
+    }
     for &(chunk, generation) in chunks {
         let old = due::current(table, chunk)?;
         let referenced = holding::is_referenced(table, chunk)?;
@@ -105,6 +115,9 @@ fn condemn(table: &mut dyn TableWrite, ledger: &mut Ledger, chunks: &[(ChunkId, 
 
 fn begin_delete(table: &mut dyn TableWrite, ledger: &mut Ledger, chunks: &[(ChunkId, Gen)]) -> Result<Reply, TableError> {
     let mut begun = Vec::new();
+    if restore::is_held(table)? {
+        return Ok(Reply::Deleting(begun));
+    }
     for &(chunk, generation) in chunks {
         let old = due::current(table, chunk)?;
         let referenced = holding::is_referenced(table, chunk)?;
@@ -175,5 +188,6 @@ pub fn answer(table: &dyn TableRead, query: &ChunkQuery) -> Result<ChunkAnswer, 
         ChunkQuery::Scan { after, max } => ChunkAnswer::Scan(due::scan(table, *after, *max)?),
         ChunkQuery::References { chunk, max } => ChunkAnswer::References(holding::of_chunk(table, *chunk, *max)?),
         ChunkQuery::Totals => ChunkAnswer::Totals(Ledger::load(table)?.totals),
+        ChunkQuery::Held => ChunkAnswer::Held(restore::is_held(table)?),
     })
 }

@@ -445,3 +445,51 @@ proptest! {
         }
     }
 }
+
+fn restore(table: &mut MemoryTable, of: u8, generation: Gen, missing: &[usize], above: u64) -> bool {
+    let chunks = vec![Confirmation { chunk: chunk(of), generation, placement: placement(generation, missing) }];
+    run(table, ChunkCommand::Restore { chunks, above }) == Reply::Confirmed(vec![true])
+}
+
+fn held(table: &MemoryTable) -> bool {
+    answer(table, &ChunkQuery::Held).unwrap() == ChunkAnswer::Held(true)
+}
+
+#[test]
+fn a_restored_chunk_is_found_by_writers_and_kept_by_a_held_collection() {
+    let mut table = MemoryTable::default();
+    assert!(!held(&table));
+    assert!(restore(&mut table, 7, Gen(40), &[1], 100));
+    assert!(held(&table), "restoring holds the collection");
+    assert!(!restore(&mut table, 7, Gen(40), &[], 100), "known is known");
+    condemn(&mut table, 7, Gen(40));
+    assert_eq!(record(&table, 7).unwrap().state, ChunkState::Live);
+    assert_eq!(reserve(&mut table, 1, 7), ReserveOutcome::Hit);
+    assert_eq!(upload(&mut table, 1, 8), Gen(100), "no number below is given again");
+    unref(&mut table, 1);
+    run(&mut table, ChunkCommand::Hold { held: false });
+    condemn(&mut table, 7, Gen(40));
+    assert!(begin_delete(&mut table, 7, Gen(40)), "released, it is garbage like any other");
+    assert!(!restore(&mut table, 7, Gen(40), &[], 100), "what is being deleted is not brought back");
+}
+
+#[test]
+fn a_held_collection_begins_no_deletion_of_what_was_condemned_before() {
+    let mut table = MemoryTable::default();
+    let generation = upload(&mut table, 1, 7);
+    assert!(confirm(&mut table, 1, 7, generation, &[]));
+    unref(&mut table, 1);
+    condemn(&mut table, 7, generation);
+    run(&mut table, ChunkCommand::Hold { held: true });
+    assert!(!begin_delete(&mut table, 7, generation));
+    run(&mut table, ChunkCommand::Hold { held: false });
+    assert!(begin_delete(&mut table, 7, generation));
+}
+
+#[test]
+fn what_cannot_be_read_or_is_younger_than_the_counter_is_not_restored() {
+    let mut table = MemoryTable::default();
+    assert!(!restore(&mut table, 7, Gen(40), &[0, 1], 100), "one shard of two");
+    assert!(!restore(&mut table, 7, Gen(100), &[], 100), "its number would be given again");
+    assert!(record(&table, 7).is_none());
+}

@@ -80,7 +80,7 @@ pub fn confirm(record: Option<&ChunkRecord>, held: bool, generation: Gen, placem
 }
 
 /// Whether the placement has an entry for each of its shards and enough of them placed to read the chunk.
-fn is_whole(placement: &Placement) -> bool {
+pub fn is_whole(placement: &Placement) -> bool {
     let (k, m) = (usize::from(placement.sealed.k), usize::from(placement.sealed.m));
     k > 0 && placement.shards.len() == k + m && placed(placement) >= k
 }

@@ -93,6 +93,12 @@ pub enum ChunkCommand {
     /// A reader or a node found this shard missing or wrong: its index becomes owed, if it is still placed exactly so
     /// and at least `k` indices stay placed without it. Otherwise nothing changes.
     MarkLost { shard: ShardName, node: NodeId },
+    /// Re-indexing: chunks that the index does not know at all become Live, without references, as their shards were found. Holds the
+    /// collection (as `Hold` does) in the same step, and no generation or tag below `above` is given from here on.
+    /// Replies `Confirmed`, one bool a chunk; `false`: it is known, or its placement is none.
+    Restore { chunks: Vec<Confirmation>, above: u64 },
+    /// While held, nothing is condemned and nothing begins to be deleted, until an operator releases it.
+    Hold { held: bool },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -136,6 +142,8 @@ pub enum ChunkQuery {
         max: usize,
     },
     Totals,
+    /// Whether the collection is held.
+    Held,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,4 +164,5 @@ pub enum ChunkAnswer {
     Scan(Vec<(ChunkId, ChunkRecord)>),
     References(Vec<VersionId>),
     Totals(Totals),
+    Held(bool),
 }

@@ -14,6 +14,7 @@
 //! revoke   -                         SignedRevocations   -               -
 //! audit    -                         [Question]          -               [Answered], in order
 //! scrub    -                         -                   -               ScrubReport or none
+//! headers  -                         Listing             -               [Held]
 //! ```
 //! A subject is the hexadecimal postcard of its type in the header [`SUBJECT`]; bodies are postcard where they are not shard bytes.
 //! Every body has a Content-Length. What failed answers [`http_status`] and the [`NodeError`] as body.
@@ -22,7 +23,7 @@
 //! Invariant: every call can be sent again: none does more the second time.
 
 use crate::audit::PROOF_BYTES;
-use crate::limit::{AUDIT_QUESTIONS, CALL_NAMES, SEALED_MAX_BYTES};
+use crate::limit::{AUDIT_QUESTIONS, CALL_HEADERS, CALL_NAMES, SEALED_MAX_BYTES};
 use crate::wire::chunk::ShardName;
 use crate::wire::shard::{NodeError, NodeStatus};
 use bytes::Bytes;
@@ -47,6 +48,11 @@ pub const SCRUB_NAMES: usize = 1_024;
 /// Bytes of the longest scrub report.
 pub const SCRUB_BYTES: usize = SCRUB_NAMES * NAME_BYTES + 128;
 
+/// Bytes of a ShardHeader in postcard, at most.
+const HEADER_BYTES: usize = NAME_BYTES + 72;
+/// Bytes of the longest page of headers.
+pub const HEADERS_BYTES: usize = CALL_HEADERS * (HEADER_BYTES + 1) + 16;
+
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
@@ -60,11 +66,23 @@ pub enum Call {
     Revoke,
     Audit,
     Scrub,
+    Headers,
 }
 
 impl Call {
-    pub const ALL: [Call; 10] =
-        [Call::Put, Call::Get, Call::Range, Call::Has, Call::Trash, Call::List, Call::Status, Call::Revoke, Call::Audit, Call::Scrub];
+    pub const ALL: [Call; 11] = [
+        Call::Put,
+        Call::Get,
+        Call::Range,
+        Call::Has,
+        Call::Trash,
+        Call::List,
+        Call::Status,
+        Call::Revoke,
+        Call::Audit,
+        Call::Scrub,
+        Call::Headers,
+    ];
 
     pub fn path(self) -> &'static str {
         match self {
@@ -78,6 +96,7 @@ impl Call {
             Call::Revoke => "/1/revoke",
             Call::Audit => "/1/audit",
             Call::Scrub => "/1/scrub",
+            Call::Headers => "/1/headers",
         }
     }
 
@@ -95,7 +114,7 @@ impl Call {
         match self {
             Call::Put => SEALED_MAX_BYTES,
             Call::Has | Call::Trash => CALL_NAMES * NAME_BYTES + 16,
-            Call::List => 128,
+            Call::List | Call::Headers => 128,
             Call::Revoke => crate::fleet::revocation::SIGNED_BYTES,
             Call::Audit => AUDIT_QUESTIONS * (NAME_BYTES + 5) + 16,
             Call::Get | Call::Range | Call::Status | Call::Scrub => 0,
@@ -111,7 +130,7 @@ pub struct Slice {
     pub len: u32,
 }
 
-/// Names after `after` in name order, at most `max` and at most [`CALL_NAMES`].
+/// What comes after `after` in name order: at most `max`, and at most [`CALL_NAMES`] names or [`CALL_HEADERS`] headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     pub after: Option<ShardName>,
@@ -174,7 +193,7 @@ mod tests {
     use crate::id::{ChunkId, Gen, ShardIndex, ShardRoot, Tag, TenantId, UnixMs};
     use crate::wire::chunk::Sealed;
     use crate::wire::namespace::Codec;
-    use crate::wire::shard::{ScrubReport, ShardHeader};
+    use crate::wire::shard::{Held, ScrubReport, ShardHeader};
 
     const LARGEST: ShardName =
         ShardName { chunk: ChunkId([0xff; 32]), generation: Gen(u64::MAX), index: ShardIndex(u8::MAX), tag: Tag(u64::MAX) };
@@ -203,6 +222,7 @@ mod tests {
         let subject = encode_subject(&header);
         assert!(subject.len() <= SUBJECT_CHARS, "{}", subject.len());
         assert_eq!(decode_subject(subject.as_bytes()), Ok(header));
+        assert!(encode(&vec![Held::Whole(header); CALL_HEADERS]).len() <= HEADERS_BYTES);
         assert!(encode(&vec![LARGEST; CALL_NAMES]).len() <= Call::Has.body_limit());
         assert!(encode(&vec![(LARGEST, u32::MAX); CALL_NAMES]).len() <= ANSWER_BYTES);
         assert!(encode(&Listing { after: Some(LARGEST), max: u32::MAX }).len() <= Call::List.body_limit());

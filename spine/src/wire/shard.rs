@@ -18,6 +18,23 @@ pub struct ShardHeader {
     pub len: u32,
 }
 
+/// What a node says of one shard that it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Held {
+    Whole(ShardHeader),
+    /// It was listed, and its header does not read.
+    Unread(ShardName),
+}
+
+impl Held {
+    pub fn name(&self) -> ShardName {
+        match self {
+            Held::Whole(header) => header.name,
+            Held::Unread(name) => *name,
+        }
+    }
+}
+
 /// What became of a node; a lost disk is a state, not a panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeState {
@@ -96,6 +113,20 @@ pub trait StorageNode: Send + Sync + 'static {
 
     /// Names after `after` in name order, at most `max`: fsck, sweep, re-index.
     async fn list(&self, after: Option<ShardName>, max: usize) -> Result<Vec<(ShardName, u32)>, NodeError>;
+
+    /// As [`StorageNode::list`], with the header of each shard: what an index is made from again. At most
+    /// [`crate::limit::CALL_HEADERS`].
+    async fn headers(&self, after: Option<ShardName>, max: usize) -> Result<Vec<Held>, NodeError> {
+        let mut held = Vec::new();
+        for (name, _) in self.list(after, max.min(crate::limit::CALL_HEADERS)).await? {
+            held.push(match self.get(name).await {
+                Ok((header, _)) => Held::Whole(header),
+                Err(NodeError::NotFound | NodeError::Damaged { .. }) => Held::Unread(name),
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(held)
+    }
 
     /// One answer a question, in order: a proof of the slice, or why there is none. What a proof is worth the caller finds by the
     /// recorded root.

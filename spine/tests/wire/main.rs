@@ -20,7 +20,7 @@ use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, Names
 use spine::wire::peer::{Listing, PeerStatus, Slice};
 use spine::wire::root::{FleetNodeState, RootAnswer, RootCommand, RootQuery, Versioning};
 use spine::wire::routing::Hello;
-use spine::wire::shard::{NodeError, NodeState, NodeStatus, ScrubReport, ShardHeader};
+use spine::wire::shard::{Held, NodeError, NodeState, NodeStatus, ScrubReport, ShardHeader};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 use std::fmt::Debug;
 
@@ -92,7 +92,7 @@ messages! {
     RootQuery, RootAnswer, Versioning, ShardHeader, NodeState, NodeStatus, NodeError, FleetNodeState, JoinRequest, RenewRequest, Admitted,
     AdmissionRefusal,
     Slice, Listing, PeerStatus, Revocations, SignedRevocations, Admission, Question, Answered, ScrubReport,
-    Announcement, SignedAnnouncement, Hello,
+    Announcement, SignedAnnouncement, Hello, Held,
 }
 
 proptest! {

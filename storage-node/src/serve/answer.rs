@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use spine::audit::Question;
-use spine::limit::{AUDIT_QUESTIONS, CALL_NAMES, SEALED_MAX_BYTES};
+use spine::limit::{AUDIT_QUESTIONS, CALL_HEADERS, CALL_NAMES, SEALED_MAX_BYTES};
 use spine::wire::chunk::ShardName;
 use spine::wire::peer::{self, Call, Listing, PeerStatus, SUBJECT, Slice};
 use spine::wire::shard::{NodeError, ShardHeader, StorageNode};
@@ -84,6 +84,11 @@ async fn admitted(shared: &Arc<Shared>, session: &Session, call: Call, request: 
         Call::List => {
             let Listing { after, max } = message(shared, call, request).await?;
             let page = node.list(after, (max as usize).min(CALL_NAMES)).await?;
+            Ok(Answer::message(&page))
+        }
+        Call::Headers => {
+            let Listing { after, max } = message(shared, call, request).await?;
+            let page = node.headers(after, (max as usize).min(CALL_HEADERS)).await?;
             Ok(Answer::message(&page))
         }
         Call::Status => Ok(Answer::message(&PeerStatus { status: node.status(), revocations: shared.trust.revocations().0 })),

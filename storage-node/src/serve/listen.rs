@@ -18,8 +18,8 @@ use spine::id::NodeId;
 use spine::wire::shard::StorageNode;
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -143,7 +143,8 @@ async fn greet(shared: &Arc<Shared>, acceptor: &TlsAcceptor, stream: TcpStream) 
     tls.set_buffer_limit(Some(BUFFER_BYTES));
     let named = tls.server_name().and_then(name::node_of)?;
     let peer = certificate::read(tls.peer_certificates()?.first()?).ok()?;
-    let Some(node) = shared.nodes.get(&named).cloned() else {
+    let node = shared.nodes.read().unwrap_or_else(PoisonError::into_inner).get(&named).cloned();
+    let Some(node) = node else {
         refused("node");
         return None;
     };

@@ -23,7 +23,7 @@ use spine::id::NodeId;
 use spine::limit::SEALED_MAX_BYTES;
 use spine::wire::shard::StorageNode;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -74,8 +74,19 @@ pub struct Server {
     config: Arc<rustls::ServerConfig>,
 }
 
+/// The nodes of a server, while it serves.
+#[derive(Clone)]
+pub struct Hosted(Arc<Shared>);
+
+impl Hosted {
+    /// Serves one more node. Its certificate comes first (`Served`): a node without one is asked for by nobody.
+    pub fn add(&self, node: Arc<dyn StorageNode>) {
+        self.0.nodes.write().unwrap_or_else(PoisonError::into_inner).insert(node.id(), node);
+    }
+}
+
 struct Shared {
-    nodes: HashMap<NodeId, Arc<dyn StorageNode>>,
+    nodes: RwLock<HashMap<NodeId, Arc<dyn StorageNode>>>,
     trust: Arc<Trust>,
     bounds: Bounds,
     /// Bytes of shards that may still come into memory.
@@ -100,8 +111,13 @@ impl Server {
         let config = tls::server(trust.clone(), served, &[Role::Gateway])?;
         let memory = bounds.memory.clamp(2 * SEALED_MAX_BYTES, Semaphore::MAX_PERMITS);
         let peers = Arc::new(Peers::new(bounds.connections, bounds.connections_per_peer, bounds.calls_per_peer));
-        let nodes = nodes.into_iter().map(|node| (node.id(), node)).collect();
+        let nodes = RwLock::new(nodes.into_iter().map(|node| (node.id(), node)).collect());
         let shared = Shared { nodes, trust, bounds, memory: Arc::new(Semaphore::new(memory)), peers, keep };
         Ok(Server { shared: Arc::new(shared), config })
+    }
+
+    /// Where nodes are added while it serves.
+    pub fn hosted(&self) -> Hosted {
+        Hosted(self.shared.clone())
     }
 }

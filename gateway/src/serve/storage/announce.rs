@@ -1,7 +1,8 @@
 //! Announces this process' nodes on the routing layer: each says, under its own signature, where it is now.
 
+use super::disks::Node;
 use super::papers::Papers;
-use super::{Node, Settings, StorageError};
+use super::{Settings, StorageError};
 use crate::core::now;
 use routing::{Own, Router};
 use spine::fleet::announcement::{Announcement, AnnouncementError, SignedAnnouncement, message};
@@ -14,7 +15,6 @@ use tokio::sync::watch;
 /// What announces; a clone of the router keeps its task running.
 pub struct Announcer {
     router: Router,
-    nodes: Arc<Vec<Node>>,
     /// `host:port` of the data plane and of routing, as others reach them.
     address: String,
     routing: String,
@@ -24,7 +24,7 @@ impl Announcer {
     /// Listens. `None`: the command line asks for no routing.
     pub async fn start(
         settings: &Settings,
-        nodes: Arc<Vec<Node>>,
+        nodes: &[Arc<Node>],
         papers: &[Papers],
         place: &Place,
         trust: Arc<Trust>,
@@ -38,7 +38,7 @@ impl Announcer {
         // The host that gateways reach is the host that routers reach.
         let host = place.address.rsplit_once(':').map_or("", |(host, _)| host);
         let port = router.address().map_or(0, |address| address.port());
-        Ok(Some(Announcer { routing: format!("{host}:{port}"), address: place.address.clone(), router, nodes }))
+        Ok(Some(Announcer { routing: format!("{host}:{port}"), address: place.address.clone(), router }))
     }
 
     pub fn listens(&self) -> Option<SocketAddr> {
@@ -46,8 +46,8 @@ impl Announcer {
     }
 
     /// Says where all nodes are. `papers`: one a node, in order.
-    pub async fn announce(&self, papers: &[Papers]) {
-        let made = self.nodes.iter().zip(papers).map(|(node, papers)| self.sign(node, papers)).collect::<Result<Vec<_>, _>>();
+    pub async fn announce(&self, nodes: &[Arc<Node>], papers: &[Papers]) {
+        let made = nodes.iter().zip(papers).map(|(node, papers)| self.sign(node, papers)).collect::<Result<Vec<_>, _>>();
         let introduced = match (made, papers.first()) {
             (Ok(announcements), Some(papers)) => self
                 .router

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! listeners bound -> disks open (new ones make a key) -> papers, or join once -> data plane, operations -> serving
+//! disks that are away: looked for, and served as soon as they are back        --request, --admitted: papers by a file (offline.rs)
 //! SIGTERM: accept nothing -> finish calls -> disks -> exit 0
 //! ```
 //! Invariants: an empty folder becomes a node only with an invitation in hand; nothing is served before every disk that opened has
@@ -9,6 +10,8 @@
 //! Not here: judging peers, calls (`storage_node::serve`), asking (`fleet/apply.rs`).
 
 mod announce;
+mod disks;
+mod offline;
 mod operations;
 mod papers;
 mod renew;
@@ -19,6 +22,7 @@ use crate::fleet::apply::{self, ApplyError, Gate, NodeSigner};
 use crate::fleet::authority::fingerprint;
 use crate::fleet::token::{NoToken, Token};
 use announce::Announcer;
+use disks::{Disks, Node, Seeker};
 use papers::Papers;
 use spine::fleet::admission::{AdmissionError, is_address};
 use spine::fleet::tls::{Identity, Served};
@@ -33,8 +37,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use storage_node::serve::{Bounds, Server};
-use storage_node::{Disk, NodeKey, OpenError};
-use tokio::sync::watch;
+use storage_node::{NodeKey, OpenError};
+use tokio::sync::{mpsc, watch};
 
 /// How long running calls may take to finish after SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(20);
@@ -53,6 +57,10 @@ pub struct Settings {
     pub zone: String,
     pub ops_listen: SocketAddr,
     pub join: Option<String>,
+    /// Where a request to be admitted by file goes; the process ends then.
+    pub request: Option<PathBuf>,
+    /// What `breakwater admin fleet admit` answered to one.
+    pub admitted: Option<PathBuf>,
     /// Bytes of each disk.
     pub capacity: Option<u64>,
     /// Where the routing layer listens; `None`: this process takes no part in it.
@@ -80,6 +88,9 @@ pub enum StorageError {
     Apply(#[from] ApplyError),
     #[error("the disk's papers do not read. dir=`{dir}`, reason=`{reason}`")]
     Papers { dir: PathBuf, reason: String },
+    /// A request or an admission that is carried by hand.
+    #[error("the file cannot be used. file=`{file}`, reason=`{reason}`")]
+    Carried { file: PathBuf, reason: String },
     #[error("the disks are of different fleets. dirs=`{one}`, `{other}`")]
     TwoFleets { one: PathBuf, other: PathBuf },
     #[error("{0} is no address that gateways could reach; give one with --advertise HOST:PORT")]
@@ -109,43 +120,39 @@ impl NodeSigner for NodeKey {
     }
 }
 
-/// One disk that opened.
-pub(super) struct Node {
-    pub dir: PathBuf,
-    pub disk: Arc<Disk>,
-    pub key: NodeKey,
-}
-
 async fn serve(settings: Settings) -> Result<(), ServeError> {
     let mut signals = process::Signals::listen()?;
     process::raise_open_files();
     let token = settings.join.as_deref().map(str::parse::<Token>).transpose().map_err(StorageError::from)?;
+    if let Some(file) = &settings.request {
+        return Ok(offline::request(&settings, file).await?);
+    }
     let socket = bind(settings.listen, "--listen").await?;
     let ops_socket = bind(settings.ops_listen, "--ops-listen").await?;
     let (address, ops_address) = (local(&socket)?, local(&ops_socket)?);
     let place = place(&settings, address)?;
     crate::ops::process::Process::register(tokio::runtime::Handle::current());
-    let nodes = Arc::new(open(&settings, token.is_some()).await?);
+    let disks = Arc::new(Disks::open(&settings, token.is_some()).await?);
     let (stop, stopped) = watch::channel(false);
-    let started = match papers_of(&nodes, &place, token.as_ref()).await {
-        Ok(papers) => start(&settings, &nodes, papers, place, stopped.clone()).await,
-        Err(error) => Err(error),
-    };
-    let started = match started {
+    let started = match start(&settings, &disks, place, token.as_ref(), stopped.clone()).await {
         Ok(started) => started,
         Err(error) => {
-            close(&nodes).await;
+            disks.close().await;
             return Err(error.into());
         }
     };
     let data = tokio::spawn(started.server.serve(socket, stopped.clone(), SHUTDOWN));
     let renewing = tokio::spawn(started.renewal.run(stopped.clone()));
-    let operations = operations::serve(ops_socket, nodes.clone(), stopped);
+    let seeking = tokio::spawn(started.seeker.run(stopped.clone()));
+    let operations = operations::serve(ops_socket, disks.clone(), stopped);
 
     let mut text = format!("data on {address}\noperations on http://{ops_address}\n");
     text.extend(started.routing.map(|address| format!("routing on {address}\n")));
-    for node in nodes.iter() {
+    for node in disks.nodes() {
         text.push_str(&format!("node {} in {}\n", node.key.node(), node.dir.display()));
+    }
+    for missing in disks.missing() {
+        text.push_str(&format!("away {}: {}\n", missing.dir.display(), missing.reason));
     }
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -161,7 +168,8 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     }
     let _ = operations.await;
     let _ = renewing.await;
-    close(&nodes).await;
+    let _ = seeking.await;
+    disks.close().await;
     tracing::info!(target: "breakwater", "stopped");
     Ok(())
 }
@@ -185,58 +193,8 @@ fn place(settings: &Settings, address: SocketAddr) -> Result<Place, StorageError
     Ok(Place { machine: settings.machine.clone(), zone: settings.zone.clone(), address: told })
 }
 
-/// Opens all disks side by side. One that is away or broken is left out, as long as another opens; one that is not this
-/// process' to serve stops the start.
-async fn open(settings: &Settings, may_begin: bool) -> Result<Vec<Node>, StorageError> {
-    if settings.disks.len() > NODES {
-        return Err(StorageError::TooMany(settings.disks.len()));
-    }
-    let opening: Vec<_> = settings
-        .disks
-        .iter()
-        .enumerate()
-        .map(|(number, dir)| {
-            let mut disk = storage_node::Settings::new(dir);
-            disk.machine = settings.machine.clone();
-            disk.zone = settings.zone.clone();
-            disk.label = number.to_string();
-            disk.capacity = settings.capacity;
-            disk.keyed = true;
-            disk.scrub_round = Some(settings.scrub_round);
-            disk.adopt_empty = may_begin;
-            tokio::task::spawn_blocking(move || Disk::open(disk))
-        })
-        .collect();
-    let (mut nodes, mut reasons, mut fatal) = (Vec::new(), Vec::new(), None);
-    for (dir, opening) in settings.disks.iter().zip(opening) {
-        let opened = opening.await.map_err(|error| StorageError::NoDisk { reasons: error.to_string() })?;
-        let opened = opened.and_then(|disk| Ok((NodeKey::of(dir, disk.id())?, disk)));
-        match opened {
-            Ok((key, disk)) => nodes.push(Node { dir: dir.clone(), disk, key }),
-            Err(error @ (OpenError::NoKey { .. } | OpenError::BadKey { .. } | OpenError::InUse { .. } | OpenError::Format { .. })) => {
-                fatal = fatal.or(Some(error));
-            }
-            Err(error) => reasons.push(error.to_string()),
-        }
-    }
-    if fatal.is_some() || nodes.is_empty() {
-        close(&nodes).await;
-        return Err(fatal.map_or(StorageError::NoDisk { reasons: reasons.join("; ") }, StorageError::Disk));
-    }
-    for reason in reasons {
-        tracing::error!(target: "breakwater", reason, "a disk did not open; it is not served until the next start");
-    }
-    Ok(nodes)
-}
-
-async fn close(nodes: &[Node]) {
-    for node in nodes {
-        node.disk.shutdown().await;
-    }
-}
-
 /// Every node's papers: those on the disks, and for disks that have none those that the invitation gets.
-async fn papers_of(nodes: &[Node], place: &Place, token: Option<&Token>) -> Result<Vec<Papers>, StorageError> {
+async fn papers_of(nodes: &[Arc<Node>], place: &Place, token: Option<&Token>) -> Result<Vec<Papers>, StorageError> {
     let mut papers: Vec<Option<Papers>> = nodes.iter().map(|node| Papers::load(&node.dir)).collect::<Result<_, _>>()?;
     let new: Vec<usize> = (0..nodes.len()).filter(|at| papers[*at].is_none()).collect();
     if let Some(first) = new.first() {
@@ -294,21 +252,27 @@ async fn join(token: &Token, place: &Place, applicants: &[(NodeKey, u64)]) -> Re
 struct Started {
     server: Server,
     renewal: renew::Renewal,
+    seeker: Seeker,
     /// Where the routing layer listens.
     routing: Option<SocketAddr>,
 }
 
 async fn start(
     settings: &Settings,
-    nodes: &Arc<Vec<Node>>,
-    papers: Vec<Papers>,
+    disks: &Arc<Disks>,
     place: Place,
+    token: Option<&Token>,
     stop: watch::Receiver<bool>,
 ) -> Result<Started, StorageError> {
     let tls = |error: &dyn std::fmt::Display| StorageError::Tls(error.to_string());
-    let first = &papers[0];
-    let trust = Arc::new(Trust::new(first.says.admission.fleet, &first.authority).map_err(|error| tls(&error))?);
-    for node in nodes.iter() {
+    let nodes = disks.nodes();
+    if let Some(file) = &settings.admitted {
+        offline::take_in(file, &nodes)?;
+    }
+    let papers = papers_of(&nodes, &place, token).await?;
+    let (fleet, authority) = (papers[0].says.admission.fleet, papers[0].authority.clone());
+    let trust = Arc::new(Trust::new(fleet, &authority).map_err(|error| tls(&error))?);
+    for node in &nodes {
         if let Some(list) = papers::load_revocations(&node.dir)?
             && let Err(error) = trust.revoke(&list)
         {
@@ -324,14 +288,17 @@ async fn start(
     if !own.is_empty() {
         tracing::error!(target: "breakwater", nodes = ?own, "these nodes were retired: no gateway talks to them any more");
     }
-    let dirs: Vec<PathBuf> = nodes.iter().map(|node| node.dir.clone()).collect();
+    let dirs = settings.disks.clone();
     let keep = Box::new(move |list: &[u8]| papers::keep_revocations(&dirs, list));
     let links = nodes.iter().map(|node| node.disk.clone() as Arc<dyn StorageNode>).collect();
     let server = Server::new(trust.clone(), served.clone(), links, Bounds::default(), keep).map_err(|error| tls(&error))?;
-    let announcer = Announcer::start(settings, nodes.clone(), &papers, &place, trust, stop).await?;
+    let announcer = Announcer::start(settings, &nodes, &papers, &place, trust.clone(), stop).await?;
     let routing = announcer.as_ref().and_then(Announcer::listens);
-    let renewal = renew::Renewal::new(nodes.clone(), papers, place, served, announcer);
-    Ok(Started { server, renewal, routing })
+    let (found, coming) = mpsc::unbounded_channel();
+    let hosted = server.hosted();
+    let seeker = Seeker { settings: settings.clone(), disks: disks.clone(), trust, served: served.clone(), hosted, authority, found };
+    let renewal = renew::Renewal::new(nodes, papers, place, served, announcer, coming);
+    Ok(Started { server, renewal, seeker, routing })
 }
 
 fn identity(key: &NodeKey, papers: &Papers) -> Result<Identity, spine::fleet::tls::IdentityError> {

@@ -4,8 +4,9 @@
 //! for as long as it lasts.
 
 use super::announce::Announcer;
+use super::disks::Node;
+use super::identity;
 use super::papers::Papers;
-use super::{Node, identity};
 use crate::core::now;
 use crate::fleet::apply::{self, ApplyError, Gate};
 use crate::fleet::authority::fingerprint;
@@ -14,27 +15,36 @@ use spine::wire::admission::{AdmissionRefusal, Place};
 use spine::wire::shard::StorageNode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// How often due dates are looked at, at most and at least.
 const LOOK_MOST: Duration = Duration::from_secs(60);
 const LOOK_LEAST: Duration = Duration::from_secs(1);
 
 pub struct Renewal {
-    nodes: Arc<Vec<Node>>,
+    nodes: Vec<Arc<Node>>,
     papers: Vec<Papers>,
     place: Place,
     served: Arc<Served>,
     /// Nodes that were told that they are retired: they are not asked for again.
     retired: Vec<bool>,
     announcer: Option<Announcer>,
+    /// Disks that were away at the start and have come.
+    coming: mpsc::UnboundedReceiver<(Arc<Node>, Papers)>,
 }
 
 impl Renewal {
     /// `papers`: one a node, in order.
-    pub fn new(nodes: Arc<Vec<Node>>, papers: Vec<Papers>, place: Place, served: Arc<Served>, announcer: Option<Announcer>) -> Renewal {
+    pub fn new(
+        nodes: Vec<Arc<Node>>,
+        papers: Vec<Papers>,
+        place: Place,
+        served: Arc<Served>,
+        announcer: Option<Announcer>,
+        coming: mpsc::UnboundedReceiver<(Arc<Node>, Papers)>,
+    ) -> Renewal {
         let retired = vec![false; papers.len()];
-        Renewal { nodes, papers, place, served, retired, announcer }
+        Renewal { nodes, papers, place, served, retired, announcer, coming }
     }
 
     /// Renews until told to stop.
@@ -52,16 +62,23 @@ impl Renewal {
             }
             let shortest = self.papers.iter().map(life).min().unwrap_or(LOOK_MOST);
             let pause = (shortest / 30).clamp(LOOK_LEAST, LOOK_MOST);
-            tokio::select! {
+            let came = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
-                () = tokio::time::sleep(pause) => {}
+                Some(came) = self.coming.recv() => Some(came),
+                () = tokio::time::sleep(pause) => None,
+            };
+            if let Some((node, papers)) = came {
+                self.nodes.push(node);
+                self.papers.push(papers);
+                self.retired.push(false);
+                self.announce().await;
             }
         }
     }
 
     async fn announce(&self) {
         if let Some(announcer) = &self.announcer {
-            announcer.announce(&self.papers).await;
+            announcer.announce(&self.nodes, &self.papers).await;
         }
     }
 
