@@ -126,7 +126,7 @@ number_id!(
     u64
 );
 number_id!(
-    /// Milliseconds since the Unix epoch as the proposing gateway read its clock. State machines read none.
-    UnixMs,
-    u64
+    /// A replicated group: a part of the metadata with a log of its own. 0 is the root, and today all of it.
+    GroupId,
+    u32
 );
