@@ -130,3 +130,13 @@ number_id!(
     GroupId,
     u32
 );
+number_id!(
+    /// How often the map of ranges to groups has changed.
+    Epoch,
+    u64
+);
+number_id!(
+    /// Milliseconds since the Unix epoch as the proposing gateway read its clock. State machines read none.
+    UnixMs,
+    u64
+);
