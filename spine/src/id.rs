@@ -131,6 +131,11 @@ number_id!(
     u32
 );
 number_id!(
+    /// A voter or learner of the metadata's groups. A process whose folder was lost comes back as another one, since it has forgotten its votes.
+    MemberId,
+    u64
+);
+number_id!(
     /// How often the map of ranges to groups has changed.
     Epoch,
     u64
