@@ -58,3 +58,9 @@ pub const CERTIFICATE_BYTES: usize = 4 << 10;
 pub const AUDIT_QUESTIONS: usize = 64;
 /// Shard names in one call of the data plane, asked or answered: some 450 KiB.
 pub const CALL_NAMES: usize = 8_192;
+/// Members of one metadata group, learners included: each further one costs the leader a copy of every entry.
+pub const MEMBERS: usize = 16;
+/// Proposals with an id that a group remembers with their replies, so that one sent again is not applied again.
+pub const REQUESTS_KEPT: u64 = 65_536;
+/// Bytes of such replies in the table; beyond, fewer are remembered.
+pub const REQUESTS_BYTES: u64 = 64 << 20;
