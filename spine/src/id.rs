@@ -145,8 +145,3 @@ number_id!(
     UnixMs,
     u64
 );
-number_id!(
-    /// A metadata process: its id in every group it takes part in. Of its folder: made with it and lost with it, since votes are. 1 alone.
-    MetaNode,
-    u64
-);

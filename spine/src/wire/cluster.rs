@@ -20,7 +20,7 @@
 //! Invariants: `append`, `vote` and `snapshot` can be sent again; `propose` can be with a [`RequestId`], and is then applied once.
 
 use crate::fleet::admission::is_address;
-use crate::id::{GroupId, MetaNode, NodeId};
+use crate::id::{GroupId, MemberId, NodeId};
 use crate::limit::{LOG_ENTRY_BYTES, MEMBERS};
 use crate::wire::{Batch, MetadataError, Query, Reply};
 use bytes::Bytes;
@@ -134,7 +134,7 @@ impl FromStr for Endpoint {
 /// One process's place in a group. Its id belongs to its folder: a folder made anew is a member made anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    pub id: MetaNode,
+    pub id: MemberId,
     pub at: Endpoint,
 }
 
@@ -142,7 +142,7 @@ pub struct Member {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ballot {
     pub term: u64,
-    pub member: MetaNode,
+    pub member: MemberId,
     /// A majority has granted it.
     pub granted: bool,
 }
@@ -151,7 +151,7 @@ pub struct Ballot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPosition {
     pub term: u64,
-    pub member: MetaNode,
+    pub member: MemberId,
     pub index: u64,
 }
 
@@ -194,7 +194,7 @@ pub struct Ask {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Append {
     pub group: GroupId,
-    pub to: MetaNode,
+    pub to: MemberId,
     pub ballot: Ballot,
     pub previous: Option<LogPosition>,
     pub committed: Option<LogPosition>,
@@ -214,7 +214,7 @@ pub enum Appended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestVote {
     pub group: GroupId,
-    pub to: MetaNode,
+    pub to: MemberId,
     pub ballot: Ballot,
     pub last: Option<LogPosition>,
 }
@@ -240,7 +240,7 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotPart {
     pub group: GroupId,
-    pub to: MetaNode,
+    pub to: MemberId,
     pub ballot: Ballot,
     /// Random, one a stream.
     pub stream: [u8; 16],
@@ -280,7 +280,7 @@ pub enum MemberChange {
     /// its folder) goes in the same step. A known member's new address is noted.
     Join(Member),
     /// Takes a member out.
-    Remove(MetaNode),
+    Remove(MemberId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -293,7 +293,9 @@ pub struct Change {
 pub enum Changed {
     Done,
     /// It learns, and so many entries are missing: ask again.
-    Learning { behind: u64 },
+    Learning {
+        behind: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -307,7 +309,7 @@ pub struct ClusterStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupStatus {
     pub group: GroupId,
-    pub leader: Option<MetaNode>,
+    pub leader: Option<MemberId>,
     pub term: u64,
     /// Indices of the last entry in the log, of the last applied, and of the last purged.
     pub last: u64,
@@ -335,7 +337,7 @@ pub enum ClusterError {
     NoSuchGroup { group: GroupId },
     /// The message is for a member that was in another folder. Nothing was done.
     #[error("this process is another member. member=`{member}`")]
-    OtherMember { member: MetaNode },
+    OtherMember { member: MemberId },
     /// The proposal began before what is remembered; this sending of it was not applied, and whether an earlier one was is not known.
     #[error("the proposal is older than what is remembered. seen=`{seen}`")]
     Forgotten { seen: u64 },
@@ -385,19 +387,21 @@ mod tests {
         let text = endpoint.to_string();
         assert_eq!(text, format!("{}@[::1]:7500", "ab".repeat(32)));
         assert_eq!(text.parse(), Ok(endpoint));
-        for wrong in ["", "@host:1", "host:1", &"ab".repeat(32), &format!("{}@host", "ab".repeat(32)), &format!("{}@host:1", "zz".repeat(32))] {
+        for wrong in
+            ["", "@host:1", "host:1", &"ab".repeat(32), &format!("{}@host", "ab".repeat(32)), &format!("{}@host:1", "zz".repeat(32))]
+        {
             assert_eq!(wrong.parse::<Endpoint>(), Err(NotAnEndpoint), "{wrong}");
         }
     }
 
     #[test]
     fn an_append_of_the_longest_entry_behind_others_fits_its_bound() {
-        let at = LogPosition { term: u64::MAX, member: MetaNode(u64::MAX), index: u64::MAX };
-        let ballot = Ballot { term: u64::MAX, member: MetaNode(u64::MAX), granted: true };
+        let at = LogPosition { term: u64::MAX, member: MemberId(u64::MAX), index: u64::MAX };
+        let ballot = Ballot { term: u64::MAX, member: MemberId(u64::MAX), granted: true };
         let entry = |len: usize| LogEntry { at, bytes: vec![7; len].into() };
         let append = Append {
             group: GroupId(u32::MAX),
-            to: MetaNode(u64::MAX),
+            to: MemberId(u64::MAX),
             ballot,
             previous: Some(at),
             committed: Some(at),

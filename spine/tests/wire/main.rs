@@ -15,11 +15,11 @@ use spine::fleet::admission::Admission;
 use spine::fleet::announcement::{Announcement, SignedAnnouncement};
 use spine::fleet::revocation::{Revocations, SignedRevocations};
 use spine::wire::admission::{AdmissionRefusal, Admitted, JoinRequest, RenewRequest};
-use spine::wire::cluster::{
-    Append, Appended, Ask, Change, Changed, ClusterError, ClusterStatus, Endpoint, MemberChange, Propose, Proposed, RequestVote, SnapshotPart,
-    SnapshotTaken, Voted,
-};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ReserveOutcome};
+use spine::wire::cluster::{
+    Append, Appended, Ask, Change, Changed, ClusterError, ClusterStatus, Endpoint, MemberChange, Propose, Proposed, RequestVote,
+    SnapshotPart, SnapshotTaken, Voted,
+};
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::peer::{Listing, PeerStatus, Slice};
 use spine::wire::root::{FleetNodeState, RootAnswer, RootCommand, RootQuery, Versioning};
