@@ -45,7 +45,7 @@ fn check_root(command: &RootCommand) -> Result<(), MetadataError> {
         RootCommand::Revoke { list, .. } => return at_most("revocation list bytes", list.len(), SIGNED_BYTES),
         RootCommand::AdmitMetadataNode(record) => {
             at_most("node address bytes", record.address.len(), limit::ADDRESS_CHARS)?;
-            return at_most("certificate serial bytes", record.serial.len(), NAME_BYTES);
+            return at_most("certificate bytes", record.certificate.len(), limit::CERTIFICATE_BYTES);
         }
         RootCommand::RemoveMetadataNode { .. } | RootCommand::TakeLease { .. } => return Ok(()),
         RootCommand::NoteNode(_) | RootCommand::SetNodeState { .. } | RootCommand::CreateInvite(_) | RootCommand::UseInvite { .. } => {

@@ -248,7 +248,7 @@ fn a_metadata_node_is_renewed_until_it_is_removed_for_good() {
     let record = |address: &str, at: u64| MetadataNodeRecord {
         id,
         address: address.into(),
-        serial: Bytes::from_static(b"s"),
+        certificate: Bytes::from_static(b"c"),
         not_after: UnixMs(9),
         removed: false,
         admitted: UnixMs(at),

@@ -132,8 +132,8 @@ pub struct MetadataNodeRecord {
     pub id: NodeId,
     /// Where gateways and other metadata nodes reach it: host and port.
     pub address: String,
-    /// Serial number of its newest certificate.
-    pub serial: Bytes,
+    /// Its newest certificate, DER: a gateway renews it here, and the node takes it from here.
+    pub certificate: Bytes,
     /// When that certificate ends.
     pub not_after: UnixMs,
     /// For good: its certificates are revoked and none is made any more.
