@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use spine::fleet::admission::Role;
 use spine::wire::MetadataError;
-use spine::wire::cluster::{self, Call, ClusterError};
+use spine::wire::cluster::{self, Call, Change, ClusterError, MemberChange};
 use spine::wire::peer;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -60,7 +60,14 @@ async fn admitted(shared: &Arc<Shared>, session: &Arc<Session>, call: Call, requ
     let answer = match call {
         Call::Propose => done(node.propose_once(message(&body)?).await)?,
         Call::Query => done(node.ask(message(&body)?).await)?,
-        Call::Change => done(node.change(message(&body)?).await)?,
+        Call::Change => {
+            let change: Change = message(&body)?;
+            // A metadata node speaks for itself; gateways for an operator.
+            if is_member && matches!(&change.change, MemberChange::Join(member) if member.at.node != session.peer.node) {
+                return Err(invalid("a metadata node can only join as itself"));
+            }
+            done(node.change(change).await)?
+        }
         Call::Append => done(node.append(message(&body)?).await)?,
         Call::Vote => done(node.vote(message(&body)?).await)?,
         Call::Snapshot => done(node.take_part(message(&body)?).await)?,

@@ -246,9 +246,7 @@ impl Client {
                 Verdict::Elsewhere
             }
             CallError::Unreachable(_)
-            | CallError::Refused(
-                ClusterError::NotLeader { .. } | ClusterError::NoSuchGroup { .. } | ClusterError::OtherMember { .. },
-            ) => {
+            | CallError::Refused(ClusterError::NotLeader { .. } | ClusterError::NoSuchGroup { .. } | ClusterError::OtherMember { .. }) => {
                 self.hear(link.endpoint(), None);
                 Verdict::Pause(reason())
             }
