@@ -10,6 +10,7 @@ use crate::dedup::Flights;
 use crate::intent::Intents;
 use crate::keys::{EpochKeys, Keys, TenantKeys};
 use crate::lanes::Lanes;
+use crate::lease::Lease;
 use crate::nodes::Nodes;
 use crate::readers::Readers;
 use spine::erasure::Coder;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// Abort the intents of every other writer at start: right where this process is the only gateway. Default true.
     pub only_gateway: bool,
+    /// Whether other gateways use the same metadata: then the lease says who works in the background. Default false.
+    pub shared: bool,
 }
 
 impl Default for Settings {
@@ -69,6 +72,7 @@ impl Default for Settings {
             node_repair_after: Duration::from_secs(4 * 3600),
             sweep_interval: Duration::from_secs(24 * 3600),
             only_gateway: true,
+            shared: false,
         }
     }
 }
@@ -90,6 +94,7 @@ pub(crate) struct Core {
     pub flights: Arc<Flights>,
     pub readers: Arc<Readers>,
     pub damage: Damage,
+    pub lease: Arc<Lease>,
 }
 
 /// Why a tenant's keys are not to be had.

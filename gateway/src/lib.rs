@@ -31,6 +31,7 @@ pub mod fsck;
 pub mod intent;
 pub mod keys;
 pub mod lanes;
+pub mod lease;
 pub mod metric;
 pub mod nodes;
 pub mod ops;

@@ -60,6 +60,8 @@ pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<(ShardName,
         }
         let outcome = match next {
             Ok(_) => mark_lost(&core, batch.drain(..).collect()).await,
+            // Another gateway delivers; what this one finds damaged it marks, and how long nodes were away it counts when it is its turn.
+            Err(_) if !core.lease.is_mine() => Ok(()),
             Err(_) => match absent.give_up(&core).await {
                 Ok(()) => round(&core, true).await.map(drop),
                 Err(error) => Err(error),

@@ -17,7 +17,7 @@ use super::{ServeError, bind, local, process};
 use crate::boot::BootError;
 use crate::fleet::apply::{self, ApplyError, Gate, NodeSigner};
 use crate::fleet::authority::fingerprint;
-use crate::fleet::token::{NoToken, Token};
+use crate::fleet::token::{Door, NoToken, Token};
 use announce::Announcer;
 use papers::Papers;
 use spine::fleet::admission::{AdmissionError, is_address};
@@ -119,7 +119,7 @@ pub(super) struct Node {
 async fn serve(settings: Settings) -> Result<(), ServeError> {
     let mut signals = process::Signals::listen()?;
     process::raise_open_files();
-    let token = settings.join.as_deref().map(str::parse::<Token>).transpose().map_err(StorageError::from)?;
+    let token = settings.join.as_deref().map(|text| Token::through(Door::StorageNode, text)).transpose().map_err(StorageError::from)?;
     let socket = bind(settings.listen, "--listen").await?;
     let ops_socket = bind(settings.ops_listen, "--ops-listen").await?;
     let (address, ops_address) = (local(&socket)?, local(&ops_socket)?);
