@@ -4,6 +4,8 @@
 //! - [`server`] starts the real binary, kills it, starts it again; [`client`] makes AWS SDK clients of it; [`raw`] speaks
 //!   HTTP to it byte by byte and signs by itself, so that wrong requests can be made.
 //! - [`fleet`] starts a gateway and storage processes that join it; [`hosts`] gives each of them a host of its own.
+//! - [`cluster`] starts metadata processes and gateways over them; [`history`] drives clients at once and notes what they saw, [`linear`]
+//!   judges whether that can have happened in one order.
 //! - [`content`] makes bodies out of numbers; [`ledger`] knows what each key may hold after operations that were never
 //!   answered; [`workload`] drives mixed writes and keeps such a ledger; [`oracle`] is S3 in memory and
 //!   [`subject`] the same operations on a server.
@@ -24,12 +26,15 @@ pub mod bad_input;
 pub mod bench;
 pub mod build;
 pub mod client;
+pub mod cluster;
 pub mod content;
 pub mod files;
 pub mod fleet;
+pub mod history;
 pub mod hosts;
 pub mod kademlia;
 pub mod ledger;
+pub mod linear;
 pub mod model;
 pub mod oracle;
 pub mod plane;

@@ -72,6 +72,10 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = pause => {}
             () = core.progress.told.notified() => {}
         }
+        // Of several gateways, the one that has the lease does it; it takes up what it is told once it has it.
+        while !core.lease.is_mine() {
+            tokio::time::sleep(REST).await;
+        }
         loop {
             match look(&core).await {
                 Ok(Looked::Again) => {}

@@ -87,6 +87,8 @@ enum Command {
     Gateway(GatewayArgs),
     /// Serve the disks of this machine to the gateways of a fleet
     StorageNode(StorageArgs),
+    /// Keep metadata together with other such processes, for gateways that keep none
+    Metadata(MetadataArgs),
     /// Manage a running server: tenants, access keys, disks, collector, fleet
     Admin(AdminArgs),
     /// Check the data folder of a stopped server; exit code 0 means clean, 1 damage
@@ -109,6 +111,9 @@ struct GatewayArgs {
     /// The same as nodes reach it, for invitations [default: as it is listened on]
     #[arg(long, value_name = "HOST:PORT")]
     admission_address: Option<String>,
+    /// Metadata is kept by other processes: the gateway-papers that `breakwater metadata --init` left; needed once, for an empty data folder
+    #[arg(long, value_name = "FILE")]
+    metadata: Option<PathBuf>,
     /// Router of a storage process, to find nodes that have moved; repeat for several [default: none, nodes are where they last said]
     #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     bootstrap: Vec<String>,
@@ -116,6 +121,28 @@ struct GatewayArgs {
     /// nothing is collected until `breakwater admin collection release`
     #[arg(long, value_name = "FILE")]
     recover: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct MetadataArgs {
+    /// Folder of this node's key, papers and replica
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Address of the metadata plane
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7500")]
+    listen: SocketAddr,
+    /// The same as gateways and other metadata nodes reach it [default: as it is listened on]
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
+    advertise: Option<String>,
+    /// Address of /metrics and /health
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7501")]
+    ops_listen: SocketAddr,
+    /// Found a new cluster: make its CA and the root key, and leave both for the gateways in DIR/gateway-papers
+    #[arg(long, conflicts_with = "join")]
+    init: bool,
+    /// Invitation of `breakwater admin metadata invite`; needed once
+    #[arg(long, value_name = "TOKEN")]
+    join: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +214,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(place)) => serve(place.or(cli.place)),
         Some(Command::Gateway(arguments)) => gateway(arguments, cli.place),
         Some(Command::StorageNode(arguments)) => crate::serve::storage::run(arguments.into()),
+        Some(Command::Metadata(arguments)) => metadata(arguments, cli.place),
         Some(Command::Admin(mut arguments)) => {
             arguments.data = arguments.data.or(cli.place.data);
             crate::admin::client::run(arguments)
@@ -214,9 +242,25 @@ fn gateway(arguments: GatewayArgs, outer: Place) -> ExitCode {
         Ok(config) if !config.disks.is_empty() => {
             wrong(&ConfigError::Contradiction { what: "a gateway has no disks of its own: storage nodes have them".into() })
         }
-        Ok(config) => crate::serve::run_gateway(config, arguments.bootstrap, arguments.recover),
+        Ok(config) => {
+            let beginning = Beginning { bootstrap: arguments.bootstrap, recover: arguments.recover, papers: arguments.metadata };
+            crate::serve::run_gateway(config, beginning)
+        },
         Err(error) => wrong(&error),
     }
+}
+
+fn metadata(arguments: MetadataArgs, outer: Place) -> ExitCode {
+    use crate::serve::metadata::{First, Settings, run};
+    let Some(data) = arguments.data.or(outer.data) else {
+        return wrong(&ConfigError::Contradiction { what: "a metadata node needs a folder of its own: give it with --data".into() });
+    };
+    let begin = match arguments.join {
+        Some(token) => First::Join(token),
+        None if arguments.init => First::Init,
+        None => First::Nothing,
+    };
+    run(Settings { data, listen: arguments.listen, advertise: arguments.advertise, ops_listen: arguments.ops_listen, begin })
 }
 
 impl From<StorageArgs> for crate::serve::storage::Settings {

@@ -7,6 +7,7 @@
 //! delete    Condemned for longer than the grace              -> BeginDelete (only if still without references) -> nodes trash -> FinishDelete
 //! sweep     shards on nodes that the index does not name     -> trash, within limits (sweep.rs)
 //! ```
+//! Of several gateways, the one that has the lease does it (`lease.rs`).
 //! Invariants: every arrow is a log entry or follows from one; each step may be cut off anywhere and repeated; no shard is
 //! trashed without a logged BeginDelete, a Move, or the sweep's proof; a version being read in this process keeps its references.
 //! Not here: what the index allows (`metadata`'s chunk index), how long nodes keep their trash.
@@ -35,6 +36,9 @@ const OWN_GRACE: Duration = Duration::from_secs(60);
 /// The first sweep after a start waits at most this long.
 const FIRST_SWEEP: Duration = Duration::from_secs(3_600);
 
+/// How soon a gateway that has got the lease begins.
+const LEASE_LOOK: Duration = Duration::from_secs(5);
+
 /// What one cycle did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -59,8 +63,12 @@ pub(crate) async fn cycle_now(core: &Arc<Core>, grace: Duration) -> Result<Colle
 pub(crate) async fn run(core: Arc<Core>) {
     let mut patience = Patience::default();
     let mut sweep_at = Instant::now() + FIRST_SWEEP.min(core.settings.sweep_interval);
-    let mut inherited = !core.settings.only_gateway;
+    let mut inherited = core.settings.shared || !core.settings.only_gateway;
     loop {
+        if !core.lease.is_mine() {
+            tokio::time::sleep(core.settings.collect_interval.min(LEASE_LOOK)).await;
+            continue;
+        }
         if !inherited {
             match reap(&core, |writer, _| writer != core.intents.writer()).await {
                 Ok(aborted) => {

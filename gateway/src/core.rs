@@ -12,6 +12,7 @@ use crate::dedup::Flights;
 use crate::intent::Intents;
 use crate::keys::{EpochKeys, Keys, TenantKeys};
 use crate::lanes::Lanes;
+use crate::lease::Lease;
 use crate::nodes::Nodes;
 use crate::owe::Owing;
 use crate::owe::deliver::Busy;
@@ -61,6 +62,8 @@ pub struct Settings {
     pub balance: balance::Settings,
     /// Abort the intents of every other writer at start: right where this process is the only gateway. Default true.
     pub only_gateway: bool,
+    /// Whether other gateways use the same metadata: then the lease says who works in the background. Default false.
+    pub shared: bool,
 }
 
 impl Default for Settings {
@@ -83,6 +86,7 @@ impl Default for Settings {
             sweep_interval: Duration::from_secs(24 * 3600),
             balance: balance::Settings::default(),
             only_gateway: true,
+            shared: false,
         }
     }
 }
@@ -111,6 +115,7 @@ pub(crate) struct Core {
     pub sweeping: tokio::sync::Mutex<()>,
     pub board: Arc<Board>,
     pub pace: Pace,
+    pub lease: Arc<Lease>,
 }
 
 /// Why a tenant's keys are not to be had.

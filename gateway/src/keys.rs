@@ -83,6 +83,33 @@ impl RootKey {
         }
     }
 
+    /// The key in 64 hexadecimal digits.
+    ///
+    /// # Errors
+    /// [`KeyError::File`] says `path` for where the text came from.
+    pub fn parse(path: &Path, text: &str) -> Result<RootKey, KeyError> {
+        let mut key = [0; 32];
+        let wrong = |_| KeyError::File { path: path.display().to_string(), reason: "it does not hold 64 hexadecimal digits".into() };
+        hex::decode_to_slice(text.trim(), &mut key).map_err(wrong)?;
+        Ok(RootKey(key))
+    }
+
+    /// The key in clear, for a file that only its owner reads.
+    pub(crate) fn reveal(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// Keeps this key in `path`, where there must be none or the same.
+    pub fn keep(&self, path: &Path) -> Result<(), KeyError> {
+        let file = |reason: String| KeyError::File { path: path.display().to_string(), reason };
+        if path.exists() {
+            let (known, _) = Self::load_or_create(path)?;
+            let same = aws_lc_rs::constant_time::verify_slices_are_equal(&known.0, &self.0).is_ok();
+            return if same { Ok(()) } else { Err(file("another root key is there".into())) };
+        }
+        self.create(path).map_err(|error| file(error.to_string()))
+    }
+
     /// Written beside, synced and then named, so that a crash leaves a whole key or none.
     fn create(&self, path: &Path) -> std::io::Result<()> {
         let beside = path.with_extension("new");
@@ -164,6 +191,11 @@ impl fmt::Debug for Keys {
 
 impl Keys {
     pub fn new(root: RootKey) -> Keys {
+        Keys::of(&root)
+    }
+
+    /// The same, where the root key is still needed afterwards.
+    pub fn of(root: &RootKey) -> Keys {
         let key = blake3::derive_key(WRAP_CONTEXT, &root.0);
         Keys { wrapping: Aes256Gcm::new(&key.into()), tenants: Mutex::default() }
     }

@@ -34,6 +34,7 @@ pub mod govern;
 pub mod intent;
 pub mod keys;
 pub mod lanes;
+pub mod lease;
 pub mod metric;
 pub mod nodes;
 pub mod ops;

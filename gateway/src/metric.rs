@@ -240,6 +240,14 @@ pub static AUDIT_ANSWERS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 pub static FLEET_NODES: LazyLock<IntGaugeVec> =
     LazyLock::new(|| declared(register_int_gauge_vec!("breakwater_fleet_nodes", "Nodes of the fleet by the operator's word", &["state"])));
 
+/// Whether this process collects, repairs and audits; of several gateways one does.
+pub static BACKGROUND_HERE: LazyLock<IntGauge> = LazyLock::new(|| {
+    declared(register_int_gauge!(
+        "breakwater_background_here",
+        "1 while this process collects, repairs and audits, of several gateways one"
+    ))
+});
+
 /// Requests of nodes for certificates.
 pub static ADMISSIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     declared(register_int_counter_vec!("breakwater_fleet_admissions_total", "Requests of nodes for certificates", &["request", "outcome"]))
@@ -321,10 +329,20 @@ pub fn declare() {
     for cause in ["read", "absent", "broken"] {
         STRIKES.with_label_values(&[cause]).inc_by(0);
     }
+    BACKGROUND_HERE.add(0);
     for state in ["active", "draining", "suspended", "retired"] {
         FLEET_NODES.with_label_values(&[state]).add(0);
     }
-    for (request, outcome) in [("join", "admitted"), ("join", "refused"), ("renew", "admitted"), ("renew", "refused")] {
+    for (request, outcome) in [
+        ("join", "admitted"),
+        ("join", "refused"),
+        ("renew", "admitted"),
+        ("renew", "refused"),
+        ("enlist", "admitted"),
+        ("enlist", "refused"),
+        ("enlist/renew", "admitted"),
+        ("enlist/renew", "refused"),
+    ] {
         ADMISSIONS.with_label_values(&[request, outcome]).inc_by(0);
     }
     for outcome in ["proven", "missing", "damaged", "wrong", "unanswered", "moved"] {

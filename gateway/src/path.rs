@@ -24,6 +24,7 @@ use crate::fleet::table::Fleet;
 use crate::intent::{self, Intents};
 use crate::keys::Keys;
 use crate::lanes::Lanes;
+use crate::lease::{self, Lease};
 use crate::metric;
 use crate::nodes::Nodes;
 use crate::owe::{self, Delivered, Owing};
@@ -77,6 +78,7 @@ impl DataPath {
         let (owing, owed) = Owing::new();
         let write_percent = 100 + 100 * (usize::from(settings.k) + usize::from(settings.m)) / usize::from(settings.k.max(1));
         let largest = limit::CHUNK_MAX_BYTES as usize;
+        let lease = Arc::new(if settings.shared { Lease::shared(WriterId(writer)) } else { Lease::alone() });
         let core = Arc::new(Core {
             nodes: Nodes::new(nodes),
             keys,
@@ -96,11 +98,13 @@ impl DataPath {
             sweeping: tokio::sync::Mutex::default(),
             board: Arc::default(),
             pace: Pace::default(),
+            lease: lease.clone(),
             metadata: metadata.clone(),
             settings,
         });
         let (stop, stopped) = watch::channel(false);
         let mut workers = JoinSet::new();
+        workers.spawn(until_stopped(stopped.clone(), lease::run(lease, metadata.clone())));
         // Ends by itself when the last intent and the list of them are gone, or when it is told to stop.
         workers.spawn(until_stopped(stopped.clone(), intent::abort_abandoned(metadata, abandoned)));
         workers.spawn(until_stopped(stopped.clone(), collect::run(core.clone())));

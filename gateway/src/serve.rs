@@ -4,11 +4,14 @@
 //! data folder -> listeners bound -> root key -> metadata -> disks or fleet -> data path -> credentials -> serving
 //! SIGTERM: accept nothing -> finish requests -> fleet -> data path -> metadata -> disks -> exit 0
 //! ```
+//! `breakwater metadata` (`serve/metadata/`) and `breakwater storage-node` (`serve/storage/`) are processes of their own.
 //! Invariants: nothing is accepted before everything is open; a disk that does not open is a lost disk as long as enough others do;
 //! the two address lines are printed once everything is open. This and `main.rs` alone name all of gateway, metadata and storage node.
 
 mod compose;
+mod elsewhere;
 mod joined;
+pub mod metadata;
 mod process;
 mod routes;
 pub mod storage;
@@ -17,6 +20,7 @@ use crate::boot::credentials::RootCredentials;
 use crate::boot::escrow::Escrow;
 use crate::boot::{BootError, Home, welcome};
 use crate::config::Config;
+use crate::fleet::cluster::Cluster;
 use crate::front::auth::KeyRing;
 use crate::front::guard::Rules;
 use crate::front::listen::{Bounds, Listener};
@@ -27,6 +31,7 @@ use crate::ops;
 use crate::ops::operator::Operator;
 use crate::s3::Breakwater;
 use compose::{Parts, Store};
+use elsewhere::Elsewhere;
 use joined::Joined;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
@@ -52,7 +57,9 @@ pub enum ServeError {
     #[error("TLS cannot be served. {0}")]
     Tls(#[from] TlsError),
     #[error("metadata does not open. {0}")]
-    Metadata(#[from] metadata::service::OpenError),
+    Metadata(#[from] ::metadata::service::OpenError),
+    #[error("{0}")]
+    MetadataRole(#[from] metadata::MetadataRoleError),
     #[error("too few disks open. opened=`{opened}`, needed=`{needed}`, places=`{places}`. {reasons}")]
     Disks { opened: usize, needed: usize, places: usize, reasons: String },
     #[error("the data path does not start. {0}")]
@@ -75,8 +82,19 @@ pub enum ServeError {
 enum Behind {
     /// Disks in this process.
     Disks,
-    /// A fleet's nodes, where routing begins to look for them, and the escrow that a lost metadata begins with.
-    Fleet { bootstrap: Vec<String>, recover: Option<PathBuf> },
+    /// A fleet's nodes.
+    Fleet(Beginning),
+}
+
+/// What a gateway is told at its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beginning {
+    /// `host:port` of storage processes' routers: where routing begins to look for nodes.
+    pub bootstrap: Vec<String>,
+    /// An escrow, where the metadata was lost.
+    pub recover: Option<PathBuf>,
+    /// What `breakwater metadata --init` left for it, where metadata is other processes'.
+    pub papers: Option<PathBuf>,
 }
 
 /// `breakwater serve`.
@@ -84,9 +102,9 @@ pub fn run(config: Config) -> ExitCode {
     finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config, Behind::Disks))))
 }
 
-/// `breakwater gateway`. `bootstrap`: `host:port` of storage processes' routers; `recover`: an escrow, where the metadata was lost.
-pub fn run_gateway(config: Config, bootstrap: Vec<String>, recover: Option<PathBuf>) -> ExitCode {
-    finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config, Behind::Fleet { bootstrap, recover }))))
+/// `breakwater gateway`.
+pub fn run_gateway(config: Config, beginning: Beginning) -> ExitCode {
+    finish(process::runtime().and_then(|runtime| runtime.block_on(serve(config, Behind::Fleet(beginning)))))
 }
 
 /// `breakwater fsck`: opens what a stopped server left, checks it, closes it. 0: clean; 1: not, or it could not be checked.
@@ -130,18 +148,23 @@ async fn check(config: Config, deep: bool) -> Result<crate::fsck::Report, ServeE
 async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     let mut signals = process::Signals::listen()?;
     process::raise_open_files();
-    let home = Home::open(&config.data)?;
+    let home = Arc::new(Home::open(&config.data)?);
     joined::suits(&home, &behind)?;
     let tls = config.tls_files().map(|(cert, key)| tls::acceptor(cert, key)).transpose()?;
     let s3_socket = bind(config.listen, "--listen").await?;
     let ops_socket = bind(config.ops_listen, "--ops-listen").await?;
     let (s3_address, ops_address) = (local(&s3_socket)?, local(&ops_socket)?);
-    if let Behind::Fleet { recover: Some(_), .. } = &behind {
+    let cluster = match &behind {
+        // Before the root key: the papers bring it.
+        Behind::Fleet(beginning) => elsewhere::find(&home, beginning.papers.as_deref())?,
+        Behind::Disks => None,
+    };
+    if let Behind::Fleet(Beginning { recover: Some(_), .. }) = &behind {
         home.must_have_root_key()?;
     }
     let keys = Arc::new(Keys::new(home.root_key()?));
     let credentials = RootCredentials::find(&home, |name| std::env::var(name).ok())?;
-    let (store, joined) = open(&config, &home, keys.clone(), behind).await?;
+    let (store, joined) = open(&config, &home, keys.clone(), behind, cluster).await?;
     let roster = joined.as_ref().map_or_else(|| store.nodes().into(), |joined| joined.fleet.roster());
     let parts = Parts::start(&config, &home, store, roster, keys, &credentials).await?;
     if let Some(joined) = &joined {
@@ -211,12 +234,22 @@ fn note(home: &Home, ops_address: SocketAddr) -> Result<(), BootError> {
 }
 
 /// What is served: this process' disks, or the fleet.
-async fn open(config: &Config, home: &Home, keys: Arc<Keys>, behind: Behind) -> Result<(Store, Option<Joined>), ServeError> {
+async fn open(
+    config: &Config,
+    home: &Arc<Home>,
+    keys: Arc<Keys>,
+    behind: Behind,
+    cluster: Option<Cluster>,
+) -> Result<(Store, Option<Joined>), ServeError> {
     match behind {
         Behind::Disks => Ok((Store::open(config, home).await?, None)),
-        Behind::Fleet { bootstrap, recover } => {
+        Behind::Fleet(Beginning { bootstrap, recover, .. }) => {
             let socket = bind(config.fleet.admission_listen, "--admission-listen").await?;
-            let store = Store::without_disks(home).await?;
+            let life = Duration::from_secs(config.fleet.certificate_seconds);
+            let store = match cluster {
+                Some(cluster) => Store::nothing_here(Arc::new(Elsewhere::open(home, cluster, &keys, life)?)),
+                None => Store::without_disks(home).await?,
+            };
             if let Some(path) = recover
                 && let Err(error) = take_in(home, &store, &keys, &path).await
             {

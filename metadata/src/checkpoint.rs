@@ -12,7 +12,11 @@
 //! themselves may be anything, and those are put back. What was committed after R comes again from the log.
 //! Invariants: at every moment the pages reachable from the checkpoint on disk are pinned (`open` pins before the first write
 //! can come); the log is purged only up to what a checkpoint has; nobody changes a table while another takes its place.
-//! Not here: replaying the log (`group.rs`), when to take one (`service.rs`).
+//! Not here: replaying the log (`group.rs`), when to take one (`service.rs`), tables of other processes (`incoming.rs`).
+
+mod incoming;
+
+pub use incoming::{INSTALLED, Incoming, IncomingError, Tally};
 
 use crate::journal::file::{sync_dir, write_durably};
 use crate::lmdb::{DATA_FILE, LOCK_FILE, MetaPage, ReadTable, Table, WriteTable};
@@ -22,6 +26,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -64,6 +69,8 @@ pub struct Checkpoints {
     last: Mutex<Last>,
     /// Held by whoever changes the table, and while another one takes its place.
     changing: Mutex<()>,
+    /// How many tables of other processes have begun to come.
+    incoming: AtomicU64,
 }
 
 /// The last checkpoint.
@@ -77,6 +84,14 @@ struct Last {
 
 /// A checkpoint's moment. Its pages stay as they are for as long as anybody holds it.
 pub type Pinned = Arc<Mutex<ReadTable>>;
+
+/// A whole table of one moment.
+pub enum Image {
+    /// This process's own, to be read.
+    Kept(Pinned),
+    /// Another's, to be installed.
+    Come(Incoming),
+}
 
 /// The right to change the table: it stays the same table for as long.
 pub struct Turn<'a> {
@@ -96,12 +111,13 @@ impl Checkpoints {
     /// # Errors
     /// See [`CheckpointError`]; nothing was changed unless the disk failed.
     pub fn open(dir: &Path, map_bytes: u64) -> Result<Self, CheckpointError> {
+        incoming::forget(dir).map_err(|source| CheckpointError::Io { path: dir.to_owned(), source })?;
         let restored = restore(dir)?;
         let generation = restored.unwrap_or(0);
         let table = Table::open(&home_of(dir, generation), map_bytes)?;
         let pinned = if restored.is_some() { Some(Arc::new(Mutex::new(table.read()?))) } else { None };
         let last = Mutex::new(Last { pinned, generation, stuck: false });
-        Ok(Self { table: RwLock::new(table), dir: dir.to_owned(), map_bytes, last, changing: Mutex::default() })
+        Ok(Self { table: RwLock::new(table), dir: dir.to_owned(), map_bytes, last, changing: Mutex::default(), incoming: AtomicU64::new(0) })
     }
 
     /// Whether a table in `dir` has a checkpoint: without one, [`Self::open`] begins with an empty table.

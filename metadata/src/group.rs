@@ -3,29 +3,40 @@
 //! ```text
 //! submit -> openraft -> journal (synced) -> committed -> apply thread: one table transaction for all that is committed -> replies
 //! ```
-//! A group of one today: its single voter is this process, and a write is committed when this journal has it.
+//! One process alone is a group of one: its single voter is this process, and a write is committed when this journal has it.
 //! Invariants: the table holds, in the same transaction as the entries' effects, the id of the last entry applied; entries are
 //! applied in log order and each exactly once per table state; the log is purged only up to a checkpoint.
 //! Not here: what entries do (`machine.rs`), gathering proposals into entries (`propose.rs`).
 
 mod apply;
+mod convert;
 mod log;
+mod members;
 mod network;
+mod reads;
+mod receive;
+mod send;
 
-pub use apply::Outcome;
+pub use apply::{Applied, Outcome};
 pub use log::Flushed;
 
-use crate::checkpoint::{Checkpoints, Pinned};
+use crate::checkpoint::{Checkpoints, INSTALLED, Image};
+use crate::cluster::{Beat, Begin, Membership};
 use crate::journal::{GroupId, GroupLog, Journal, JournalError};
-use crate::table::TableError;
+use crate::metric;
+use crate::table::{Space, TableError, TableRead};
 use apply::{Applier, Machine};
 use bytes::Bytes;
 use log::Log;
-use network::NoPeers;
+use network::Network;
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy};
+use reads::Reads;
+use receive::Receiving;
 use serde::{Deserialize, Serialize};
+use spine::id::{MemberId, NodeId};
 use spine::wire::MetadataError;
+use spine::wire::cluster::{Endpoint, Member};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,23 +45,27 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload(pub Bytes);
 
-/// First byte of every entry with a [`Payload`].
+/// First byte of every entry with a [`Payload`], whose batches have no ids.
 pub const NORMAL: u8 = 1;
+/// The same where a batch has one. (2 is openraft's own: a membership.)
+pub const IDENTIFIED: u8 = 3;
 
 openraft::declare_raft_types!(
-    /// openraft's view of a group. A snapshot is a checkpoint's pinned moment, from which a copy can be streamed to a peer.
+    /// openraft's view of a group. A snapshot is a checkpoint's pinned moment, or a table that came from another member.
     pub Types:
         D = Payload,
         R = Outcome,
         NodeId = u64,
         Node = BasicNode,
-        SnapshotData = Pinned,
+        SnapshotData = Image,
 );
 
 pub type LogId = openraft::LogId<u64>;
 
-/// This process in the group. The first member of every group; more come with more metadata nodes.
-const SELF: u64 = 1;
+/// A process that is alone.
+pub const ALONE: MemberId = MemberId(1);
+/// Entries that stay in the log behind a checkpoint where others may lack them: a member that was away for a moment needs no snapshot.
+const KEPT_ENTRIES: u64 = 4_096;
 /// Bytes of log entries that one step of the replay applies in one transaction.
 const REPLAY_BYTES: usize = 4 << 20;
 const REPLAY_ENTRIES: u64 = 4_096;
@@ -74,46 +89,77 @@ pub enum GroupError {
 }
 
 pub struct Group {
+    group: GroupId,
+    id: MemberId,
+    at: Endpoint,
     raft: Raft<Types>,
     log: GroupLog,
     applier: Arc<Applier>,
     flushed: Arc<Flushed>,
+    /// `None`: alone, nobody else can have been elected.
+    reads: Option<Reads>,
+    receiving: tokio::sync::Mutex<Receiving>,
 }
 
 impl Group {
-    /// Replays what the table lacks, then leads.
+    /// Replays what the table lacks. Alone, or as the founder of a cluster, it leads when this returns; else it is whatever the others say.
+    ///
+    /// - `membership`: who this process is among others; `None`: it is alone, and `id` is [`ALONE`].
     ///
     /// # Errors
     /// See [`GroupError`].
-    pub async fn open(id: GroupId, journal: &Arc<Journal>, checkpoints: Arc<Checkpoints>) -> Result<Self, GroupError> {
-        let log = journal.group(id);
+    pub async fn open(
+        group: GroupId,
+        id: MemberId,
+        membership: Option<&Membership>,
+        journal: &Arc<Journal>,
+        checkpoints: Arc<Checkpoints>,
+    ) -> Result<Self, GroupError> {
+        let log = journal.group(group);
         let applier = Arc::new(Applier::new(checkpoints)?);
         {
-            let (applier, log) = (applier.clone(), log.clone());
-            let replayed = tokio::task::spawn_blocking(move || replay(&applier, &log)).await;
-            replayed.map_err(|e| GroupError::Start(e.to_string()))??;
+            let (applier, log, among_others) = (applier.clone(), log.clone(), membership.is_some());
+            let replayed = tokio::task::spawn_blocking(move || {
+                if among_others {
+                    settle_installed(&applier, &log)?;
+                }
+                replay(&applier, &log)
+            });
+            replayed.await.map_err(|e| GroupError::Start(e.to_string()))??;
         }
         let flushed = Arc::new(Flushed::default());
         let storage = Log::new(log.clone(), flushed.clone());
         let machine = Machine::start(applier.clone()).map_err(|e| GroupError::Start(e.to_string()))?;
-        let raft = Raft::new(SELF, Arc::new(config()?), NoPeers, storage, machine).await.map_err(start)?;
-        if !raft.is_initialized().await.map_err(start)? {
-            let members = BTreeMap::from([(SELF, BasicNode::default())]);
-            raft.initialize(members).await.map_err(|e| GroupError::Start(e.to_string()))?;
+        let network = Network::new(group, membership.map(|m| m.connect.clone()));
+        let raft = Raft::new(id.0, Arc::new(config(membership.map(|m| m.beat))?), network, storage, machine).await.map_err(start)?;
+        let at = membership.map_or_else(|| Endpoint { node: NodeId([0; 32]), address: String::new() }, |m| m.at.clone());
+        let founds = membership.is_none_or(|m| m.begin == Begin::Found);
+        let fresh = founds && !raft.is_initialized().await.map_err(start)?;
+        if fresh {
+            let node = membership.map_or_else(BasicNode::default, |_| convert::node_of(&Member { id, at: at.clone() }));
+            raft.initialize(BTreeMap::from([(id.0, node)])).await.map_err(|e| GroupError::Start(e.to_string()))?;
         }
-        let ready = |metrics: &openraft::RaftMetrics<u64, BasicNode>| {
-            metrics.state == ServerState::Leader
-                && metrics.last_log_index.is_some()
-                && metrics.last_applied.map(|id| id.index) == metrics.last_log_index
-        };
-        raft.wait(Some(START_DEADLINE))
-            .metrics(ready, "this node leads and has applied its log")
-            .await
-            .map_err(|e| GroupError::Start(e.to_string()))?;
-        Ok(Self { raft, log, applier, flushed })
+        if fresh || membership.is_none() {
+            let ready = |metrics: &openraft::RaftMetrics<u64, BasicNode>| {
+                metrics.state == ServerState::Leader
+                    && metrics.last_log_index.is_some()
+                    && metrics.last_applied.map(|id| id.index) == metrics.last_log_index
+            };
+            raft.wait(Some(START_DEADLINE))
+                .metrics(ready, "this node leads and has applied its log")
+                .await
+                .map_err(|e| GroupError::Start(e.to_string()))?;
+        }
+        let reads = membership.map(|_| Reads::start(raft.clone()));
+        Ok(Self { group, id, at, raft, log, applier, flushed, reads, receiving: tokio::sync::Mutex::default() })
     }
 
-    /// Hands one entry to the group; the receiver's outcome comes once it is synced and applied.
+    /// This process in the group.
+    pub fn member(&self) -> Member {
+        Member { id: self.id, at: self.at.clone() }
+    }
+
+    /// Hands one entry to the group; the receiver's outcome comes once it is synced on a majority and applied.
     ///
     /// # Errors
     /// [`MetadataError::Storage`] if the group has stopped.
@@ -129,8 +175,11 @@ impl Group {
 
     /// Returns when a read of the table would see every entry that was acknowledged before the call.
     ///
-    /// In a group of one nobody else can have been elected: leading is enough. With peers this asks a majority.
+    /// In a group of one nobody else can have been elected: leading is enough. Among others this asks a majority.
     pub async fn barrier(&self) -> Result<(), MetadataError> {
+        if let Some(reads) = &self.reads {
+            return reads.barrier().await;
+        }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         if let Err(e) = &metrics.running_state {
@@ -155,6 +204,14 @@ impl Group {
     /// Index of the last entry that is purged from the log.
     pub fn purged_index(&self) -> Option<u64> {
         self.log.state().purged.map(|purged| purged.index)
+    }
+
+    /// Brings the gauges up to date.
+    pub fn measure(&self) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        metric::LEADS.set(i64::from(metrics.state == ServerState::Leader));
+        metric::TERM.set(i64::try_from(metrics.current_term).unwrap_or(i64::MAX));
     }
 
     /// Ends the group; what is submitted after this fails.
@@ -184,19 +241,52 @@ impl Submitted {
     }
 }
 
-fn config() -> Result<Config, GroupError> {
-    let config = Config {
+/// - `beat`: `None`: alone.
+fn config(beat: Option<Beat>) -> Result<Config, GroupError> {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let common = Config {
         cluster_name: "breakwater-metadata".into(),
-        // Nobody to send heartbeats to; what these cost an idle group is one timer.
-        heartbeat_interval: 500,
-        election_timeout_min: 1_500,
-        election_timeout_max: 3_000,
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 0,
         purge_batch_size: 1,
         ..Config::default()
     };
+    let config = match beat {
+        // Nobody to send heartbeats to; what these cost an idle group is one timer.
+        None => Config {
+            heartbeat_interval: 500,
+            election_timeout_min: 1_500,
+            election_timeout_max: 3_000,
+            max_in_snapshot_log_to_keep: 0,
+            ..common
+        },
+        Some(beat) => Config {
+            heartbeat_interval: millis(beat.every),
+            election_timeout_min: millis(beat.election),
+            election_timeout_max: millis(beat.election + beat.election / 2),
+            max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+            ..common
+        },
+    };
     config.validate().map_err(|e| GroupError::Start(e.to_string()))
+}
+
+/// After a table of another member was installed, the log may still hold what came before, or entries that the others never agreed on: the
+/// process ended before the log heard of the switch. Forgets those.
+fn settle_installed(applier: &Applier, log: &GroupLog) -> Result<(), GroupError> {
+    let installed = {
+        let table = applier.checkpoints().table().read()?;
+        table.get(Space::Meta, INSTALLED)?.and_then(|bytes| postcard::from_bytes::<Option<LogId>>(bytes).ok().flatten())
+    };
+    let Some(applied) = applier.applied()?.0.filter(|applied| installed == Some(*applied)) else { return Ok(()) };
+    let (at, state) = (log::position(&applied), log.state());
+    let known = state.purged.is_some_and(|purged| purged.index > at.index || purged == at)
+        || log.read(at.index..at.index + 1, 0)?.first().is_some_and(|(position, _)| *position == at);
+    if !known {
+        tracing::info!(applied = at.index, last = ?state.last.map(|last| last.index), "the log follows the snapshot that was installed");
+        log.truncate(state.purged.map_or(0, |purged| purged.index + 1));
+        log.purge(at);
+    }
+    Ok(())
 }
 
 /// Applies what is committed and not in the table yet, in large steps, before openraft starts.

@@ -31,9 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// A replicated group of this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GroupId(pub u32);
+pub use spine::id::GroupId;
 
 /// Raft's identity of an entry: whose term, and which place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

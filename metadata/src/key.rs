@@ -186,6 +186,10 @@ pub const ROOT_FLEET: &[u8] = b"f";
 pub const ROOT_FLEET_NODE: u8 = b'm';
 /// Root: invitations into the fleet.
 pub const ROOT_INVITE: u8 = b'v';
+/// Root: metadata nodes.
+pub const ROOT_METADATA_NODE: u8 = b'q';
+/// Root: the lease of gateways, one record.
+pub const ROOT_LEASE: &[u8] = b"l";
 /// Root: the next bucket id.
 pub const ROOT_COUNTER: &[u8] = b"#";
 
@@ -224,6 +228,13 @@ pub fn node(node: NodeId) -> [u8; 33] {
 /// Root: a node of the fleet.
 pub fn fleet_node(node: NodeId) -> [u8; 33] {
     let mut out = [ROOT_FLEET_NODE; 33];
+    out[1..].copy_from_slice(&node.0);
+    out
+}
+
+/// Root: a metadata node.
+pub fn metadata_node(node: NodeId) -> [u8; 33] {
+    let mut out = [ROOT_METADATA_NODE; 33];
     out[1..].copy_from_slice(&node.0);
     out
 }

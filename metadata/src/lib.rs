@@ -1,7 +1,9 @@
 //! Namespace and chunk index: deterministic state machines, applied from a replicated log, on ordered tables.
 
+pub mod balance;
 pub mod checkpoint;
 pub mod chunk_index;
+pub mod cluster;
 pub mod ended;
 pub mod group;
 pub mod journal;
@@ -12,6 +14,7 @@ pub mod metric;
 pub mod namespace;
 pub mod propose;
 pub mod record;
+pub mod requests;
 pub mod room;
 pub mod root;
 #[cfg(test)]

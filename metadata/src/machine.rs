@@ -43,6 +43,11 @@ fn check_root(command: &RootCommand) -> Result<(), MetadataError> {
         RootCommand::SetNodeState { state: FleetNodeState::Suspended { reason }, .. } => ("reason bytes", reason),
         RootCommand::CreateFleet(record) => return at_most("CA certificate bytes", record.authority.len(), limit::CERTIFICATE_BYTES),
         RootCommand::Revoke { list, .. } => return at_most("revocation list bytes", list.len(), SIGNED_BYTES),
+        RootCommand::AdmitMetadataNode(record) => {
+            at_most("node address bytes", record.address.len(), limit::ADDRESS_CHARS)?;
+            return at_most("certificate bytes", record.certificate.len(), limit::CERTIFICATE_BYTES);
+        }
+        RootCommand::RemoveMetadataNode { .. } | RootCommand::TakeLease { .. } => return Ok(()),
         RootCommand::NoteNode(_) | RootCommand::SetNodeState { .. } | RootCommand::CreateInvite(_) | RootCommand::UseInvite { .. } => {
             return Ok(());
         }

@@ -1,8 +1,8 @@
 //! Every metric of the metadata service: name, unit, labels, buckets.
 
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntGauge, histogram_opts, register_histogram, register_histogram_vec, register_int_counter,
-    register_int_gauge,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, histogram_opts, register_histogram, register_histogram_vec,
+    register_int_counter, register_int_counter_vec, register_int_gauge,
 };
 use std::sync::LazyLock;
 
@@ -25,6 +25,10 @@ macro_rules! metric {
         pub static $name: LazyLock<IntCounter> =
             LazyLock::new(|| register_int_counter!($text, $help).expect("a metric is registered once"));
     };
+    ($name:ident: CounterVec, $text:literal, $help:literal, $labels:expr) => {
+        pub static $name: LazyLock<IntCounterVec> =
+            LazyLock::new(|| register_int_counter_vec!($text, $help, &$labels).expect("a metric is registered once"));
+    };
     ($name:ident: Gauge, $text:literal, $help:literal) => {
         pub static $name: LazyLock<IntGauge> = LazyLock::new(|| register_int_gauge!($text, $help).expect("a metric is registered once"));
     };
@@ -42,3 +46,10 @@ metric!(LISTING_ENTRIES: Counter, "breakwater_metadata_listing_entries_total", "
 metric!(IN_FLIGHT: Gauge, "breakwater_metadata_proposals_in_flight", "Proposals waiting for their replies.");
 metric!(TABLE_USED: Gauge, "breakwater_metadata_table_used_bytes", "Table bytes in use, up to its highest page.");
 metric!(TABLE_MAP: Gauge, "breakwater_metadata_table_map_bytes", "Bytes the table can grow to.");
+metric!(READ_ROUND_READERS: Histogram, "breakwater_metadata_read_round_readers", "Readers that share one round to a majority.", COUNTS);
+metric!(CLUSTER_CALLS: CounterVec, "breakwater_metadata_cluster_calls_total", "Calls of other processes, by what and outcome.", ["call", "outcome"]);
+metric!(CLUSTER_CONNECTIONS: Gauge, "breakwater_metadata_cluster_connections", "Connections of other processes.");
+metric!(CLUSTER_REFUSALS: CounterVec, "breakwater_metadata_cluster_refusals_total", "Connections that were refused or cut.", ["why"]);
+metric!(SNAPSHOT_BYTES: CounterVec, "breakwater_metadata_snapshot_bytes_total", "Bytes of snapshots between members.", ["direction"]);
+metric!(LEADS: Gauge, "breakwater_metadata_leads", "Groups that this process leads.");
+metric!(TERM: Gauge, "breakwater_metadata_term", "The highest term of its groups: how often somebody stood for leading.");

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! entry = NORMAL, count of batches (varint), batches (postcard)
+//!       | IDENTIFIED, count (varint), for each: Option<Stamp>, batch (postcard); only if a batch has a stamp
 //! ```
 //! Invariants: a batch is never split over entries; batches keep the order in which they came; every caller hears exactly
 //! once; what waits is bounded in number and in bytes.
 //! Not here: what the log does with an entry (`group.rs`).
 
-use crate::group::{Group, NORMAL, Outcome};
+use crate::group::{Applied, Group, IDENTIFIED, NORMAL, Outcome};
 use crate::machine;
 use crate::metric;
+use crate::requests::Stamp;
 use bytes::Bytes;
 use spine::limit;
 use spine::wire::{Batch, MetadataError, Reply};
@@ -39,15 +41,18 @@ impl Default for Settings {
     }
 }
 
-/// Bytes of an entry besides its batches: the tag and the longest varint of a count.
-const ENTRY_HEAD: usize = 8;
+/// Bytes of an entry besides its batches: the tag, the longest varint of a count, and the longest stamp of a batch that fills it alone.
+const ENTRY_HEAD: usize = 40;
+/// Bytes of a batch's stamp at most: a tag, an id, a varint.
+const STAMP_BYTES: usize = 27;
 /// A queue's bytes are counted in units of this, so that they fit a semaphore.
 const UNIT: usize = 1 << 10;
 
 struct Waiting {
+    stamp: Option<Stamp>,
     encoded: Vec<u8>,
     commands: usize,
-    answer: oneshot::Sender<Result<Vec<Reply>, MetadataError>>,
+    answer: oneshot::Sender<Result<Applied, MetadataError>>,
     _count: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
 }
@@ -84,11 +89,22 @@ impl Proposer {
     /// # Errors
     /// `TooLarge` by [`limit`]; `Unavailable` at shutdown or when the queue stayed full; what the group says.
     pub async fn propose(&self, batch: &Batch) -> Result<Vec<Reply>, MetadataError> {
-        let begun = Instant::now();
-        let commands = batch.commands.len();
-        if commands == 0 {
+        if batch.commands.is_empty() {
             return Ok(Vec::new());
         }
+        match self.propose_stamped(None, batch).await? {
+            Applied::Replies { replies, .. } => Ok(replies),
+            Applied::Forgotten { .. } => Err(MetadataError::Storage { reason: "a batch without an id was forgotten".into() }),
+        }
+    }
+
+    /// The same for a batch that may come twice, and is applied once.
+    ///
+    /// # Errors
+    /// As [`Self::propose`].
+    pub async fn propose_stamped(&self, stamp: Option<Stamp>, batch: &Batch) -> Result<Applied, MetadataError> {
+        let begun = Instant::now();
+        let commands = batch.commands.len();
         machine::check(batch)?;
         let encoded =
             postcard::to_allocvec(batch).map_err(|e| MetadataError::TooLarge { what: format!("batch that does not encode: {e}") })?;
@@ -104,14 +120,14 @@ impl Proposer {
             if queue.closed {
                 return Err(closed());
             }
-            queue.waiting.push_back(Waiting { encoded, commands, answer, _count: count, _bytes: bytes });
+            queue.waiting.push_back(Waiting { stamp, encoded, commands, answer, _count: count, _bytes: bytes });
         }
         self.came.notify_one();
         metric::IN_FLIGHT.inc();
         let _gauge = Leave;
-        let replies = answered.await.map_err(|_| closed())?;
+        let applied = answered.await.map_err(|_| closed())?;
         metric::PROPOSE_SECONDS.observe(begun.elapsed().as_secs_f64());
-        replies
+        applied
     }
 
     /// Room in the queue, or `Unavailable` after the deadline.
@@ -170,12 +186,13 @@ fn take(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     let (mut commands, mut bytes) = (0, ENTRY_HEAD);
     let mut taken = Vec::new();
     while let Some(next) = waiting.front() {
-        let fits = commands + next.commands <= limit::BATCH_COMMANDS && bytes + next.encoded.len() <= limit::LOG_ENTRY_BYTES;
+        let len = next.encoded.len() + STAMP_BYTES;
+        let fits = commands + next.commands <= limit::BATCH_COMMANDS && bytes + len <= limit::LOG_ENTRY_BYTES;
         if !fits && !taken.is_empty() {
             break;
         }
         commands += next.commands;
-        bytes += next.encoded.len();
+        bytes += len;
         taken.extend(waiting.pop_front());
     }
     taken
@@ -187,6 +204,8 @@ async fn run(proposer: Arc<Proposer>, group: Arc<Group>) {
     let mut submitted = 0;
     loop {
         proposer.wait_for_some().await;
+        // Entries of another leader reached the disk, too, while this process followed it.
+        submitted = submitted.max(flushed.count());
         // The log is busy: what comes meanwhile shares the next entry.
         while submitted >= flushed.count() + proposer.settings.unsynced {
             flushed.changed().await;
@@ -194,7 +213,7 @@ async fn run(proposer: Arc<Proposer>, group: Arc<Group>) {
         let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
         let Some(batches) = proposer.next().await else { return };
         metric::ENTRY_BATCHES.observe(batches.len() as f64);
-        let payload = encode(batches.iter().map(|waiting| waiting.encoded.as_slice()));
+        let payload = encode(batches.iter().map(|waiting| (waiting.stamp, waiting.encoded.as_slice())));
         submitted += 1;
         let nth = submitted;
         let entry = group.submit(payload).await;
@@ -223,28 +242,45 @@ fn answer(batches: Vec<Waiting>, outcome: Result<Outcome, MetadataError>) {
     }
 }
 
-fn encode<'a>(batches: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Bytes {
-    let mut out = Vec::with_capacity(ENTRY_HEAD + batches.clone().map(<[u8]>::len).sum::<usize>());
-    out.push(NORMAL);
+fn encode<'a>(batches: impl ExactSizeIterator<Item = (Option<Stamp>, &'a [u8])> + Clone) -> Bytes {
+    let identified = batches.clone().any(|(stamp, _)| stamp.is_some());
+    let mut out = Vec::with_capacity(ENTRY_HEAD + batches.clone().map(|(_, batch)| batch.len() + STAMP_BYTES).sum::<usize>());
+    out.push(if identified { IDENTIFIED } else { NORMAL });
     let mut count = batches.len();
     while count >= 0x80 {
         out.push((count & 0x7F) as u8 | 0x80);
         count >>= 7;
     }
     out.push(count as u8);
-    for batch in batches {
+    for (stamp, batch) in batches {
+        if identified {
+            // As postcard has an Option<Stamp>.
+            match stamp {
+                None => out.push(0),
+                Some(Stamp { id, mut seen }) => {
+                    out.push(1);
+                    out.extend_from_slice(&id.0);
+                    while seen >= 0x80 {
+                        out.push((seen & 0x7F) as u8 | 0x80);
+                        seen >>= 7;
+                    }
+                    out.push(seen as u8);
+                }
+            }
+        }
         out.extend_from_slice(batch);
     }
     out.into()
 }
 
-/// The batches of an entry.
+/// The batches of an entry, with their stamps.
 ///
 /// # Errors
 /// Bytes that are no entry.
-pub fn decode(entry: &[u8]) -> Result<Vec<Batch>, postcard::Error> {
+pub fn decode(entry: &[u8]) -> Result<Vec<(Option<Stamp>, Batch)>, postcard::Error> {
     match entry.split_first() {
-        Some((&NORMAL, batches)) => postcard::from_bytes(batches),
+        Some((&NORMAL, batches)) => Ok(postcard::from_bytes::<Vec<Batch>>(batches)?.into_iter().map(|batch| (None, batch)).collect()),
+        Some((&IDENTIFIED, batches)) => postcard::from_bytes(batches),
         _ => Err(postcard::Error::DeserializeBadEncoding),
     }
 }
@@ -270,6 +306,7 @@ mod tests {
     use super::*;
     use spine::id::VersionId;
     use spine::wire::chunk::ChunkCommand;
+    use spine::wire::cluster::RequestId;
     use spine::wire::{Chain, Command};
 
     fn batch(n: u8, commands: usize) -> Batch {
@@ -282,8 +319,14 @@ mod tests {
         for count in [1, 2, 127, 128, 300] {
             let batches: Vec<Batch> = (0..count).map(|n| batch(n as u8, 2)).collect();
             let encoded: Vec<Vec<u8>> = batches.iter().map(|batch| postcard::to_allocvec(batch).unwrap()).collect();
-            let entry = encode(encoded.iter().map(Vec::as_slice));
-            assert_eq!(decode(&entry).unwrap(), batches);
+            let entry = encode(encoded.iter().map(|batch| (None, batch.as_slice())));
+            assert_eq!(entry[0], NORMAL);
+            let decoded: Vec<Batch> = decode(&entry).unwrap().into_iter().map(|(_, batch)| batch).collect();
+            assert_eq!(decoded, batches);
+            let stamp_of = |n: usize| (n % 3 == 0).then_some(Stamp { id: RequestId([n as u8; 16]), seen: u64::MAX >> (n % 64) });
+            let entry = encode(encoded.iter().enumerate().map(|(n, batch)| (stamp_of(n), batch.as_slice())));
+            let stamped: Vec<_> = batches.into_iter().enumerate().map(|(n, batch)| (stamp_of(n), batch)).collect();
+            assert_eq!((entry[0], decode(&entry).unwrap()), (IDENTIFIED, stamped));
         }
         assert!(decode(b"").is_err());
         assert!(decode(&[7, 0]).is_err());
@@ -293,6 +336,7 @@ mod tests {
     fn an_entry_takes_no_more_than_its_limits_and_keeps_the_order() {
         let permits = Arc::new(Semaphore::new(100));
         let one = |commands: usize, bytes: usize| Waiting {
+            stamp: None,
             encoded: vec![0; bytes],
             commands,
             answer: oneshot::channel().0,

@@ -1,17 +1,21 @@
 //! A metadata node: the log, the table, the group over them, and the two calls that gateways make.
 //!
-//! Folder: `owner.lock`, `log/` (segments), `table/` (LMDB and `checkpoint`).
+//! Folder: `owner.lock`, `log/` (segments), `table/` (LMDB and `checkpoint`), `member` (of a cluster's: its id).
 //! Invariants: `propose` returns after the entry was synced and applied; `query` sees every proposal that returned before it
 //! was called; one process at a time owns the folder; no read transaction crosses an await.
-//! Not here: what commands and queries mean (`machine.rs`).
+//! Not here: what commands and queries mean (`machine.rs`), what a member of a cluster does besides (`member.rs`).
+
+mod member;
 
 use crate::checkpoint::{CheckpointError, Checkpoints};
-use crate::group::{Group, GroupError};
+use crate::cluster::Membership;
+use crate::group::{self, Group, GroupError};
 use crate::journal::{self, GroupId, Journal, JournalError};
 use crate::propose::{self, Proposer};
 use crate::room::Room;
 use crate::table::TableError;
 use crate::{machine, metric};
+use spine::id::MemberId;
 use spine::wire::chunk::ChunkQuery;
 use spine::wire::namespace::NamespaceQuery;
 use spine::wire::root::RootQuery;
@@ -51,6 +55,8 @@ pub struct Settings {
     pub scans: usize,
     pub journal: journal::Settings,
     pub propose: propose::Settings,
+    /// This process among others; default none: it is alone.
+    pub membership: Option<Membership>,
 }
 
 impl Settings {
@@ -65,6 +71,7 @@ impl Settings {
             scans: 8,
             journal: journal::Settings::default(),
             propose: propose::Settings::default(),
+            membership: None,
         }
     }
 }
@@ -75,6 +82,11 @@ pub enum OpenError {
     Folder { path: PathBuf, source: io::Error },
     #[error("another process uses the metadata folder. path=`{path}`")]
     InUse { path: PathBuf },
+    /// Alone, it would not hear what the others have agreed on.
+    #[error("the metadata folder is a member's of a cluster and cannot be served alone. path=`{path}`")]
+    Clustered { path: PathBuf },
+    #[error("the member file does not read. path=`{path}`")]
+    Member { path: PathBuf },
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
@@ -107,9 +119,9 @@ impl MetadataNode {
             let settings = settings.clone();
             tokio::task::spawn_blocking(move || open_files(&settings)).await
         };
-        let (owner, checkpoints, journal) = blocking.map_err(|e| GroupError::Start(e.to_string()))??;
+        let Files { owner, member, checkpoints, journal } = blocking.map_err(|e| GroupError::Start(e.to_string()))??;
         let checkpoints = Arc::new(checkpoints);
-        let group = Arc::new(Group::open(GROUP, &journal, checkpoints.clone()).await?);
+        let group = Arc::new(Group::open(GROUP, member, settings.membership.as_ref(), &journal, checkpoints.clone()).await?);
         let (proposer, filler) = Proposer::start(group.clone(), settings.propose.clone());
         let room = Arc::new(Room::new(checkpoints.clone(), &settings.dir, settings.reserve_bytes));
         let watch = Watch { group: group.clone(), journal: journal.clone(), checkpoints: checkpoints.clone(), room: room.clone() };
@@ -200,7 +212,12 @@ impl Metadata for MetadataNode {
     }
 }
 
-type Files = (File, Checkpoints, Arc<Journal>);
+struct Files {
+    owner: File,
+    member: MemberId,
+    checkpoints: Checkpoints,
+    journal: Arc<Journal>,
+}
 
 fn open_files(settings: &Settings) -> Result<Files, OpenError> {
     let (log, table) = (settings.dir.join("log"), settings.dir.join("table"));
@@ -216,8 +233,13 @@ fn open_files(settings: &Settings) -> Result<Files, OpenError> {
     {
         return Err(GroupError::CheckpointBehind { purged: purged.index, applied: None }.into());
     }
+    let member = match &settings.membership {
+        None if member::exists(&settings.dir)? => return Err(OpenError::Clustered { path: settings.dir.clone() }),
+        None => group::ALONE,
+        Some(_) => member::id_of(&settings.dir, journal.group(GROUP).state() != journal::GroupState::default())?,
+    };
     let checkpoints = Checkpoints::open(&table, settings.map_bytes)?;
-    Ok((owner, checkpoints, journal))
+    Ok(Files { owner, member, checkpoints, journal })
 }
 
 /// The lock goes with the file, however the process ends.
@@ -258,6 +280,8 @@ impl Watch {
             if tokio::task::spawn_blocking(move || measured.measure()).await.is_err() {
                 return;
             }
+            self.group.forget_abandoned().await;
+            self.group.measure();
             let (written_now, applied_now) = (self.journal.written_bytes(), self.group.applied_index());
             if applied_now != seen {
                 (seen, changed, tidy) = (applied_now, Instant::now(), false);

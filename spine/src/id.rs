@@ -126,6 +126,21 @@ number_id!(
     u64
 );
 number_id!(
+    /// A replicated group: a part of the metadata with a log of its own. 0 is the root, and today all of it.
+    GroupId,
+    u32
+);
+number_id!(
+    /// A voter or learner of the metadata's groups. A process whose folder was lost comes back as another one, since it has forgotten its votes.
+    MemberId,
+    u64
+);
+number_id!(
+    /// How often the map of ranges to groups has changed.
+    Epoch,
+    u64
+);
+number_id!(
     /// Milliseconds since the Unix epoch as the proposing gateway read its clock. State machines read none.
     UnixMs,
     u64

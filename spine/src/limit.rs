@@ -60,3 +60,9 @@ pub const AUDIT_QUESTIONS: usize = 64;
 pub const CALL_NAMES: usize = 8_192;
 /// Shard headers in one answer of the data plane: some 260 KiB, and as many small reads of the node's disk.
 pub const CALL_HEADERS: usize = 2_048;
+/// Members of one metadata group, learners included: each further one costs the leader a copy of every entry.
+pub const MEMBERS: usize = 16;
+/// Proposals with an id that a group remembers with their replies, so that one sent again is not applied again.
+pub const REQUESTS_KEPT: u64 = 65_536;
+/// Bytes of such replies in the table; beyond, fewer are remembered.
+pub const REQUESTS_BYTES: u64 = 64 << 20;

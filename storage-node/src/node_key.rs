@@ -126,7 +126,8 @@ impl NodeKey {
         }
     }
 
-    pub(crate) fn load_or_make(dir: &Path) -> Result<NodeKey, OpenError> {
+    /// The key in `dir`, made there if there is none.
+    pub fn load_or_make(dir: &Path) -> Result<NodeKey, OpenError> {
         if let Some(key) = Self::load(dir)? {
             return Ok(key);
         }

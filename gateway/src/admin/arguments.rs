@@ -37,6 +37,11 @@ pub enum AdminCommand {
         #[command(subcommand)]
         command: FleetCommand,
     },
+    /// The metadata cluster of a running `breakwater gateway --metadata`
+    Metadata {
+        #[command(subcommand)]
+        command: MetadataCommand,
+    },
     /// Run the collector now: condemn chunks without references, delete what was condemned long enough ago
     Collect {
         /// Also look for shards on the disks that the index does not name
@@ -222,4 +227,29 @@ pub enum RebalanceCommand {
     Stop,
     /// Show how far nodes are off and what has been moved
     Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MetadataCommand {
+    /// Show the metadata nodes: who leads, who votes, how far each is
+    Status,
+    /// Make an invitation for one `breakwater metadata --join`; it is shown once, here
+    #[command(visible_alias = "add")]
+    Invite {
+        /// Hours until it expires
+        #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=720))]
+        hours: u64,
+        /// Where the node reaches this gateway's admission listener, if not as it was started with
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<String>,
+    },
+    /// Take a metadata node out for good, dead or alive
+    Remove {
+        /// The node's id, or enough of its first digits
+        node: String,
+    },
+    /// Not there yet: copy the metadata into a file
+    Snapshot,
+    /// Not there yet: bring metadata back from such a file
+    Restore,
 }

@@ -1,7 +1,8 @@
 //! `breakwater admin`: asks the running server, prints what it says.
 
 use super::arguments::{
-    AdminArgs, AdminCommand, AuditCommand, ChunkCommand, CollectionCommand, DiskCommand, FleetCommand, KeyCommand, TenantCommand,
+    AdminArgs, AdminCommand, AuditCommand, ChunkCommand, CollectionCommand, DiskCommand, FleetCommand, KeyCommand, MetadataCommand,
+    TenantCommand,
 };
 use crate::boot::{admin_token_file, ops_address_file};
 use serde_json::{Value, json};
@@ -109,6 +110,7 @@ fn request(command: &AdminCommand) -> Result<Request, AskError> {
         AdminCommand::Chunk { command: ChunkCommand::List { after: Some(after) } } => get(&format!("chunks?after={}", percent(after))),
         AdminCommand::Collection { command: CollectionCommand::Status } => get("collection"),
         AdminCommand::Collection { command } => post("collection", json!({ "held": matches!(command, CollectionCommand::Hold) })),
+        AdminCommand::Metadata { command } => metadata_request(command)?,
         AdminCommand::Collect { sweep } => post("collect", json!({ "sweep": sweep })),
         AdminCommand::Audit { command: AuditCommand::Run { node, count, .. } } => post("audit", json!({ "node": node, "count": count })),
         AdminCommand::Audit { command: AuditCommand::Verify { file } } => {
@@ -136,6 +138,19 @@ fn fleet_request(command: &FleetCommand) -> Request {
         FleetCommand::Retire { node } => post("retire", json!({ "node": node })),
         FleetCommand::Status { placed } => ("GET", format!("fleet/status?placed={placed}"), None),
     }
+}
+
+fn metadata_request(command: &MetadataCommand) -> Result<Request, AskError> {
+    let post = |path: &str, body: Value| ("POST", format!("metadata/{path}"), Some(body));
+    Ok(match command {
+        MetadataCommand::Status => ("GET", "metadata/status".to_string(), None),
+        MetadataCommand::Invite { hours, address } => post("invite", json!({ "hours": hours, "address": address })),
+        MetadataCommand::Remove { node } => post("remove", json!({ "node": node })),
+        MetadataCommand::Snapshot | MetadataCommand::Restore => {
+            let what = "copies of the metadata outside of its nodes are not there yet; each node is a whole copy, and one that lost its folder catches up from the others";
+            return Err(AskError::Refused(what.to_string()));
+        }
+    })
 }
 
 fn percent(text: &str) -> String {
@@ -207,12 +222,41 @@ fn show(command: &AdminCommand, answer: &Value) -> String {
         AdminCommand::Disk { .. } => text(answer, "adopted"),
         AdminCommand::Fleet { command } => show_fleet(command, answer),
         AdminCommand::Chunk { .. } | AdminCommand::Collection { .. } => super::recovery::show(command, answer),
+        AdminCommand::Metadata { command } => show_metadata(command, answer),
         AdminCommand::Audit { .. }
         | AdminCommand::Export { .. }
         | AdminCommand::Collect { .. }
         | AdminCommand::Repair
         | AdminCommand::Status
         | AdminCommand::Fsck { .. } => serde_json::to_string_pretty(answer).unwrap_or_default(),
+    }
+}
+
+fn show_metadata(command: &MetadataCommand, answer: &Value) -> String {
+    let text = |value: &Value, field: &str| value[field].as_str().map_or_else(|| value[field].to_string(), str::to_string);
+    match command {
+        MetadataCommand::Invite { hours, .. } => {
+            format!("{}\n(for one metadata node, within {hours} hours; shown this once)", text(answer, "token"))
+        }
+        MetadataCommand::Remove { .. } => format!("metadata node {} is removed", text(answer, "node")),
+        MetadataCommand::Status | MetadataCommand::Snapshot | MetadataCommand::Restore => {
+            let line = |node: &Value| {
+                let short: String = text(node, "node").chars().take(12).collect();
+                let is = |field: &str| node[field] == true;
+                let role = match () {
+                    () if is("removed") => "removed",
+                    () if is("leads") => "leads",
+                    () if is("votes") => "votes",
+                    () if node["member"].is_string() => "learns",
+                    () => "outside",
+                };
+                let number = |field: &str| node[field].as_u64().map_or_else(|| "-".to_string(), |number| number.to_string());
+                let answers = if is("answers") { "answers" } else { "silent" };
+                let (address, applied, lag) = (text(node, "address"), number("applied"), number("lag"));
+                format!("{short}  {address:<24} {role:<8} {answers:<8} term {}  applied {applied}  behind {lag}", number("term"))
+            };
+            lines(&answer["nodes"], line)
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::server::{Refused, parse};
 use crate::fleet::FleetError;
 use crate::fleet::authority::fingerprint;
 use crate::fleet::table::{Fleet, word};
+use crate::fleet::token::Door;
 use crate::ops::operator::Operator;
 use http::Method;
 use serde::Deserialize;
@@ -100,7 +101,7 @@ async fn invite(fleet: &Fleet, asked: Invite) -> Result<Value, Refused> {
     if !(1..=1_000).contains(&asked.uses) || !(1..=720).contains(&asked.hours) {
         return Err(Refused::Wrong("an invitation is for 1 to 1000 machines and 1 to 720 hours".into()));
     }
-    let (token, expires) = fleet.invite(asked.uses, Duration::from_secs(asked.hours * 3_600), asked.address).await?;
+    let (token, expires) = fleet.invite(Door::StorageNode, asked.uses, Duration::from_secs(asked.hours * 3_600), asked.address).await?;
     Ok(json!({ "token": token.to_string(), "expires_ms": expires.0, "uses": asked.uses }))
 }
 

@@ -1,6 +1,6 @@
 //! What an operator asks of a running server: tenants, keys, disks, collector, fsck.
 //!
-//! `server.rs` answers on the operations listener under `/admin/` (`fleet.rs`: under `/admin/fleet/`), `client.rs` is `breakwater admin`. JSON both ways; the token in
+//! `server.rs` answers on the operations listener under `/admin/` (`fleet.rs`: under `/admin/fleet/`, `metadata.rs`: under `/admin/metadata/`), `client.rs` is `breakwater admin`. JSON both ways; the token in
 //! the data folder (0600) is what tells an operator from anybody else on the machine.
 
 mod admission;
@@ -8,6 +8,7 @@ pub mod arguments;
 mod audit;
 pub mod client;
 pub mod fleet;
+mod metadata;
 mod recovery;
 pub mod server;
 mod status;

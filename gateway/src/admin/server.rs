@@ -7,6 +7,7 @@
 //! POST audit {node?, count}             see audit.rs
 //! *    export, chunks, collection       see recovery.rs
 //! *    fleet/...                        see fleet.rs
+//! *    metadata/...                     see metadata.rs
 //! ```
 //! Invariants: no answer has a secret in it but the one that made it; every request needs the token, compared in constant time.
 
@@ -163,6 +164,7 @@ async fn answer(operator: &Operator, request: Request<Incoming>) -> Result<Value
             Ok(value!({ "adopted": done }))
         }
         (method, path) if path.starts_with("fleet/") => super::fleet::answer(operator, method, path, query.get("placed"), &body).await,
+        (method, path) if path.starts_with("metadata/") => super::metadata::answer(operator, method, path, &body).await,
         _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),
     }
 }

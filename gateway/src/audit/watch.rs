@@ -48,6 +48,9 @@ pub(crate) async fn run(core: Arc<Core>, board: Arc<Board>, fleet: Arc<Fleet>, p
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        if !core.lease.is_mine() {
+            continue;
+        }
         let done = async {
             take_reports(&core, &board).await?;
             turn(&core, &board, &mut plan, slot).await

@@ -81,8 +81,16 @@ impl RootCredentials {
         Ok(RootCredentials { access_key, secret_key, origin: Origin::Made(path) })
     }
 
-    /// Makes metadata know these credentials as the root tenant's. True if that was new to it.
+    /// Makes metadata know these credentials as the root tenant's. True if that was new to it. Gateways that start at once may each find
+    /// that another was faster; then what that one made is there at the next look.
     pub async fn settle(&self, home: &Home, metadata: &Arc<dyn Metadata>, keys: &Keys, now: UnixMs) -> Result<bool, BootError> {
+        match self.settle_once(home, metadata, keys, now).await {
+            Err(BootError::Refused { .. }) => self.settle_once(home, metadata, keys, now).await,
+            settled => settled,
+        }
+    }
+
+    async fn settle_once(&self, home: &Home, metadata: &Arc<dyn Metadata>, keys: &Keys, now: UnixMs) -> Result<bool, BootError> {
         let tenant = root_tenant(metadata, keys, now).await?;
         let known = match root_query(metadata, RootQuery::Key(self.access_key.clone())).await? {
             RootAnswer::Key(known) => known,

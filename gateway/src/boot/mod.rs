@@ -95,10 +95,16 @@ impl Home {
         self.dir.join("disks.json")
     }
 
+    /// Where the root key lies.
+    pub fn root_key_file(&self) -> PathBuf {
+        self.dir.join("root-key")
+    }
+
     /// The root key; made on the first start.
     pub fn root_key(&self) -> Result<crate::keys::RootKey, BootError> {
-        let path = self.dir.join("root-key");
-        let has_metadata = fs::read_dir(self.metadata_dir()).is_ok_and(|mut entries| entries.next().is_some());
+        let path = self.root_key_file();
+        let has_metadata = fs::read_dir(self.metadata_dir()).is_ok_and(|mut entries| entries.next().is_some())
+            || self.dir.join("fleet").join("metadata.json").exists();
         if !path.exists() && has_metadata {
             return Err(BootError::RootKeyLost { path });
         }

@@ -19,11 +19,13 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use spine::fleet::admission::Role;
 use spine::fleet::trust::Trust;
 use spine::id::NodeId;
 use spine::wire::admission::{
-    self as wire, ANSWER_BYTES, AdmissionRefusal, Admitted, Applicant, EXPORTER, JOIN, JoinRequest, Place, RENEW, RenewRequest, SERVER_NAME,
+    self as wire, ANSWER_BYTES, AdmissionRefusal, Admitted, Applicant, ENLIST, ENLIST_RENEW, EXPORTER, Enlisted, JOIN, JoinRequest, Place,
+    RENEW, RenewRequest, SERVER_NAME,
 };
 use spine::wire::peer;
 use std::sync::Arc;
@@ -33,6 +35,8 @@ use tokio_rustls::TlsConnector;
 
 /// A whole admission, connecting included.
 const ASK_TIME: Duration = Duration::from_secs(15);
+/// Most metadata nodes that an answer may name.
+const ENLISTED: usize = 1_024;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -71,35 +75,61 @@ pub async fn join<K: NodeSigner>(token: &Token, place: &Place, nodes: &[(K, u64)
     let gate = Gate { address: token.address.clone(), fingerprint: token.fingerprint };
     let secret = Bytes::copy_from_slice(&token.secret);
     let request = |nodes| JoinRequest { secret, place: place.clone(), nodes };
-    ask(&gate, JOIN, place, nodes, request).await
+    let admitted = ask(&gate, JOIN, place, nodes, request).await?;
+    judge(&gate, Role::StorageNode, nodes, &admitted)?;
+    Ok(admitted)
+}
+
+/// Joins one metadata node with an invitation for such.
+pub async fn enlist<K: NodeSigner + Clone>(token: &Token, place: &Place, key: &K) -> Result<Enlisted, ApplyError> {
+    let gate = Gate { address: token.address.clone(), fingerprint: token.fingerprint };
+    let (secret, nodes) = (Bytes::copy_from_slice(&token.secret), [(key.clone(), 0)]);
+    let request = |nodes| JoinRequest { secret, place: place.clone(), nodes };
+    let enlisted = ask(&gate, ENLIST, place, &nodes, request).await?;
+    believe(&gate, &nodes, enlisted)
+}
+
+/// A new certificate for a metadata node that was admitted before.
+pub async fn renew_enlisted<K: NodeSigner + Clone>(gate: &Gate, place: &Place, key: &K) -> Result<Enlisted, ApplyError> {
+    let nodes = [(key.clone(), 0)];
+    let enlisted = ask(gate, ENLIST_RENEW, place, &nodes, |nodes| RenewRequest { place: place.clone(), nodes }).await?;
+    believe(gate, &nodes, enlisted)
+}
+
+fn believe<K: NodeSigner>(gate: &Gate, nodes: &[(K, u64)], enlisted: Enlisted) -> Result<Enlisted, ApplyError> {
+    judge(gate, Role::Metadata, nodes, &enlisted.admitted)?;
+    if enlisted.members.len() > ENLISTED {
+        return Err(ApplyError::Wrong { what: format!("{} metadata nodes", enlisted.members.len()) });
+    }
+    Ok(enlisted)
 }
 
 /// New certificates for nodes that were admitted before.
 pub async fn renew<K: NodeSigner>(gate: &Gate, place: &Place, nodes: &[(K, u64)]) -> Result<Admitted, ApplyError> {
-    ask(gate, RENEW, place, nodes, |nodes| RenewRequest { place: place.clone(), nodes }).await
-}
-
-async fn ask<K: NodeSigner, R: Serialize>(
-    gate: &Gate,
-    path: &str,
-    place: &Place,
-    nodes: &[(K, u64)],
-    request: impl FnOnce(Vec<Applicant>) -> R,
-) -> Result<Admitted, ApplyError> {
-    let silent = |reason: String| ApplyError::Silent { address: gate.address.clone(), reason };
-    let asked = tokio::time::timeout(ASK_TIME, converse(gate, path, place, nodes, request)).await;
-    let admitted = asked.map_err(|_| silent("it took too long".into()))??;
-    judge(gate, nodes, &admitted)?;
+    let admitted = ask(gate, RENEW, place, nodes, |nodes| RenewRequest { place: place.clone(), nodes }).await?;
+    judge(gate, Role::StorageNode, nodes, &admitted)?;
     Ok(admitted)
 }
 
-async fn converse<K: NodeSigner, R: Serialize>(
+async fn ask<K: NodeSigner, R: Serialize, T: DeserializeOwned>(
     gate: &Gate,
     path: &str,
     place: &Place,
     nodes: &[(K, u64)],
     request: impl FnOnce(Vec<Applicant>) -> R,
-) -> Result<Admitted, ApplyError> {
+) -> Result<T, ApplyError> {
+    let silent = |reason: String| ApplyError::Silent { address: gate.address.clone(), reason };
+    let asked = tokio::time::timeout(ASK_TIME, converse(gate, path, place, nodes, request)).await;
+    asked.map_err(|_| silent("it took too long".into()))?
+}
+
+async fn converse<K: NodeSigner, R: Serialize, T: DeserializeOwned>(
+    gate: &Gate,
+    path: &str,
+    place: &Place,
+    nodes: &[(K, u64)],
+    request: impl FnOnce(Vec<Applicant>) -> R,
+) -> Result<T, ApplyError> {
     let address = || gate.address.clone();
     let silent = |reason: String| ApplyError::Silent { address: address(), reason };
     let wrong = |what: String| ApplyError::Wrong { what };
@@ -138,7 +168,7 @@ async fn converse<K: NodeSigner, R: Serialize>(
 }
 
 /// Every certificate must be what was asked for, by the CA that was meant.
-fn judge<K: NodeSigner>(gate: &Gate, nodes: &[(K, u64)], admitted: &Admitted) -> Result<(), ApplyError> {
+fn judge<K: NodeSigner>(gate: &Gate, role: Role, nodes: &[(K, u64)], admitted: &Admitted) -> Result<(), ApplyError> {
     let wrong = |what: String| ApplyError::Wrong { what };
     if fingerprint(&admitted.authority) != gate.fingerprint {
         return Err(wrong("another CA".into()));
@@ -150,7 +180,7 @@ fn judge<K: NodeSigner>(gate: &Gate, nodes: &[(K, u64)], admitted: &Admitted) ->
     let time = UnixTime::since_unix_epoch(Duration::from_millis(now().0));
     for ((key, _), certificate) in nodes.iter().zip(&admitted.certificates) {
         let der = CertificateDer::from(certificate.as_ref());
-        trust.judge(&der, &[], time, &[Role::StorageNode], Some(key.node())).map_err(|refusal| wrong(refusal.to_string()))?;
+        trust.judge(&der, &[], time, &[role], Some(key.node())).map_err(|refusal| wrong(refusal.to_string()))?;
     }
     if !admitted.revocations.is_empty() {
         trust.revoke(&admitted.revocations).map_err(|error| wrong(error.to_string()))?;

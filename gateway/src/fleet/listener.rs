@@ -1,4 +1,4 @@
-//! Where nodes ask to be admitted: TLS 1.3 with a certificate of the fleet's CA, no client certificate, two requests.
+//! Where nodes ask to be admitted: TLS 1.3 with a certificate of the fleet's CA, no client certificate, one request to join and one to renew.
 //!
 //! Whoever comes is a stranger. Invariants: connections, requests of one address, bytes and seconds are bounded, and what goes over a
 //! bound is closed; one request a connection; without a fleet nothing is answered.
@@ -13,7 +13,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use spine::wire::admission::{AdmissionRefusal, Admitted, EXPORTER, JOIN, JoinRequest, RENEW, REQUEST_BYTES, RenewRequest};
+use spine::wire::admission::{
+    AdmissionRefusal, Admitted, ENLIST, ENLIST_RENEW, EXPORTER, Enlisted, JOIN, JoinRequest, RENEW, REQUEST_BYTES, RenewRequest,
+};
 use spine::wire::peer;
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -44,6 +46,9 @@ pub trait Admissions: Send + Sync + 'static {
     /// `binding`: what this connection exports.
     async fn join(&self, request: JoinRequest, binding: [u8; 32]) -> Result<Admitted, AdmissionRefusal>;
     async fn renew(&self, request: RenewRequest, binding: [u8; 32]) -> Result<Admitted, AdmissionRefusal>;
+    /// The same for metadata nodes.
+    async fn enlist(&self, request: JoinRequest, binding: [u8; 32]) -> Result<Enlisted, AdmissionRefusal>;
+    async fn renew_enlisted(&self, request: RenewRequest, binding: [u8; 32]) -> Result<Enlisted, AdmissionRefusal>;
 }
 
 /// Serves until `stop` turns true; what runs then has [`CONNECTION_TIME`] at most anyway and is cut off.
@@ -101,22 +106,32 @@ async fn answer(request: Request<Incoming>, binding: [u8; 32], admissions: Arc<d
     }
     let invalid = |what: &str| AdmissionRefusal::Invalid { what: what.to_string() };
     let body = Limited::new(request.into_body(), REQUEST_BYTES).collect().await;
+    let no_join = |_| invalid("a body that is no request to join");
+    let no_renewal = |_| invalid("a body that is no request to renew");
     let decided = match (path.as_str(), body) {
-        (JOIN | RENEW, Err(_)) => Err(invalid("a body that is too long or broken")),
-        (JOIN, Ok(body)) => match peer::decode(&body.to_bytes()) {
-            Ok(request) => admissions.join(request, binding).await,
-            Err(_) => Err(invalid("a body that is no request to join")),
+        (JOIN | RENEW | ENLIST | ENLIST_RENEW, Err(_)) => Err(invalid("a body that is too long or broken")),
+        (JOIN, Ok(body)) => match peer::decode(&body.to_bytes()).map_err(no_join) {
+            Ok(request) => admissions.join(request, binding).await.map(|admitted| peer::encode(&admitted)),
+            Err(refusal) => Err(refusal),
         },
-        (RENEW, Ok(body)) => match peer::decode(&body.to_bytes()) {
-            Ok(request) => admissions.renew(request, binding).await,
-            Err(_) => Err(invalid("a body that is no request to renew")),
+        (RENEW, Ok(body)) => match peer::decode(&body.to_bytes()).map_err(no_renewal) {
+            Ok(request) => admissions.renew(request, binding).await.map(|admitted| peer::encode(&admitted)),
+            Err(refusal) => Err(refusal),
+        },
+        (ENLIST, Ok(body)) => match peer::decode(&body.to_bytes()).map_err(no_join) {
+            Ok(request) => admissions.enlist(request, binding).await.map(|enlisted| peer::encode(&enlisted)),
+            Err(refusal) => Err(refusal),
+        },
+        (ENLIST_RENEW, Ok(body)) => match peer::decode(&body.to_bytes()).map_err(no_renewal) {
+            Ok(request) => admissions.renew_enlisted(request, binding).await.map(|enlisted| peer::encode(&enlisted)),
+            Err(refusal) => Err(refusal),
         },
         _ => return response(StatusCode::NOT_FOUND, Bytes::new()),
     };
     let outcome = if decided.is_ok() { "admitted" } else { "refused" };
     ADMISSIONS.with_label_values(&[path.trim_start_matches("/1/"), outcome]).inc();
     match decided {
-        Ok(admitted) => response(StatusCode::OK, peer::encode(&admitted)),
+        Ok(granted) => response(StatusCode::OK, granted),
         Err(refusal @ AdmissionRefusal::Unavailable { .. }) => response(StatusCode::SERVICE_UNAVAILABLE, peer::encode(&refusal)),
         Err(refusal) => {
             tracing::warn!(target: "breakwater", %refusal, "nobody was admitted");

@@ -15,6 +15,8 @@
 pub mod admit;
 pub mod apply;
 pub mod authority;
+pub mod cluster;
+pub mod enlist;
 pub mod listener;
 pub mod offline;
 pub mod table;

@@ -14,6 +14,7 @@ use super::apply::NodeSigner;
 use super::table::Fleet;
 use crate::core::now;
 use serde::{Deserialize, Serialize};
+use spine::fleet::admission::Role;
 use spine::id::UnixMs;
 use spine::wire::admission::{AdmissionRefusal, Admitted, Applicant, NODES, Place, message};
 use spine::wire::peer;
@@ -142,7 +143,7 @@ impl Fleet {
         let live = self.live().map_err(|error| unavailable(&error))?;
         let time = now();
         let (applicants, bound) = request.applicants(time)?;
-        super::admit::check(&live, &request.place, &applicants, &bound)?;
+        super::admit::check(&live, Role::StorageNode, &request.place, &applicants, &bound)?;
         let known = self.nodes().await.map_err(|error| unavailable(&error))?;
         let retired = |node| known.iter().any(|known| known.id == node && known.state == FleetNodeState::Retired);
         if let Some(applicant) = applicants.iter().find(|applicant| retired(applicant.node)) {

@@ -10,7 +10,7 @@
 
 use super::FleetError;
 use super::authority::{Authority, fingerprint};
-use super::token::{Token, invite_id};
+use super::token::{Door, Token, invite_id};
 use super::whereabouts::{self, Sought, Whereabouts};
 use crate::boot::credentials::{root_command, root_query};
 use crate::boot::{BootError, Home, read_text, write_whole};
@@ -130,7 +130,7 @@ impl Fleet {
             whereabouts: RwLock::default(),
         });
         if let Some(record) = fleet.record().await? {
-            let key = fleet.read_key(record.id)?;
+            let key = read_key(&fleet.key_file, &fleet.keys, record.id)?;
             fleet.begin(Authority::open(record.id, &key, &record.authority)?)?;
             fleet.follow().await?;
             let links: Vec<Arc<Link>> =
@@ -215,15 +215,15 @@ impl Fleet {
     }
 
     /// A new invitation, for `uses` machines, until `life` from now.
-    pub async fn invite(&self, uses: u32, life: Duration, address: Option<String>) -> Result<(Token, UnixMs), FleetError> {
+    pub async fn invite(&self, door: Door, uses: u32, life: Duration, address: Option<String>) -> Result<(Token, UnixMs), FleetError> {
         let live = self.live()?;
         let address = address.unwrap_or_else(|| self.settings.admission_address.clone());
-        let mut token = Token { fingerprint: fingerprint(live.authority.certificate()), secret: [0; 32], address };
+        let mut token = Token { door, fingerprint: fingerprint(live.authority.certificate()), secret: [0; 32], address };
         token.to_string().parse::<Token>().map_err(|_| FleetError::Wrong(format!("{} is not host:port", token.address)))?;
         getrandom::fill(&mut token.secret).map_err(|error| FleetError::Wrong(error.to_string()))?;
         let created = now();
         let expires = UnixMs(created.0.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)));
-        let record = InviteRecord { id: invite_id(&token.secret), created, expires, uses_left: uses };
+        let record = InviteRecord { id: invite_id(door, &token.secret), created, expires, uses_left: uses };
         root_command(&self.metadata, RootCommand::CreateInvite(record)).await?;
         Ok((token, expires))
     }
@@ -244,14 +244,41 @@ impl Fleet {
             if known.state == FleetNodeState::Retired {
                 return Ok(());
             }
-            let mut out: Vec<NodeId> = nodes.iter().filter(|n| n.state == FleetNodeState::Retired).map(|n| n.id).chain([node]).collect();
-            out.sort();
-            let version = record.revocations_version + 1;
-            let list = live.authority.revoke(&Revocations { fleet: record.id, version, nodes: out })?;
+            let removed = self.metadata_nodes().await?.into_iter().filter(|known| known.removed).map(|known| known.id);
+            let retired = nodes.iter().filter(|known| known.state == FleetNodeState::Retired).map(|known| known.id);
+            let (version, list) = next_revocations(&live, &record, retired.chain(removed).chain([node]))?;
             // The list first: should it be refused, the node is not half retired.
             let commands = vec![
                 Command::Root(RootCommand::Revoke { version, list }),
                 Command::Root(RootCommand::SetNodeState { node, state: FleetNodeState::Retired, now: now() }),
+            ];
+            let replies = self.metadata.propose(Batch { chain: Chain::Stop, commands }).await?;
+            match replies.iter().find_map(|reply| if let Reply::Refused(refusal) = reply { Some(*refusal) } else { None }) {
+                None => return self.follow().await,
+                Some(Refusal::OldRevocations) => continue,
+                Some(refusal) => return Err(FleetError::Wrong(refusal.to_string())),
+            }
+        }
+        Err(FleetError::Wrong("other gateways kept changing the revocation list".into()))
+    }
+
+    /// Revokes a metadata node for good. That it does not vote any more is the caller's to have seen to.
+    pub async fn remove_metadata_node(&self, node: NodeId) -> Result<(), FleetError> {
+        let _turn = self.turn.lock().await;
+        let live = self.live()?;
+        for _ in 0..TRIES {
+            let record = self.record().await?.ok_or(FleetError::NoFleet)?;
+            let known = self.metadata_nodes().await?;
+            if known.iter().any(|known| known.id == node && known.removed) {
+                return Ok(());
+            }
+            let nodes = self.nodes().await?;
+            let retired = nodes.iter().filter(|known| known.state == FleetNodeState::Retired).map(|known| known.id);
+            let removed = known.iter().filter(|known| known.removed).map(|known| known.id);
+            let (version, list) = next_revocations(&live, &record, retired.chain(removed).chain([node]))?;
+            let commands = vec![
+                Command::Root(RootCommand::Revoke { version, list }),
+                Command::Root(RootCommand::RemoveMetadataNode { node, now: now() }),
             ];
             let replies = self.metadata.propose(Batch { chain: Chain::Stop, commands }).await?;
             match replies.iter().find_map(|reply| if let Reply::Refused(refusal) = reply { Some(*refusal) } else { None }) {
@@ -314,15 +341,16 @@ impl Fleet {
         let wrapped = self.keys.wrap_fleet_key(fleet, key).map_err(BootError::from)?;
         Ok(write_whole(&self.key_file, &hex::encode(wrapped), 0o600)?)
     }
+}
 
-    fn read_key(&self, fleet: FleetId) -> Result<Vec<u8>, FleetError> {
-        let path = self.key_file.display();
-        let text = read_text(&self.key_file)?.ok_or_else(|| {
-            FleetError::Wrong(format!("the key of the fleet's CA is missing. path=`{path}`. Put the file back from your copy of it."))
-        })?;
-        let wrapped = hex::decode(text).map_err(|error| FleetError::Wrong(format!("{path} does not read: {error}")))?;
-        Ok(self.keys.unwrap_fleet_key(fleet, &wrapped).map_err(BootError::from)?)
-    }
+/// The CA's key that lies in `path`.
+pub(super) fn read_key(path: &Path, keys: &Keys, fleet: FleetId) -> Result<Vec<u8>, FleetError> {
+    let shown = path.display();
+    let text = read_text(path)?.ok_or_else(|| {
+        FleetError::Wrong(format!("the key of the fleet's CA is missing. path=`{shown}`. Put the file back from your copy of it."))
+    })?;
+    let wrapped = hex::decode(text).map_err(|error| FleetError::Wrong(format!("{shown} does not read: {error}")))?;
+    Ok(keys.unwrap_fleet_key(fleet, &wrapped).map_err(BootError::from)?)
 }
 
 impl Live {
@@ -397,8 +425,17 @@ impl Live {
     }
 }
 
+/// The revocation list after the known one, signed.
+fn next_revocations(live: &Live, record: &FleetRecord, out: impl Iterator<Item = NodeId>) -> Result<(u64, Bytes), FleetError> {
+    let mut nodes: Vec<NodeId> = out.collect();
+    nodes.sort();
+    nodes.dedup();
+    let version = record.revocations_version + 1;
+    Ok((version, live.authority.revoke(&Revocations { fleet: record.id, version, nodes })?))
+}
+
 /// The gateway's own identity on the data plane. Its key is in this process alone and dies with it.
-fn own_identity(authority: &Authority, time: UnixMs, life: Duration) -> Result<Identity, FleetError> {
+pub(super) fn own_identity(authority: &Authority, time: UnixMs, life: Duration) -> Result<Identity, FleetError> {
     let (certificate, key) = authority.for_gateway(&own_admission(authority.fleet()), time, life)?;
     Identity::new(&certificate, key).map_err(|error| FleetError::Tls(error.to_string()))
 }

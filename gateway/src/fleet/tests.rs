@@ -66,7 +66,7 @@ async fn rig() -> Rig {
 
 impl Rig {
     async fn token(&self) -> Token {
-        self.fleet.invite(1, HOUR, None).await.unwrap().0
+        self.fleet.invite(super::token::Door::StorageNode, 1, HOUR, None).await.unwrap().0
     }
 }
 

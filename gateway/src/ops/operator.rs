@@ -4,6 +4,7 @@ use crate::fleet::table::Fleet;
 use crate::front::auth::KeyRing;
 use crate::path::DataPath;
 use crate::roster::Roster;
+use metadata::cluster::Client;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct Operator {
     pub folders: Vec<PathBuf>,
     /// Where this process is a gateway.
     pub fleet: Option<Arc<Fleet>>,
+    /// Where other processes keep metadata.
+    pub cluster: Option<Arc<Client>>,
     pub k: u8,
     pub m: u8,
     /// How long a chunk without references stays.

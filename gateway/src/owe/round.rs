@@ -82,6 +82,10 @@ pub(crate) async fn run(core: Arc<Core>) {
     let (mut absent, mut attention) = (Absent::default(), Attention::default());
     loop {
         rest(&core).await;
+        if !core.lease.is_mine() {
+            // Another gateway does it; how long nodes were away this one counts when it is its turn.
+            continue;
+        }
         let done = match absent.give_up(&core).await {
             Ok(()) => round(&core, &mut attention).await.map(drop),
             Err(error) => Err(error),

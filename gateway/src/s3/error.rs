@@ -246,7 +246,8 @@ pub fn refused(refusal: Refusal) -> S3Error {
         | Refusal::NoSuchInvite
         | Refusal::InviteExpired
         | Refusal::InviteUsed
-        | Refusal::OldRevocations => internal(&refusal),
+        | Refusal::OldRevocations
+        | Refusal::LeaseTaken => internal(&refusal),
     }
 }
 

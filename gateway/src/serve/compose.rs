@@ -1,6 +1,7 @@
 //! The parts of one process: metadata, disks, data path; opened together and closed in the other order.
 
 use super::ServeError;
+use super::elsewhere::Elsewhere;
 use crate::boot::credentials::{RootCredentials, root_command};
 use crate::boot::disks::Slots;
 use crate::boot::{BootError, Home};
@@ -22,9 +23,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage_node::Disk;
 
+/// Where metadata is.
+enum Kept {
+    /// In this process.
+    Here(Arc<MetadataNode>),
+    /// With others, who live on.
+    Elsewhere(Arc<Elsewhere>),
+}
+
 /// Metadata and disks: what is stored, without what serves it.
 pub struct Store {
-    metadata: Arc<MetadataNode>,
+    metadata: Kept,
     disks: Vec<Arc<Disk>>,
     /// Folders of `disks`, in the same order.
     folders: Vec<PathBuf>,
@@ -54,7 +63,7 @@ impl Store {
                 Err(error) => reasons.push(error.to_string()),
             }
         }
-        let store = Store { metadata, disks, folders: opened };
+        let store = Store { metadata: Kept::Here(metadata), disks, folders: opened };
         let needed = usize::from(config.coding.data_shards);
         if store.disks.len() < needed {
             let error = ServeError::Disks { opened: store.disks.len(), needed, places: folders.len(), reasons: reasons.join("; ") };
@@ -71,11 +80,27 @@ impl Store {
     /// Metadata alone: a gateway's.
     pub async fn without_disks(home: &Home) -> Result<Store, ServeError> {
         let metadata = MetadataNode::open(metadata::service::Settings::new(home.metadata_dir())).await?;
-        Ok(Store { metadata, disks: Vec::new(), folders: Vec::new() })
+        Ok(Store { metadata: Kept::Here(metadata), disks: Vec::new(), folders: Vec::new() })
+    }
+
+    /// Neither: a gateway's whose metadata others keep.
+    pub fn nothing_here(elsewhere: Arc<Elsewhere>) -> Store {
+        Store { metadata: Kept::Elsewhere(elsewhere), disks: Vec::new(), folders: Vec::new() }
     }
 
     pub fn metadata(&self) -> Arc<dyn Metadata> {
-        self.metadata.clone()
+        match &self.metadata {
+            Kept::Here(node) => node.clone(),
+            Kept::Elsewhere(elsewhere) => elsewhere.metadata(),
+        }
+    }
+
+    /// The metadata cluster, where there is one.
+    pub fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
+        match &self.metadata {
+            Kept::Here(_) => None,
+            Kept::Elsewhere(elsewhere) => Some(elsewhere),
+        }
     }
 
     pub fn nodes(&self) -> Vec<Arc<dyn StorageNode>> {
@@ -84,7 +109,9 @@ impl Store {
 
     /// Metadata first: it takes a last checkpoint; then the disks, one after another.
     pub async fn shutdown(&self) {
-        self.metadata.shutdown().await;
+        if let Kept::Here(node) = &self.metadata {
+            node.shutdown().await;
+        }
         for disk in &self.disks {
             disk.shutdown().await;
         }
@@ -128,7 +155,8 @@ impl Parts {
     ) -> Result<Parts, ServeError> {
         Process::register(tokio::runtime::Handle::current());
         let metadata = store.metadata();
-        let path = DataPath::new(path_settings(config), metadata.clone(), roster.clone(), keys)?;
+        let settings = Settings { shared: store.elsewhere().is_some(), ..path_settings(config) };
+        let path = DataPath::new(settings, metadata.clone(), roster.clone(), keys)?;
         let parts = Parts { store: Arc::new(store), roster, path };
         match parts.introduce(home, credentials).await {
             Ok(()) => Ok(parts),
@@ -163,6 +191,7 @@ impl Parts {
             ring,
             nodes: self.roster.clone(),
             fleet,
+            cluster: self.store.elsewhere().map(|elsewhere| elsewhere.client().clone()),
             folders: self.store.folders.clone(),
             k: config.coding.data_shards,
             m: config.coding.parity_shards,

@@ -27,7 +27,7 @@ impl Joined {
     /// `bootstrap`: routers to begin with; none: no routing.
     pub async fn open(
         config: &Config,
-        home: &Home,
+        home: &Arc<Home>,
         store: &Store,
         keys: Arc<Keys>,
         socket: TcpListener,
@@ -48,6 +48,9 @@ impl Joined {
         let mut tasks = JoinSet::new();
         tasks.spawn(fleet.clone().run(stopped.clone()));
         tasks.spawn(routes::run(fleet.clone(), bootstrap, stopped.clone()));
+        if let Some(elsewhere) = store.elsewhere() {
+            tasks.spawn(elsewhere.clone().run(home.clone(), fleet.clone(), stopped.clone()));
+        }
         tasks.spawn(listener::serve(socket, fleet.clone(), stopped));
         Ok(Joined { fleet, address, stop, tasks })
     }
@@ -61,6 +64,9 @@ impl Joined {
 /// A data folder serves one role for life: what its metadata says is where shards lie.
 pub fn suits(home: &Home, behind: &Behind) -> Result<(), ServeError> {
     let shown = home.dir().display();
+    if super::metadata::papers::is_member(home.dir()) {
+        return Err(ServeError::OtherRole(format!("the data folder is a metadata node's. path=`{shown}`. Use `breakwater metadata`.")));
+    }
     match behind {
         Behind::Disks if table::folder(home.dir()).is_dir() => Err(ServeError::OtherRole(format!(
             "the data folder is a gateway's: its shards are on a fleet's nodes. path=`{shown}`. Use `breakwater gateway`, and `breakwater admin fsck` while it runs."

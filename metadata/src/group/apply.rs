@@ -6,9 +6,9 @@
 #![allow(clippy::result_large_err, reason = "openraft's own error")]
 
 use super::{LogId, Payload, Types};
-use crate::checkpoint::{Checkpoints, Pinned};
+use crate::checkpoint::{Checkpoints, Image, Pinned};
 use crate::table::{Space, TableError, TableRead, TableWrite};
-use crate::{machine, metric, propose};
+use crate::{machine, metric, propose, requests};
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{
     AnyError, BasicNode, Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageError, StorageIOError,
@@ -24,9 +24,18 @@ use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
-/// Replies of one entry: per batch, per command. Empty for entries that openraft makes for itself.
+/// What became of one entry's batches. Empty for entries that openraft makes for itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome(pub Vec<Vec<Reply>>);
+pub struct Outcome(pub Vec<Applied>);
+
+/// What became of one batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Applied {
+    /// One reply a command. `seen`: how many batches with an id there were so far; 0 for one without.
+    Replies { replies: Vec<Reply>, seen: u64 },
+    /// It had an id, and began before the oldest that is remembered.
+    Forgotten { seen: u64 },
+}
 
 type Membership = StoredMembership<u64, BasicNode>;
 
@@ -46,6 +55,10 @@ impl Applier {
         let applied = applier.applied()?.0;
         applier.index.store(applied.map_or(0, |id| id.index), Ordering::Release);
         Ok(applier)
+    }
+
+    pub fn checkpoints(&self) -> &Arc<Checkpoints> {
+        &self.checkpoints
     }
 
     pub fn applied_index(&self) -> u64 {
@@ -89,15 +102,18 @@ impl Applier {
 fn apply_payload(table: &mut dyn TableWrite, payload: &Payload, index: u64) -> Result<Outcome, TableError> {
     let batches = propose::decode(&payload.0).map_err(|e| TableError::Storage(format!("log entry {index} does not decode: {e}")))?;
     let mut at = index << ORDINAL_BITS;
-    let mut replies = Vec::with_capacity(batches.len());
-    for batch in &batches {
-        replies.push(machine::apply(table, batch, Seq(at))?);
+    let mut applied = Vec::with_capacity(batches.len());
+    for (stamp, batch) in &batches {
+        applied.push(match stamp {
+            None => Applied::Replies { replies: machine::apply(table, batch, Seq(at))?, seen: 0 },
+            Some(stamp) => requests::apply(table, stamp, batch, Seq(at))?,
+        });
         at += batch.commands.len() as u64;
     }
-    Ok(Outcome(replies))
+    Ok(Outcome(applied))
 }
 
-fn applied_in(table: &dyn TableRead) -> Result<(Option<LogId>, Membership), TableError> {
+pub fn applied_in(table: &dyn TableRead) -> Result<(Option<LogId>, Membership), TableError> {
     match table.get(Space::Meta, APPLIED)? {
         None => Ok((None, Membership::default())),
         Some(bytes) => postcard::from_bytes(bytes)
@@ -164,22 +180,25 @@ impl RaftStateMachine<Types> for Machine {
         Builder(self.applier.checkpoints.clone())
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Pinned>, StorageError<u64>> {
-        Err(no_peers())
+    /// openraft's own way of receiving is not used: `receive.rs` hands it a snapshot that is whole.
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Image>, StorageError<u64>> {
+        Err(StorageIOError::read_snapshot(None, AnyError::error("snapshots are received whole")).into())
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta<u64, BasicNode>, _snapshot: Box<Pinned>) -> Result<(), StorageError<u64>> {
-        Err(no_peers())
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta<u64, BasicNode>, snapshot: Box<Image>) -> Result<(), StorageError<u64>> {
+        let Image::Come(incoming) = *snapshot else {
+            return Err(StorageIOError::read_snapshot(None, AnyError::error("a checkpoint of this process is installed already")).into());
+        };
+        let checkpoints = self.applier.checkpoints.clone();
+        let installed = tokio::task::spawn_blocking(move || checkpoints.install(incoming)).await;
+        installed.map_err(machine_error)?.map_err(machine_error)?;
+        self.applier.index.store(meta.last_log_id.map_or(0, |id| id.index), Ordering::Release);
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {
         self.applier.checkpoints.latest().map(snapshot_of).transpose()
     }
-}
-
-/// A group of one has nobody to receive a checkpoint from.
-fn no_peers() -> StorageError<u64> {
-    StorageIOError::read_snapshot(None, AnyError::error("this group has no peers that could send a checkpoint")).into()
 }
 
 /// Takes checkpoints when openraft asks for a snapshot.
@@ -200,5 +219,5 @@ fn snapshot_of(pinned: Pinned) -> Result<Snapshot<Types>, StorageError<u64>> {
         (applied_in(&*reader).map_err(machine_error)?, reader.txn())
     };
     let meta = SnapshotMeta { last_log_id: id.0, last_membership: id.1, snapshot_id: format!("checkpoint-{txn}") };
-    Ok(Snapshot { meta, snapshot: Box::new(pinned) })
+    Ok(Snapshot { meta, snapshot: Box::new(Image::Kept(pinned)) })
 }

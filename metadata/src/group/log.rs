@@ -1,15 +1,16 @@
 //! openraft's log storage on one group of the journal.
 //!
-//! An entry's bytes in the journal: a tag, then nothing (blank), the payload (normal; the tag is its first byte), or the
-//! membership by postcard.
+//! An entry's bytes in the journal and between members: a tag, then nothing (blank), the payload (normal or identified; the tag is its first
+//! byte), or the membership by postcard.
 
 #![allow(clippy::result_large_err, reason = "openraft's own error")]
 
-use super::{LogId, NORMAL, Payload, Types};
+use super::{IDENTIFIED, LogId, NORMAL, Payload, Types};
 use crate::journal::{Done, GroupLog, JournalError, Position};
 use bytes::Bytes;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, CommittedLeaderId, Entry, EntryPayload, OptionalSend, RaftLogReader, StorageError, StorageIOError, Vote};
+use spine::wire::cluster::APPEND_BYTES;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -59,6 +60,14 @@ impl Log {
     pub fn new(log: GroupLog, flushed: Arc<Flushed>) -> Self {
         Self { log, flushed }
     }
+
+    fn read(&self, start: u64, end: u64, most: usize) -> Result<Vec<Entry<Types>>, StorageError<u64>> {
+        let found = self.log.read(start..end, most).map_err(|e| StorageIOError::read_logs(AnyError::new(&e)))?;
+        let decode = |(position, bytes): (Position, Bytes)| {
+            entry_of(position, &bytes).map_err(|reason| StorageIOError::read_log_at_index(position.index, AnyError::error(reason)).into())
+        };
+        found.into_iter().map(decode).collect()
+    }
 }
 
 impl RaftLogReader<Types> for Log {
@@ -76,11 +85,12 @@ impl RaftLogReader<Types> for Log {
             Bound::Excluded(n) => *n,
             Bound::Unbounded => u64::MAX,
         };
-        let found = self.log.read(start..end, usize::MAX).map_err(|e| StorageIOError::read_logs(AnyError::new(&e)))?;
-        let decode = |(position, bytes): (Position, Bytes)| {
-            entry_of(position, &bytes).map_err(|reason| StorageIOError::read_log_at_index(position.index, AnyError::error(reason)).into())
-        };
-        found.into_iter().map(decode).collect()
+        self.read(start, end, usize::MAX)
+    }
+
+    /// As much as one message to a member carries.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry<Types>>, StorageError<u64>> {
+        self.read(start, end, APPEND_BYTES)
     }
 }
 
@@ -164,7 +174,7 @@ pub fn log_id(position: Position) -> LogId {
     LogId::new(CommittedLeaderId::new(position.term, position.node), position.index)
 }
 
-fn bytes_of(payload: &EntryPayload<Types>) -> Result<Bytes, postcard::Error> {
+pub fn bytes_of(payload: &EntryPayload<Types>) -> Result<Bytes, postcard::Error> {
     Ok(match payload {
         EntryPayload::Blank => Bytes::from_static(&[BLANK]),
         EntryPayload::Normal(Payload(bytes)) => bytes.clone(),
@@ -177,7 +187,7 @@ fn bytes_of(payload: &EntryPayload<Types>) -> Result<Bytes, postcard::Error> {
 pub fn entry_of(position: Position, bytes: &Bytes) -> Result<Entry<Types>, String> {
     let payload = match bytes.split_first() {
         Some((&BLANK, [])) => EntryPayload::Blank,
-        Some((&NORMAL, _)) => EntryPayload::Normal(Payload(bytes.clone())),
+        Some((&(NORMAL | IDENTIFIED), _)) => EntryPayload::Normal(Payload(bytes.clone())),
         Some((&MEMBERSHIP, rest)) => {
             EntryPayload::Membership(postcard::from_bytes(rest).map_err(|e| format!("membership of entry {}: {e}", position.index))?)
         }

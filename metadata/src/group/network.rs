@@ -1,50 +1,118 @@
-//! The network of a group without peers: openraft asks for a connection only to other members, and there are none.
+//! How openraft reaches the other members. A process that is alone has none to reach.
 
-use super::Types;
-use openraft::error::{Fatal, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
+use super::{Types, convert, send};
+use crate::checkpoint::Image;
+use crate::cluster::{CallError, Link};
+use openraft::error::{Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{AnyError, BasicNode, OptionalSend, Snapshot, Vote};
+use rustls::ClientConfig;
+use spine::id::{GroupId, MemberId};
+use spine::limit::MEMBERS;
+use spine::wire::cluster::{Appended, Call, Endpoint, Voted};
+use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
-pub struct NoPeers;
+/// Connections to one member: one for entries, one for a snapshot, some for rounds of reads.
+const PLACES: usize = 8;
+/// Pause before a member that cannot be reached is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
 
-fn unreachable() -> Unreachable {
-    Unreachable::new(&AnyError::error("this group has one member"))
+/// Makes connections to members.
+pub struct Network {
+    group: GroupId,
+    /// `None`: alone.
+    connect: Option<Arc<ClientConfig>>,
+    links: HashMap<Endpoint, Arc<Link>>,
 }
 
-impl RaftNetworkFactory<Types> for NoPeers {
-    type Network = Self;
-
-    async fn new_client(&mut self, _target: u64, _node: &BasicNode) -> Self {
-        Self
+impl Network {
+    pub fn new(group: GroupId, connect: Option<Arc<ClientConfig>>) -> Self {
+        Self { group, connect, links: HashMap::new() }
     }
 }
 
-impl RaftNetwork<Types> for NoPeers {
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
+        let endpoint: Option<Endpoint> = node.addr.parse().ok();
+        let link = endpoint.zip(self.connect.clone()).map(|(endpoint, connect)| {
+            if self.links.len() > 2 * MEMBERS {
+                // Addresses that nobody has any more are among them; who is still there is connected to again.
+                self.links.clear();
+            }
+            self.links.entry(endpoint.clone()).or_insert_with(|| Link::new(endpoint, connect, PLACES)).clone()
+        });
+        Peer { group: self.group, to: MemberId(target), link }
+    }
+}
+
+/// The way to one member.
+pub struct Peer {
+    pub(super) group: GroupId,
+    pub(super) to: MemberId,
+    pub(super) link: Option<Arc<Link>>,
+}
+
+type RpcError = RPCError<u64, BasicNode, RaftError<u64>>;
+
+impl Peer {
+    fn link(&self) -> Result<&Link, RpcError> {
+        let nobody = || RPCError::Unreachable(Unreachable::new(&AnyError::error("the member has no address that this process can reach")));
+        self.link.as_deref().ok_or_else(nobody)
+    }
+}
+
+fn rpc_error(error: CallError) -> RpcError {
+    match error {
+        CallError::Lost(_) => RPCError::Network(NetworkError::new(&error)),
+        CallError::Unreachable(_) | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
+    }
+}
+
+impl RaftNetwork<Types> for Peer {
     async fn append_entries(
         &mut self,
-        _request: AppendEntriesRequest<Types>,
+        request: AppendEntriesRequest<Types>,
         _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
-        Err(RPCError::Unreachable(unreachable()))
+    ) -> Result<AppendEntriesResponse<u64>, RpcError> {
+        let append = convert::append_of(self.group, self.to, request).map_err(|e| RPCError::Unreachable(Unreachable::new(&e)))?;
+        let appended: Appended = self.link()?.call(Call::Append, &append).await.map_err(rpc_error)?;
+        Ok(convert::append_response_of(&appended))
     }
 
-    async fn vote(
-        &mut self,
-        _request: VoteRequest<u64>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
-        Err(RPCError::Unreachable(unreachable()))
+    async fn vote(&mut self, request: VoteRequest<u64>, _option: RPCOption) -> Result<VoteResponse<u64>, RpcError> {
+        let question = convert::request_vote_of(self.group, self.to, &request);
+        let voted: Voted = self.link()?.call(Call::Vote, &question).await.map_err(rpc_error)?;
+        Ok(convert::vote_response_of(&voted))
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote<u64>,
-        _snapshot: Snapshot<Types>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: Vote<u64>,
+        snapshot: Snapshot<Types>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<Types, Fatal<u64>>> {
-        Err(StreamingError::Unreachable(unreachable()))
+        let unreachable = |reason: String| StreamingError::Unreachable(Unreachable::new(&AnyError::error(reason)));
+        let Image::Kept(pinned) = *snapshot.snapshot else { return Err(unreachable("only a checkpoint can be sent".into())) };
+        let Some(link) = self.link.clone() else { return Err(unreachable("the member has no address".into())) };
+        let sending =
+            send::Sending { link, group: self.group, to: self.to, ballot: convert::ballot_of(&vote), meta: snapshot.meta, pinned };
+        tokio::select! {
+            sent = sending.run() => match sent {
+                Ok(ballot) => Ok(SnapshotResponse::new(convert::vote_of(&ballot))),
+                Err(reason) => Err(unreachable(reason)),
+            },
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(PAUSE))
     }
 }

@@ -1,4 +1,4 @@
-//! The root group's machine: tenants, access keys, buckets, storage nodes, the fleet.
+//! The root group's machine: tenants, access keys, buckets, storage nodes, the fleet, metadata nodes, the lease of gateways.
 //!
 //! One file a noun. Invariants: names of tenants, access keys and buckets are unique; a bucket id is never given twice;
 //! a bucket is in the name table, the id table and its owner's list, or in none.
@@ -9,6 +9,8 @@ mod bucket;
 mod fleet;
 mod fleet_node;
 mod invite;
+mod lease;
+mod metadata_node;
 mod node;
 mod tenant;
 #[cfg(test)]
@@ -37,6 +39,9 @@ pub fn apply(table: &mut dyn TableWrite, command: &RootCommand) -> Result<Reply,
         RootCommand::SetNodeState { node, state, now } => fleet_node::set_state(table, *node, state, *now),
         RootCommand::CreateInvite(record) => invite::create(table, record),
         RootCommand::UseInvite { id, now } => invite::take(table, *id, *now),
+        RootCommand::AdmitMetadataNode(record) => metadata_node::admit(table, record),
+        RootCommand::RemoveMetadataNode { node, now } => metadata_node::remove(table, *node, *now),
+        RootCommand::TakeLease { holder, seen } => lease::take(table, *holder, *seen),
     }
 }
 
@@ -54,5 +59,7 @@ pub fn answer(table: &dyn TableRead, query: &RootQuery) -> Result<RootAnswer, Ta
         RootQuery::Fleet => RootAnswer::Fleet(fleet::get(table)?),
         RootQuery::FleetNodes => RootAnswer::FleetNodes(fleet_node::all(table)?),
         RootQuery::Invite(id) => RootAnswer::Invite(invite::get(table, *id)?),
+        RootQuery::MetadataNodes => RootAnswer::MetadataNodes(metadata_node::all(table)?),
+        RootQuery::Lease => RootAnswer::Lease(lease::get(table)?),
     })
 }

@@ -3,7 +3,7 @@ use crate::key;
 use crate::table::memory::MemoryTable;
 use crate::table::{Space, TableWrite};
 use bytes::Bytes;
-use spine::id::{BucketId, FleetId, InviteId, NodeId, TenantId, UnixMs, UploadId};
+use spine::id::{BucketId, FleetId, InviteId, NodeId, TenantId, UnixMs, UploadId, WriterId};
 use spine::wire::root::*;
 use spine::wire::{Refusal, Reply};
 
@@ -220,4 +220,52 @@ fn an_invitation_is_good_for_its_uses_and_until_it_expires() {
             uses_left: 1
         }))
     );
+}
+
+#[test]
+fn a_lease_is_taken_only_from_the_count_that_was_seen() {
+    let mut table = MemoryTable::default();
+    let take = |holder: u8, seen| RootCommand::TakeLease { holder: WriterId([holder; 16]), seen };
+    let lease = |table: &MemoryTable| {
+        let RootAnswer::Lease(lease) = answer(table, &RootQuery::Lease).unwrap() else { panic!() };
+        lease.map(|lease| (lease.holder.0[0], lease.beat))
+    };
+    assert_eq!(lease(&table), None);
+    assert_eq!(run(&mut table, take(1, 1)), refused(Refusal::LeaseTaken));
+    assert_eq!(run(&mut table, take(1, 0)), Reply::Done);
+    assert_eq!(run(&mut table, take(2, 0)), refused(Refusal::LeaseTaken));
+    assert_eq!(run(&mut table, take(1, 1)), Reply::Done);
+    assert_eq!(run(&mut table, take(2, 1)), refused(Refusal::LeaseTaken), "the holder renewed meanwhile");
+    assert_eq!(run(&mut table, take(2, 2)), Reply::Done);
+    assert_eq!(run(&mut table, take(1, 2)), refused(Refusal::LeaseTaken), "the holder before learns that it is over");
+    assert_eq!(lease(&table), Some((2, 3)));
+}
+
+#[test]
+fn a_metadata_node_is_renewed_until_it_is_removed_for_good() {
+    let mut table = MemoryTable::default();
+    let id = NodeId([4; 32]);
+    let record = |address: &str, at: u64| MetadataNodeRecord {
+        id,
+        address: address.into(),
+        certificate: Bytes::from_static(b"c"),
+        not_after: UnixMs(9),
+        removed: false,
+        admitted: UnixMs(at),
+        changed: UnixMs(at),
+    };
+    let admit = |address: &str, at: u64| RootCommand::AdmitMetadataNode(record(address, at));
+    let remove = || RootCommand::RemoveMetadataNode { node: id, now: UnixMs(7) };
+    assert_eq!(run(&mut table, admit("a:1", 1)), refused(Refusal::NoFleet));
+    run(&mut table, RootCommand::CreateFleet(fleet(1)));
+    assert_eq!(run(&mut table, remove()), refused(Refusal::NoSuchNode));
+    assert_eq!(run(&mut table, admit("a:1", 1)), Reply::Done);
+    assert_eq!(run(&mut table, admit("b:2", 5)), Reply::Done);
+    let known = MetadataNodeRecord { admitted: UnixMs(1), ..record("b:2", 5) };
+    assert_eq!(answer(&table, &RootQuery::MetadataNodes).unwrap(), RootAnswer::MetadataNodes(vec![known.clone()]));
+    assert_eq!(run(&mut table, remove()), Reply::Done);
+    assert_eq!(run(&mut table, remove()), Reply::Done);
+    assert_eq!(run(&mut table, admit("c:3", 8)), refused(Refusal::NodeRetired));
+    let removed = MetadataNodeRecord { removed: true, changed: UnixMs(7), ..known };
+    assert_eq!(answer(&table, &RootQuery::MetadataNodes).unwrap(), RootAnswer::MetadataNodes(vec![removed]));
 }

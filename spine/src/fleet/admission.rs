@@ -4,6 +4,7 @@
 //! breakwater:1/<fleet, 32 hex digits>/<role>/<machine>/<zone>/<capacity, bytes>/<host:port>
 //! breakwater:1/00..00/storage-node/rack1-a/east/4000787030016/10.0.0.7:7400
 //! breakwater:1/00..00/gateway/front-1/east/0/-
+//! breakwater:1/00..00/metadata/meta-1/east/0/10.0.0.9:7500
 //! ```
 //! Invariant: a text has one meaning and a meaning one text: what parses prints as it was. No character needs escaping.
 
@@ -24,6 +25,8 @@ pub enum Role {
     StorageNode,
     /// Stores and reads shards on all nodes.
     Gateway,
+    /// Holds a replica of the metadata; has no business with shards.
+    Metadata,
 }
 
 impl Role {
@@ -31,6 +34,7 @@ impl Role {
         match self {
             Role::StorageNode => "storage-node",
             Role::Gateway => "gateway",
+            Role::Metadata => "metadata",
         }
     }
 }
@@ -50,9 +54,9 @@ pub struct Admission {
     pub machine: String,
     /// Larger failure domain, of the same form.
     pub zone: String,
-    /// Bytes the node may hold; 0 for a gateway only.
+    /// Bytes of shards the node may hold; 0 for all but a storage node.
     pub capacity: u64,
-    /// `host:port` of the data plane; IPv6 in brackets. `None` for a gateway only.
+    /// `host:port` of what it serves; IPv6 in brackets. `None` for a gateway only.
     pub address: Option<String>,
 }
 
@@ -79,12 +83,13 @@ impl Admission {
         label("machine", &self.machine)?;
         label("zone", &self.zone)?;
         let stores = self.role == Role::StorageNode;
+        let serves = self.role != Role::Gateway;
         if stores != (self.capacity > 0) {
             return Err(AdmissionError::Capacity);
         }
         match &self.address {
-            Some(address) if stores && is_address(address) => Ok(()),
-            None if !stores => Ok(()),
+            Some(address) if serves && is_address(address) => Ok(()),
+            None if !serves => Ok(()),
             _ => Err(AdmissionError::Address),
         }
     }
@@ -110,7 +115,8 @@ impl FromStr for Admission {
         }
         let parts: Vec<&str> = text.split('/').collect();
         let [SCHEME, fleet, role, machine, zone, capacity, address] = parts[..] else { return Err(AdmissionError::Form) };
-        let role = [Role::StorageNode, Role::Gateway].into_iter().find(|r| r.as_str() == role).ok_or(AdmissionError::Role)?;
+        let role =
+            [Role::StorageNode, Role::Gateway, Role::Metadata].into_iter().find(|r| r.as_str() == role).ok_or(AdmissionError::Role)?;
         let admission = Admission {
             fleet: FleetId::parse_hex(fleet).ok_or(AdmissionError::Fleet)?,
             role,

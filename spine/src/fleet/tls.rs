@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! server   SNI -> the certificate of that node (none: the handshake ends)     client -> Trust::judge(roles that may come)
-//! client   its own certificate                                                server -> Trust::judge(storage node, the key of the name)
+//! client   its own certificate                                                server -> Trust::judge(the role that is meant, the key of the name)
 //! ```
 //! Identities can be replaced while connections run: a renewed certificate is shown from the next handshake on.
 //! A server shows its certificate before the client has shown one, as TLS 1.3 has it, but only to whoever knows a node's key.
@@ -142,11 +142,16 @@ pub fn server(trust: Arc<Trust>, served: Arc<Served>, roles: &'static [Role]) ->
 
 /// The data plane's client side, for all nodes: the name that is connected to says which key must answer.
 pub fn client(trust: Arc<Trust>, shown: Arc<Shown>) -> Result<Arc<ClientConfig>, Error> {
+    client_of(trust, shown, &[Role::StorageNode])
+}
+
+/// The same for servers of these roles: what is meant for a metadata node is never said to a storage node.
+pub fn client_of(trust: Arc<Trust>, shown: Arc<Shown>, roles: &'static [Role]) -> Result<Arc<ClientConfig>, Error> {
     let provider = trust.provider().clone();
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Servers { trust }))
+        .with_custom_certificate_verifier(Arc::new(Servers { trust, roles }))
         .with_client_cert_resolver(shown);
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
@@ -223,6 +228,7 @@ impl ClientCertVerifier for Clients {
 #[derive(Debug)]
 struct Servers {
     trust: Arc<Trust>,
+    roles: &'static [Role],
 }
 
 impl ServerCertVerifier for Servers {
@@ -235,7 +241,7 @@ impl ServerCertVerifier for Servers {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let node = name::node_of(&name.to_str()).ok_or_else(|| refused(Refusal::Nameless))?;
-        let judged = self.trust.judge(shown, more, now, &[Role::StorageNode], Some(node));
+        let judged = self.trust.judge(shown, more, now, self.roles, Some(node));
         judged.map(|_| ServerCertVerified::assertion()).map_err(refused)
     }
 

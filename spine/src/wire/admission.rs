@@ -1,18 +1,23 @@
-//! What a storage process says to a gateway's admission listener, and hears.
+//! What a storage process or a metadata process says to a gateway's admission listener, and hears.
 //!
 //! ```text
 //! POST /1/join    JoinRequest   ->  200 Admitted | 403 AdmissionRefusal | 503 AdmissionRefusal
 //! POST /1/renew   RenewRequest  ->  the same
+//! POST /1/enlist        JoinRequest   ->  200 Enlisted | as above       a metadata node: one applicant, of no capacity
+//! POST /1/enlist/renew  RenewRequest  ->  the same
 //! ```
 //! TLS 1.3; the server shows a certificate of the fleet's CA, the client shows none: it has none yet. What a node asks for it signs
 //! with its key, together with a secret of this very connection ([`EXPORTER`]), so that nothing heard elsewhere can be said again.
 
 use crate::id::{FleetId, NodeId};
+use crate::wire::cluster::Endpoint;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub const JOIN: &str = "/1/join";
 pub const RENEW: &str = "/1/renew";
+pub const ENLIST: &str = "/1/enlist";
+pub const ENLIST_RENEW: &str = "/1/enlist/renew";
 /// The name in the listener's certificate.
 pub const SERVER_NAME: &str = "admission.breakwater";
 /// Label of the 32 bytes that both ends export from the TLS connection (RFC 8446, 7.5), without a context.
@@ -75,6 +80,14 @@ pub struct Admitted {
     pub certificates: Vec<Bytes>,
     /// The newest revocation list as it travels; empty: there is none yet.
     pub revocations: Bytes,
+}
+
+/// A metadata node's papers, and whom it joins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enlisted {
+    pub admitted: Admitted,
+    /// Metadata nodes that were admitted and not removed, the new one among them.
+    pub members: Vec<Endpoint>,
 }
 
 /// Why nobody was admitted. Nothing changed.

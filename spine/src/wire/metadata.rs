@@ -87,6 +87,8 @@ pub enum Refusal {
     InviteUsed,
     #[error("the revocation list is not the next one")]
     OldRevocations,
+    #[error("another gateway has renewed or taken the lease meanwhile")]
+    LeaseTaken,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod chunk;
+pub mod cluster;
 pub mod namespace;
 pub mod peer;
 pub mod root;

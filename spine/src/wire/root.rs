@@ -1,6 +1,6 @@
 //! The root group: tenants, access keys, buckets, nodes, and the fleet.
 
-use crate::id::{BucketId, FleetId, InviteId, KeyEpoch, NodeId, TenantId, UnixMs};
+use crate::id::{BucketId, FleetId, InviteId, KeyEpoch, NodeId, TenantId, UnixMs, WriterId};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,36 @@ pub struct InviteRecord {
     pub uses_left: u32,
 }
 
+/// A metadata node that the fleet's CA has given a certificate. Whether it votes is its groups' to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetadataNodeRecord {
+    /// Its Ed25519 public key.
+    pub id: NodeId,
+    /// Where gateways and other metadata nodes reach it: host and port.
+    pub address: String,
+    /// Its newest certificate, DER: a gateway renews it here, and the node takes it from here.
+    pub certificate: Bytes,
+    /// When that certificate ends.
+    pub not_after: UnixMs,
+    /// For good: its certificates are revoked and none is made any more.
+    pub removed: bool,
+    /// When it was admitted for the first time.
+    pub admitted: UnixMs,
+    /// When this record changed last.
+    pub changed: UnixMs,
+}
+
+/// Which gateway does what only one needs to do: collecting, repairing, sweeping, auditing.
+///
+/// There is no clock in it: a holder counts on, and whoever has watched the count stand still for long enough, by its own clock, may
+/// take over from exactly that count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    pub holder: WriterId,
+    /// One more with every taking and renewal; the first is 1.
+    pub beat: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootCommand {
     /// Refused with `TenantExists` if the name or the id is taken.
@@ -158,6 +188,12 @@ pub enum RootCommand {
     UseInvite { id: InviteId, now: UnixMs },
     /// Refused with `NoFleet`, `OldRevocations` unless `version` is the one after the known.
     Revoke { version: u64, list: Bytes },
+    /// A metadata node has a new certificate. A known one keeps the time of its first admission. Refused with `NoFleet`, `NodeRetired`.
+    AdmitMetadataNode(MetadataNodeRecord),
+    /// Refused with `NoSuchNode`; idempotent.
+    RemoveMetadataNode { node: NodeId, now: UnixMs },
+    /// Takes or renews the lease. Refused with `LeaseTaken` unless its count is still `seen` (0: nobody ever had it).
+    TakeLease { holder: WriterId, seen: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +212,9 @@ pub enum RootQuery {
     /// All that were ever admitted, retired ones included, by id.
     FleetNodes,
     Invite(InviteId),
+    /// All that were ever admitted, removed ones included, by id.
+    MetadataNodes,
+    Lease,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,4 +229,6 @@ pub enum RootAnswer {
     Fleet(Option<FleetRecord>),
     FleetNodes(Vec<FleetNodeRecord>),
     Invite(Option<InviteRecord>),
+    MetadataNodes(Vec<MetadataNodeRecord>),
+    Lease(Option<LeaseRecord>),
 }

@@ -16,6 +16,10 @@ use spine::fleet::announcement::{Announcement, SignedAnnouncement};
 use spine::fleet::revocation::{Revocations, SignedRevocations};
 use spine::wire::admission::{AdmissionRefusal, Admitted, JoinRequest, RenewRequest};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ReserveOutcome};
+use spine::wire::cluster::{
+    Append, Appended, Ask, Change, Changed, ClusterError, ClusterStatus, Endpoint, MemberChange, Propose, Proposed, RequestVote,
+    SnapshotPart, SnapshotTaken, Voted,
+};
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::peer::{Listing, PeerStatus, Slice};
 use spine::wire::root::{FleetNodeState, RootAnswer, RootCommand, RootQuery, Versioning};
@@ -93,6 +97,9 @@ messages! {
     AdmissionRefusal,
     Slice, Listing, PeerStatus, Revocations, SignedRevocations, Admission, Question, Answered, ScrubReport,
     Announcement, SignedAnnouncement, Hello, Held,
+    Announcement, SignedAnnouncement, Hello,
+    Propose, Proposed, Ask, Append, Appended, RequestVote, Voted, SnapshotPart, SnapshotTaken, Change, MemberChange, Changed, ClusterStatus,
+    ClusterError, Endpoint,
 }
 
 proptest! {

@@ -20,7 +20,7 @@ use super::{ServeError, bind, local, process};
 use crate::boot::BootError;
 use crate::fleet::apply::{self, ApplyError, Gate, NodeSigner};
 use crate::fleet::authority::fingerprint;
-use crate::fleet::token::{NoToken, Token};
+use crate::fleet::token::{Door, NoToken, Token};
 use announce::Announcer;
 use disks::{Disks, Node, Seeker};
 use papers::Papers;
@@ -123,7 +123,7 @@ impl NodeSigner for NodeKey {
 async fn serve(settings: Settings) -> Result<(), ServeError> {
     let mut signals = process::Signals::listen()?;
     process::raise_open_files();
-    let token = settings.join.as_deref().map(str::parse::<Token>).transpose().map_err(StorageError::from)?;
+    let token = settings.join.as_deref().map(|text| Token::through(Door::StorageNode, text)).transpose().map_err(StorageError::from)?;
     if let Some(file) = &settings.request {
         return Ok(offline::request(&settings, file).await?);
     }

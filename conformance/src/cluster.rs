@@ -1,0 +1,291 @@
+//! Metadata processes, gateways over them and storage nodes, the real binaries on loopback or on hosts of their own.
+//!
+//! Invariants: every process is ended by its id when its value is dropped, also on a panic; a metadata process keeps its ports over a
+//! restart, and starts again without an invitation.
+
+use crate::fleet::{StorageNode, serving};
+use crate::hosts::{Host, Network};
+use crate::server::{Server, Settings, binary};
+use serde_json::Value;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a process may take to start, and a change to be seen.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A metadata process.
+#[derive(Debug)]
+pub struct MetadataNode {
+    place: PathBuf,
+    child: Option<Child>,
+    listen: String,
+    ops: String,
+    host: Option<Host>,
+    /// Its node's id.
+    pub id: String,
+}
+
+impl MetadataNode {
+    /// A process with a folder in `place`, not started.
+    pub fn new(place: &Path, host: Option<Host>) -> io::Result<MetadataNode> {
+        fs::create_dir_all(place)?;
+        let listen = host.as_ref().map_or_else(|| "127.0.0.1:0".to_string(), |host| format!("{}:0", host.address()));
+        Ok(MetadataNode { place: place.to_path_buf(), child: None, ops: listen.clone(), listen, host, id: String::new() })
+    }
+
+    /// Starts with more of the command line: `--init`, `--join TOKEN` or nothing. Returns once it serves, taken in or not.
+    ///
+    /// # Errors
+    /// The process ended or said nothing in time; the error carries its log.
+    pub fn start(&mut self, arguments: &[&str]) -> io::Result<()> {
+        self.kill();
+        let began = Instant::now();
+        let path = self.place.join("node.log");
+        let mut log = OpenOptions::new().create(true).append(true).open(&path)?;
+        writeln!(log, "--- start ---")?;
+        let offset = log.metadata()?.len() as usize;
+        let mut command = Command::new(binary());
+        command.arg("metadata").arg("--data").arg(self.data());
+        command.args(["--listen", &self.listen, "--ops-listen", &self.ops]).args(arguments);
+        command.current_dir(&self.place).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if let Some(host) = &self.host {
+            host.put(&mut command);
+        }
+        let mut child = command.spawn()?;
+        loop {
+            let printed = String::from_utf8_lossy(&fs::read(&path)?[offset..]).into_owned();
+            let after = |word: &str| printed.lines().find_map(|line| line.strip_prefix(word)).map(str::to_owned);
+            if let (Some(listen), Some(ops), Some(id)) = (after("metadata on "), after("operations on http://"), after("node ")) {
+                (self.listen, self.ops, self.id) = (listen, ops, id);
+                self.child = Some(child);
+                return Ok(());
+            }
+            if let Some(status) = child.try_wait()? {
+                return Err(io::Error::other(format!("the metadata process ended ({status}):\n{printed}")));
+            }
+            if began.elapsed() > LIMIT {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(io::Error::other(format!("the metadata process did not start in time:\n{printed}")));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Its folder: key, papers and replica.
+    pub fn data(&self) -> PathBuf {
+        self.place.join("data")
+    }
+
+    /// Where `--init` left what gateways need.
+    pub fn gateway_papers(&self) -> PathBuf {
+        self.data().join("gateway-papers")
+    }
+
+    pub fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// SIGKILL, then waits.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends a signal and leaves the process to it.
+    pub fn signal(&self, signal: i32) {
+        if let Some(child) = &self.child {
+            // SAFETY: kill(2) has no memory effects; the child was not waited for yet, so the id is still its own.
+            unsafe { libc::kill(child.id() as i32, signal) };
+        }
+    }
+
+    /// SIGTERM; how it ended, or `None` and killed if not within `limit`.
+    pub fn terminate(&mut self, limit: Duration) -> Option<ExitStatus> {
+        self.signal(libc::SIGTERM);
+        let mut child = self.child.take()?;
+        let began = Instant::now();
+        while began.elapsed() < limit {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        None
+    }
+
+    /// Everything printed so far.
+    pub fn log(&self) -> String {
+        fs::read(self.place.join("node.log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+}
+
+impl Drop for MetadataNode {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// All of it. Gateways end first, then storage nodes, then metadata.
+#[derive(Debug)]
+pub struct Cluster {
+    pub gateways: Vec<Server>,
+    pub nodes: Vec<StorageNode>,
+    pub metadata: Vec<MetadataNode>,
+    temp: TempDir,
+}
+
+/// How many processes of each kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    pub metadata: usize,
+    pub gateways: usize,
+    pub nodes: usize,
+}
+
+/// Three of each, and six storage nodes: what RS 4+2 needs.
+pub const USUAL: Size = Size { metadata: 3, gateways: 3, nodes: 6 };
+
+impl Cluster {
+    /// On loopback. `config`: the gateways' configuration file.
+    pub fn start(size: Size, config: &str) -> io::Result<Cluster> {
+        let temp = tempfile::Builder::new().prefix("breakwater-cluster-").tempdir()?;
+        Self::begin(temp, size, config, None)
+    }
+
+    /// Every process on a host of its own; everything they keep is in `temp`.
+    pub fn on_hosts(network: &mut Network, temp: TempDir, size: Size, config: &str) -> io::Result<Cluster> {
+        Self::begin(temp, size, config, Some(network))
+    }
+
+    fn begin(temp: TempDir, size: Size, config: &str, mut network: Option<&mut Network>) -> io::Result<Cluster> {
+        let mut host = || network.as_mut().map(|network| network.host()).transpose();
+        let mut cluster = Cluster { gateways: Vec::new(), nodes: Vec::new(), metadata: Vec::new(), temp };
+        let mut first = MetadataNode::new(&cluster.place().join("metadata-0"), host()?)?;
+        first.start(&["--init"])?;
+        cluster.metadata.push(first);
+        for number in 0..size.gateways {
+            let gateway = cluster.gateway(number, config, host()?)?;
+            cluster.gateways.push(gateway);
+            if number == 0 {
+                for other in 1..size.metadata {
+                    let mut node = MetadataNode::new(&cluster.place().join(format!("metadata-{other}")), host()?)?;
+                    node.start(&["--join", &cluster.invite("metadata", &[])?])?;
+                    cluster.metadata.push(node);
+                }
+            }
+        }
+        cluster.wait("all metadata nodes vote", |status| voting(status) == size.metadata)?;
+        let token = if size.nodes > 0 { cluster.invite("fleet", &["--uses", &size.nodes.to_string()])? } else { String::new() };
+        for number in 0..size.nodes {
+            let (place, machine) = (cluster.place().join(format!("node-{number}")), format!("machine-{number}"));
+            let mut node = StorageNode::new(&place, &machine, &format!("zone-{}", number % 3))?;
+            if let Some(host) = host()? {
+                node = node.on(host);
+            }
+            node.start(Some(&token))?;
+            cluster.nodes.push(node);
+        }
+        for at in 0..size.gateways {
+            cluster.wait_for_nodes(at, size.nodes)?;
+        }
+        Ok(cluster)
+    }
+
+    /// One more gateway, started with the papers of the first metadata node; not in the list.
+    pub fn gateway(&self, number: usize, config: &str, host: Option<Host>) -> io::Result<Server> {
+        let config = (!config.is_empty()).then(|| config.to_owned());
+        let place = Some(self.place().join(format!("gateway-{number}")));
+        let papers = self.metadata[0].gateway_papers().to_string_lossy().into_owned();
+        let arguments = vec!["--metadata".to_string(), papers];
+        Server::start_with(Settings { place, config, host, gateway: true, arguments, ..Settings::default() })
+    }
+
+    /// Folder of everything.
+    pub fn place(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// A new invitation's token: `fleet` or `metadata`.
+    pub fn invite(&self, what: &str, arguments: &[&str]) -> io::Result<String> {
+        let printed = self.gateways[0].admin(&[&[what, "invite", "--json"], arguments].concat())?;
+        let value: Value = serde_json::from_str(printed.trim()).map_err(io::Error::other)?;
+        value["token"].as_str().map(str::to_owned).ok_or_else(|| io::Error::other(format!("no token in {printed}")))
+    }
+
+    /// `admin metadata status --json` of the first gateway that answers.
+    pub fn status(&self) -> io::Result<Value> {
+        let mut last = io::Error::other("there is no gateway");
+        for gateway in &self.gateways {
+            match gateway.admin(&["metadata", "status", "--json"]) {
+                Ok(printed) => return serde_json::from_str(printed.trim()).map_err(io::Error::other),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Waits until the metadata's status is as it should be.
+    ///
+    /// # Errors
+    /// It was not, within a minute.
+    pub fn wait(&self, what: &str, holds: impl Fn(&Value) -> bool) -> io::Result<()> {
+        let began = Instant::now();
+        loop {
+            let status = self.status();
+            if status.as_ref().is_ok_and(&holds) {
+                return Ok(());
+            }
+            if began.elapsed() > LIMIT {
+                let logs: String = self.metadata.iter().map(|node| tail(&node.log())).collect();
+                return Err(io::Error::other(format!("not within {LIMIT:?}: {what}\n{status:#?}\n{logs}")));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn wait_for_nodes(&self, gateway: usize, nodes: usize) -> io::Result<()> {
+        let began = Instant::now();
+        loop {
+            let printed = self.gateways[gateway].admin(&["fleet", "status", "--json"])?;
+            let status: Value = serde_json::from_str(printed.trim()).map_err(io::Error::other)?;
+            if serving(&status) == nodes {
+                return Ok(());
+            }
+            if began.elapsed() > LIMIT {
+                return Err(io::Error::other(format!("gateway {gateway} does not see {nodes} nodes serve: {status:#}")));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Which of [`Cluster::metadata`] leads now; `None`: nobody, or nobody who is among them.
+    pub fn leader(&self) -> Option<usize> {
+        let status = self.status().ok()?;
+        let leads = status["nodes"].as_array()?.iter().find(|node| node["leads"] == true && node["answers"] == true)?;
+        self.metadata.iter().position(|node| leads["node"] == node.id.as_str())
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n") + "\n---\n"
+}
+
+/// How many metadata nodes answer and vote.
+pub fn voting(status: &Value) -> usize {
+    let all = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+    all.iter().filter(|node| node["votes"] == true && node["answers"] == true).count()
+}

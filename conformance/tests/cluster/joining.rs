@@ -1,0 +1,115 @@
+//! Who gets into a metadata cluster, and out of it.
+
+use conformance::client;
+use conformance::cluster::{Cluster, MetadataNode, Size, voting};
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+const SMALL: Size = Size { metadata: 1, gateways: 1, nodes: 0 };
+
+fn refused(node: &mut MetadataNode, arguments: &[&str]) -> String {
+    node.start(arguments).unwrap_err().to_string()
+}
+
+#[test]
+fn a_metadata_node_joins_with_an_invitation_for_such_and_starts_again_without() {
+    let mut cluster = Cluster::start(SMALL, "").unwrap();
+    let mut node = MetadataNode::new(&cluster.place().join("another"), None).unwrap();
+    assert!(refused(&mut node, &[]).contains("belongs to no cluster"));
+    let for_disks = cluster.invite("fleet", &[]).unwrap();
+    assert!(refused(&mut node, &["--join", &for_disks]).contains("no invitation for this"));
+    // Relabelled, its secret opens nothing either.
+    let relabelled = for_disks.replace("bwjoin1", "bwmeta1");
+    assert!(refused(&mut node, &["--join", &relabelled]).contains("knows no such invitation"));
+    let token = cluster.invite("metadata", &[]).unwrap();
+    node.start(&["--join", &token]).unwrap();
+    cluster.wait("both vote", |status| voting(status) == 2).unwrap();
+    let mode = |name: &str| std::fs::metadata(node.data().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("node-key"), mode("member.json")), (0o600, 0o600));
+    assert!(!node.data().join("root-key").exists() && !node.gateway_papers().exists());
+    let mut third = MetadataNode::new(&cluster.place().join("third"), None).unwrap();
+    assert!(refused(&mut third, &["--join", &token]).contains("has been used"));
+    assert!(node.terminate(Duration::from_secs(30)).unwrap().success());
+    node.start(&[]).unwrap();
+    cluster.wait("both vote again", |status| voting(status) == 2).unwrap();
+    cluster.metadata.push(node);
+}
+
+#[test]
+fn the_folders_of_metadata_nodes_and_of_gateways_are_refused_to_other_roles() {
+    let mut cluster = Cluster::start(SMALL, "").unwrap();
+    let listen = ["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"];
+    let papers = cluster.metadata[0].gateway_papers().to_string_lossy().into_owned();
+    let (member, gateway) = (cluster.metadata[0].data(), cluster.gateways[0].data().to_path_buf());
+    assert!(cluster.metadata[0].terminate(Duration::from_secs(30)).unwrap().success());
+    cluster.gateways[0].kill();
+    let own = cluster.place().join("own");
+    std::fs::create_dir_all(own.join("metadata")).unwrap();
+    std::fs::write(own.join("metadata/x"), "x").unwrap();
+    std::fs::write(own.join("root-key"), "00".repeat(32)).unwrap();
+    std::fs::set_permissions(own.join("root-key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    for (role, data, more, says) in [
+        ("serve", &member, &[][..], "metadata node's"),
+        ("gateway", &member, &[], "metadata node's"),
+        ("metadata", &gateway, &["--init"], "another role's"),
+        ("gateway", &own, &["--metadata", &papers], "metadata of its own"),
+    ] {
+        let data = text(data);
+        let output = cluster.gateways[0].run(&[&[role, "--data", &data], &listen[..], more].concat()).unwrap();
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && printed.contains(says), "{role} {data}: {printed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metadata_node_is_taken_out_dead_or_alive_and_does_not_come_back() {
+    let mut cluster = Cluster::start(Size { metadata: 3, gateways: 1, nodes: 0 }, "").unwrap();
+    let s3 = client::of(&cluster.gateways[0]);
+    s3.create_bucket().bucket("promises").send().await.unwrap();
+    let refusal = cluster.gateways[0].admin(&["metadata", "remove", "ffffffffff"]).unwrap_err().to_string();
+    assert!(refusal.contains("no metadata node"), "{refusal}");
+    // The leader itself, alive.
+    let leader = cluster.leader().expect("somebody leads");
+    let id = cluster.metadata[leader].id.clone();
+    cluster.gateways[0].admin(&["metadata", "remove", &id[..16]]).unwrap();
+    cluster.wait("two are left", |status| voting(status) == 2).unwrap();
+    s3.put_object().bucket("promises").key("k").body(b"x".to_vec().into()).send().await.unwrap();
+    // Its certificates are revoked: started again it is let in nowhere.
+    cluster.metadata[leader].start(&[]).unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    let status = cluster.status().unwrap();
+    assert_eq!(voting(&status), 2, "{status:#}");
+    let listed = s3.list_objects_v2().bucket("promises").send().await.unwrap();
+    assert_eq!(listed.contents().len(), 1);
+}
+
+#[test]
+fn metadata_nodes_get_new_certificates_from_gateways_while_they_serve() {
+    let mut cluster = Cluster::start(Size { metadata: 2, gateways: 1, nodes: 0 }, "[fleet]\ncertificate_seconds = 12\n").unwrap();
+    let ends = |cluster: &Cluster| -> u64 {
+        let status = cluster.status().unwrap();
+        let node = status["nodes"].as_array().unwrap().iter().find(|node| node["node"] == cluster.metadata[1].id.as_str()).cloned();
+        node.unwrap()["certificate_ends_ms"].as_u64().unwrap()
+    };
+    let (first, began) = (ends(&cluster), Instant::now());
+    while ends(&cluster) == first {
+        assert!(began.elapsed() < Duration::from_secs(30), "the certificate was not renewed");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    // Past the end of the first one it still is who it is, to everybody.
+    std::thread::sleep(Duration::from_secs(13));
+    cluster.metadata[1].kill();
+    cluster.metadata[1].start(&[]).unwrap();
+    cluster.wait("both vote", |status| voting(status) == 2).unwrap();
+    assert!(cluster.metadata[1].log().contains("the certificate was renewed"));
+}
+
+#[test]
+fn what_is_not_there_yet_says_so() {
+    let cluster = Cluster::start(SMALL, "").unwrap();
+    for command in ["snapshot", "restore"] {
+        let refusal = cluster.gateways[0].admin(&["metadata", command]).unwrap_err().to_string();
+        assert!(refusal.contains("not there yet"), "{refusal}");
+    }
+}

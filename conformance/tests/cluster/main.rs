@@ -1,0 +1,5 @@
+//! Promises of a metadata cluster, with the real processes: metadata nodes, gateways over them, storage nodes.
+
+mod joining;
+mod serving;
+mod takeover;

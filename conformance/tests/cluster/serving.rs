@@ -1,0 +1,109 @@
+//! Several gateways over one metadata cluster.
+
+use conformance::client::{self, Judge};
+use conformance::cluster::{Cluster, Size, USUAL};
+use conformance::content::Content;
+use conformance::restic::{Restic, made_tree};
+use conformance::server::Credential;
+use conformance::tools::compare_trees;
+use std::fs;
+use std::time::{Duration, Instant};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_gateway_acknowledged_every_other_shows_at_once() {
+    let cluster = Cluster::start(USUAL, "").unwrap();
+    let clients: Vec<_> = cluster.gateways.iter().map(client::of).collect();
+    clients[0].create_bucket().bucket("promises").send().await.unwrap();
+    for round in 0..20_u64 {
+        let (writer, key) = (round as usize % 3, format!("k-{}", round % 4));
+        // One within its record, one a chunk with shards.
+        let body = Content::dense(round, if round % 2 == 0 { 100 } else { 300_000 }).bytes();
+        let put = clients[writer].put_object().bucket("promises").key(&key).body(body.clone().into()).send().await.unwrap();
+        for (number, reader) in clients.iter().enumerate() {
+            let got = reader.get_object().bucket("promises").key(&key).send().await.unwrap().body.collect().await.unwrap();
+            assert!(got.into_bytes() == body, "round {round}: gateway {number} reads another body");
+            let listed = reader.list_objects_v2().bucket("promises").prefix(&key).send().await.unwrap();
+            assert_eq!(listed.contents()[0].e_tag(), put.e_tag(), "round {round}: gateway {number} lists another version");
+        }
+    }
+    clients[1].delete_object().bucket("promises").key("k-0").send().await.unwrap();
+    for reader in &clients {
+        let gone = reader.get_object().bucket("promises").key("k-0").send().await.judged().unwrap_err();
+        assert_eq!(gone.code(), "NoSuchKey");
+    }
+}
+
+#[test]
+fn restic_backs_up_through_one_gateway_and_restores_through_another() {
+    let cluster = Cluster::start(USUAL, "").unwrap();
+    let tree = made_tree(cluster.place(), 1_000, 7).unwrap();
+    let home = cluster.place().join("home");
+    fs::create_dir_all(&home).unwrap();
+    let through = |gateway: usize| Restic::new(&cluster.gateways[gateway], "restic", &home);
+    through(0).run(&["init"]).unwrap();
+    through(0).run(&["backup", "--quiet", &tree.to_string_lossy()]).unwrap();
+    through(1).run(&["check", "--read-data"]).unwrap();
+    let target = cluster.place().join("restored");
+    through(2).run(&["restore", "latest", "--target", &target.to_string_lossy()]).unwrap();
+    assert_eq!(compare_trees(&tree, &target.join(tree.strip_prefix("/").unwrap_or(&tree))), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_revoked_at_one_gateway_is_refused_at_the_others_within_seconds() {
+    let cluster = Cluster::start(Size { metadata: 1, gateways: 2, nodes: 0 }, "").unwrap();
+    cluster.gateways[0].admin(&["tenant", "create", "guest"]).unwrap();
+    let made = cluster.gateways[0].admin(&["key", "create", "guest", "--json"]).unwrap();
+    let made: serde_json::Value = serde_json::from_str(made.trim()).unwrap();
+    let text = |field: &str| made[field].as_str().unwrap().to_owned();
+    let credential = Credential { access_key: text("access_key"), secret_key: text("secret_key") };
+    let clients: Vec<_> = cluster.gateways.iter().map(|gateway| client::with(gateway.endpoint(), &credential)).collect();
+    for client in &clients {
+        client.list_buckets().send().await.unwrap();
+    }
+    cluster.gateways[0].admin(&["key", "revoke", &credential.access_key]).unwrap();
+    let revoked = Instant::now();
+    assert_eq!(clients[0].list_buckets().send().await.judged().unwrap_err().code(), "InvalidAccessKeyId", "at once where it was revoked");
+    loop {
+        match clients[1].list_buckets().send().await.judged() {
+            Err(failure) => {
+                assert_eq!(failure.code(), "InvalidAccessKeyId");
+                break;
+            }
+            Ok(_) => assert!(revoked.elapsed() < Duration::from_secs(6), "still let in after {:?}", revoked.elapsed()),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[test]
+fn one_gateway_at_a_time_works_in_the_background_and_another_takes_over() {
+    let mut cluster = Cluster::start(Size { metadata: 1, gateways: 2, nodes: 0 }, "").unwrap();
+    let here = |cluster: &Cluster| -> Vec<usize> {
+        let works = |at: &usize| cluster.gateways[*at].metric("breakwater_background_here") == 1.0;
+        (0..cluster.gateways.len()).filter(works).collect()
+    };
+    let until = |cluster: &Cluster, limit: Duration, wanted: &dyn Fn(&[usize]) -> bool| {
+        let began = Instant::now();
+        loop {
+            let works = here(cluster);
+            assert!(works.len() <= 1, "{works:?} work at once");
+            if wanted(&works) {
+                return works;
+            }
+            assert!(began.elapsed() < limit, "after {limit:?}: {works:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let first = until(&cluster, Duration::from_secs(30), &|works| works.len() == 1)[0];
+    cluster.gateways[first].kill();
+    let other = 1 - first;
+    let began = Instant::now();
+    while cluster.gateways[other].metric("breakwater_background_here") != 1.0 {
+        assert!(began.elapsed() < Duration::from_secs(40), "nobody took over");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // The one before finds it taken.
+    cluster.gateways[first].restart().unwrap();
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(here(&cluster), [other]);
+}

@@ -1,0 +1,146 @@
+//! `/admin/metadata/*` of the operations listener: the metadata cluster of a gateway.
+//!
+//! ```text
+//! GET status   POST invite {hours, address?}   POST remove {node}
+//! ```
+//! Not here: what members do (`metadata::cluster`), papers (`fleet/enlist.rs`).
+
+use super::server::{Refused, parse};
+use crate::fleet::table::Fleet;
+use crate::fleet::token::Door;
+use crate::ops::operator::Operator;
+use futures::future::join_all;
+use http::Method;
+use metadata::cluster::Client;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use spine::id::{MemberId, NodeId};
+use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Least digits of a node's id that name it.
+const DIGITS: usize = 4;
+/// How long taking a member out may take.
+const REMOVE_TIME: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Invite {
+    hours: u64,
+    address: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    node: String,
+}
+
+/// Answers one request under `/admin/metadata/`.
+pub(super) async fn answer(operator: &Operator, method: Method, path: &str, body: &[u8]) -> Result<Value, Refused> {
+    let none = || Refused::Wrong("this process keeps its metadata itself; a cluster is begun with `breakwater metadata --init`".into());
+    let (Some(cluster), Some(fleet)) = (&operator.cluster, &operator.fleet) else { return Err(none()) };
+    match (method, path.trim_start_matches("metadata/")) {
+        (Method::GET, "status") => status(cluster, fleet).await,
+        (Method::POST, "invite") => invite(fleet, parse(body)?).await,
+        (Method::POST, "remove") => remove(cluster, fleet, &parse::<Named>(body)?.node).await,
+        _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),
+    }
+}
+
+async fn invite(fleet: &Fleet, asked: Invite) -> Result<Value, Refused> {
+    if !(1..=720).contains(&asked.hours) {
+        return Err(Refused::Wrong("an invitation is for 1 to 720 hours".into()));
+    }
+    let (token, expires) = fleet.invite(Door::Metadata, 1, Duration::from_secs(asked.hours * 3_600), asked.address).await?;
+    Ok(json!({ "token": token.to_string(), "expires_ms": expires.0 }))
+}
+
+/// Everybody who is known, asked side by side.
+async fn ask_all(cluster: &Client) -> Vec<(Endpoint, Result<ClusterStatus, String>)> {
+    let endpoints = cluster.endpoints();
+    let asked = endpoints.into_iter().map(|at| async move {
+        let status = cluster.status_of(&at).await.map_err(|error| error.to_string());
+        (at, status)
+    });
+    join_all(asked).await
+}
+
+/// Each node as it says itself; `has` is what the leader knows of it.
+async fn status(cluster: &Client, fleet: &Fleet) -> Result<Value, Refused> {
+    let (told, records) = (ask_all(cluster).await, fleet.metadata_nodes().await?);
+    let groups = || told.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|status| &status.groups);
+    // Of several that think they lead, the one of the highest term does.
+    let newest = groups().filter(|group| group.leader.is_some()).max_by_key(|group| group.term);
+    let leader = newest.and_then(|group| group.leader);
+    let members = newest.map(|group| group.members.clone()).unwrap_or_default();
+    let last = groups().filter(|group| Some(group.term) == newest.map(|newest| newest.term)).map(|group| group.last).max();
+    let nodes: Vec<Value> = records
+        .iter()
+        .map(|record| {
+            let said = told.iter().find(|(at, _)| at.node == record.id).map(|(_, status)| status);
+            let status = said.and_then(|status| status.as_ref().ok());
+            let own = status.and_then(|status| status.groups.first());
+            let member = members.iter().find(|known| known.member.at.node == record.id);
+            json!({
+                "node": record.id.to_string(), "address": record.address, "removed": record.removed,
+                "certificate_ends_ms": record.not_after.0, "answers": status.is_some(),
+                "silent_because": said.and_then(|status| status.as_ref().err()),
+                "member": member.map(|known| known.member.id.to_string()), "votes": member.is_some_and(|known| known.votes),
+                "leads": member.is_some_and(|known| Some(known.member.id) == leader),
+                "term": own.map(|group| group.term), "last": own.map(|group| group.last), "applied": own.map(|group| group.applied),
+                "lag": own.and_then(|group| Some(last?.saturating_sub(group.applied))),
+            })
+        })
+        .collect();
+    Ok(json!({ "leader": leader.map(|id| id.to_string()), "term": newest.map(|group| group.term), "nodes": nodes }))
+}
+
+/// Takes a node out of the group, then revokes it: in this order, a crash between leaves a node that can be removed again.
+async fn remove(cluster: &Arc<Client>, fleet: &Fleet, text: &str) -> Result<Value, Refused> {
+    let node = find(fleet, text).await?;
+    let until = Instant::now() + REMOVE_TIME;
+    for member in members_of(cluster, node).await? {
+        loop {
+            let changed = cluster.change(MemberChange::Remove(member)).await.map_err(|error| Refused::Failed(error.to_string()))?;
+            if changed == Changed::Done {
+                break;
+            }
+            if Instant::now() > until {
+                return Err(Refused::Failed("the member was not taken out in time; ask again".into()));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    fleet.remove_metadata_node(node).await?;
+    Ok(json!({ "node": node.to_string(), "removed": true }))
+}
+
+/// What a node is in the group, by who leads; more than one where its replica was lost and has just come back.
+async fn members_of(cluster: &Client, node: NodeId) -> Result<Vec<MemberId>, Refused> {
+    let told = ask_all(cluster).await;
+    let groups = told.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|status| &status.groups);
+    let newest = groups.filter(|group| group.leader.is_some()).max_by_key(|group| group.term);
+    let newest = newest.ok_or_else(|| Refused::Failed("no metadata node leads now; ask again".into()))?;
+    let of_node = |of_it: bool| newest.members.iter().filter(move |known| (known.member.at.node == node) == of_it);
+    if of_node(true).next().is_some() && of_node(false).all(|known| !known.votes) {
+        return Err(Refused::Wrong("it is the only one that votes: a cluster of none cannot be".into()));
+    }
+    Ok(of_node(true).map(|known| known.member.id).collect())
+}
+
+/// The one metadata node that `text` names.
+async fn find(fleet: &Fleet, text: &str) -> Result<NodeId, Refused> {
+    if text.len() < DIGITS || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Refused::Wrong(format!("{text} is no node: give its id, or at least its first {DIGITS} digits")));
+    }
+    let digits = text.to_ascii_lowercase();
+    let nodes = fleet.metadata_nodes().await?;
+    let named: Vec<NodeId> = nodes.iter().map(|node| node.id).filter(|id| id.to_string().starts_with(&digits)).collect();
+    match named[..] {
+        [node] => Ok(node),
+        [] => Err(Refused::Wrong(format!("there is no metadata node {text}"))),
+        _ => Err(Refused::Wrong(format!("{} metadata nodes begin with {text}", named.len()))),
+    }
+}

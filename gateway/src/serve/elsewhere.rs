@@ -1,0 +1,105 @@
+//! Metadata that other processes keep, as a gateway has it: the client, and what follows the cluster while the gateway runs.
+//!
+//! Nothing of metadata is remembered here but where its nodes are, so that several gateways see one truth: every look-up is asked of the
+//! leader. What a gateway does remember, and for how long: access keys (`front/auth.rs`, 5 s), tenants' derived keys (for ever: they never
+//! change), the fleet's nodes (`fleet/table.rs`, 1 s; a retired one is refused by the nodes' own lists, too).
+//! Not here: papers (`fleet/cluster.rs`), which gateway works in the background (`lease.rs`).
+
+use super::ServeError;
+use crate::boot::{BootError, Home};
+use crate::fleet::FleetError;
+use crate::fleet::cluster::{Cluster, GatewayPapers, Peers};
+use crate::fleet::table::Fleet;
+use crate::keys::Keys;
+use metadata::cluster::{Client, ClientBounds};
+use spine::wire::Metadata;
+use spine::wire::cluster::Endpoint;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often certificates, revocations and members are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+pub struct Elsewhere {
+    client: Arc<Client>,
+    peers: Peers,
+    /// As the data folder has it.
+    known: Mutex<Cluster>,
+}
+
+/// Whether a gateway's metadata is elsewhere: its folder says so, or it is given papers that say so.
+///
+/// # Errors
+/// The folder has metadata of its own, or another cluster's papers.
+pub fn find(home: &Home, papers: Option<&Path>) -> Result<Option<Cluster>, ServeError> {
+    let known = Cluster::load(home)?;
+    let own = std::fs::read_dir(home.metadata_dir()).is_ok_and(|mut entries| entries.next().is_some());
+    if own && (known.is_some() || papers.is_some()) {
+        let path = home.dir().display();
+        let what = format!(
+            "the data folder has metadata of its own. path=`{path}`. Choose an empty folder with --data for a gateway with --metadata."
+        );
+        return Err(ServeError::OtherRole(what));
+    }
+    match papers {
+        Some(papers) => Ok(Some(Cluster::take(home, &GatewayPapers::load(papers)?)?)),
+        None => Ok(known),
+    }
+}
+
+impl Elsewhere {
+    pub fn open(home: &Home, cluster: Cluster, keys: &Keys, life: Duration) -> Result<Elsewhere, FleetError> {
+        let peers = Peers::new(home, &cluster, keys, life)?;
+        let client = Client::start(cluster.members.clone(), peers.client()?, ClientBounds::default());
+        let client = client.map_err(|error| FleetError::Wrong(error.to_string()))?;
+        Ok(Elsewhere { client, peers, known: Mutex::new(cluster) })
+    }
+
+    pub fn metadata(&self) -> Arc<dyn Metadata> {
+        self.client.clone()
+    }
+
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// Follows the cluster until told to stop.
+    pub async fn run(self: Arc<Elsewhere>, home: Arc<Home>, fleet: Arc<Fleet>, mut stop: watch::Receiver<bool>) {
+        loop {
+            if let Err(error) = self.follow(&home, &fleet).await {
+                tracing::debug!(%error, "the metadata cluster could not be looked at");
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    async fn follow(&self, home: &Home, fleet: &Fleet) -> Result<(), FleetError> {
+        self.peers.renew()?;
+        fleet.renew_metadata_nodes().await?;
+        let record = fleet.record().await?.ok_or(FleetError::NoFleet)?;
+        if record.revocations_version > self.peers.trust.revocations().0 {
+            self.peers.trust.revoke(&record.revocations).map_err(|error| FleetError::Wrong(error.to_string()))?;
+        }
+        let nodes = fleet.metadata_nodes().await?.into_iter().filter(|known| !known.removed);
+        let members: Vec<Endpoint> = nodes.map(|known| Endpoint { node: known.id, address: known.address }).collect();
+        self.remember(home, members)?;
+        Ok(())
+    }
+
+    /// The next start begins with these.
+    fn remember(&self, home: &Home, members: Vec<Endpoint>) -> Result<(), BootError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if members.is_empty() || members == known.members {
+            return Ok(());
+        }
+        let next = Cluster { members, ..known.clone() };
+        next.save(home)?;
+        *known = next;
+        Ok(())
+    }
+}

@@ -1,0 +1,320 @@
+//! The metadata service of a cluster, as a gateway uses it: finds who leads, follows hints, and asks again until a deadline.
+//!
+//! Invariants: a proposal is applied at most once, however often it is sent: all sendings carry one id, and a group that has forgotten so old
+//! an id refuses it; `Unavailable` is what comes out where nobody knows whether it was applied. A query may be asked of several.
+//! Not here: connections (`link.rs`).
+
+use super::link::{CallError, Link, plain};
+use bytes::Bytes;
+use rustls::ClientConfig;
+use serde::de::DeserializeOwned;
+use spine::id::GroupId;
+use spine::limit::MEMBERS;
+use spine::wire::cluster::{
+    self, Ask, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, MemberChange, Propose, Proposed, RequestId,
+};
+use spine::wire::peer;
+use spine::wire::{Answer, Batch, Metadata, MetadataError, Query, Reply};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a client waits for what.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientBounds {
+    /// Longest call in all; default 20 s: a takeover and then some.
+    pub deadline: Duration,
+    /// Longest first attempt; the next ones double. Default 3 s: a leader that hangs is left for another after this.
+    pub attempt: Duration,
+    /// Pause before asking again where nobody leads; doubles up to ten times as long. Default 20 ms.
+    pub pause: Duration,
+    /// Connections to one process; the next call waits. Default 128.
+    pub places: usize,
+    /// How often the members are asked for. Default 15 s.
+    pub refresh: Duration,
+}
+
+impl Default for ClientBounds {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(20),
+            attempt: Duration::from_secs(3),
+            pause: Duration::from_millis(20),
+            places: 128,
+            refresh: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Only group 0 so far: it has everything.
+const GROUP: GroupId = GroupId(0);
+
+pub struct Client {
+    seeds: Vec<Endpoint>,
+    connect: Arc<ClientConfig>,
+    bounds: ClientBounds,
+    state: Mutex<State>,
+    /// Highest [`Proposed::seen`] so far.
+    seen: AtomicU64,
+    /// First half of all request ids, and how many there were.
+    life: [u8; 8],
+    count: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    links: BTreeMap<Endpoint, Arc<Link>>,
+    leader: Option<Endpoint>,
+    /// Whom to ask while nobody is known to lead: an index into `links`.
+    next: usize,
+}
+
+/// What one attempt says about the next.
+enum Verdict<A> {
+    Done(A),
+    /// Somebody else leads.
+    Elsewhere,
+    /// Nobody is known to lead; ask another one after a pause.
+    Pause(String),
+    Failed(ClusterError),
+}
+
+impl Client {
+    /// - `seeds`: processes to begin with; the others are learned from them. At least one must answer before anything works.
+    /// - `connect`: as `spine::fleet::tls::client_of` makes it for the role of metadata nodes.
+    ///
+    /// Needs a runtime: members are asked for in the background while the client lives.
+    ///
+    /// # Errors
+    /// The kernel gives no random bytes.
+    pub fn start(seeds: Vec<Endpoint>, connect: Arc<ClientConfig>, bounds: ClientBounds) -> io::Result<Arc<Client>> {
+        let mut life = [0; 8];
+        getrandom::fill(&mut life).map_err(|e| io::Error::other(e.to_string()))?;
+        let client = Client { seeds, connect, bounds, state: Mutex::default(), seen: AtomicU64::new(0), life, count: AtomicU64::new(0) };
+        client.know(client.seeds.clone());
+        let client = Arc::new(client);
+        tokio::spawn(refresh(Arc::downgrade(&client), bounds.refresh));
+        Ok(client)
+    }
+
+    /// Everybody known now: the seeds and the members.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.state().links.keys().cloned().collect()
+    }
+
+    /// What one process says of itself and its groups.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses to.
+    pub async fn status_of(&self, endpoint: &Endpoint) -> Result<ClusterStatus, CallError> {
+        let link = self.link(endpoint);
+        let asked = timeout(self.bounds.attempt, link.send(Call::Status, Bytes::new())).await;
+        let answer = asked.map_err(|_| CallError::Lost("it took too long".to_string()))??;
+        let status = peer::decode::<ClusterStatus>(&answer).ok().filter(cluster::is_bounded);
+        status.ok_or_else(|| CallError::Lost("the status does not read".to_string()))
+    }
+
+    /// Asks the leader for a change of who is in the group.
+    ///
+    /// # Errors
+    /// What the leader says; `Unavailable` if none was found in time.
+    pub async fn change(&self, change: MemberChange) -> Result<Changed, ClusterError> {
+        let body = peer::encode(&Change { group: GROUP, change });
+        self.ask(Call::Change, |_| body.clone()).await
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces who is known; connections to those who stay are kept.
+    fn know(&self, mut endpoints: Vec<Endpoint>) {
+        endpoints.extend(self.seeds.iter().cloned());
+        let mut state = self.state();
+        let mut links = BTreeMap::new();
+        for endpoint in endpoints {
+            let link = state.links.get(&endpoint).cloned();
+            let link = link.unwrap_or_else(|| Link::new(endpoint.clone(), self.connect.clone(), self.bounds.places));
+            links.insert(endpoint, link);
+        }
+        state.links = links;
+    }
+
+    fn link(&self, endpoint: &Endpoint) -> Arc<Link> {
+        let known = self.state().links.get(endpoint).cloned();
+        known.unwrap_or_else(|| Link::new(endpoint.clone(), self.connect.clone(), self.bounds.places))
+    }
+
+    /// Whom to ask now.
+    fn target(&self) -> Option<Arc<Link>> {
+        let state = &mut *self.state();
+        if let Some(link) = state.leader.as_ref().and_then(|leader| state.links.get(leader)) {
+            return Some(link.clone());
+        }
+        let at = state.next.checked_rem(state.links.len())?;
+        state.links.values().nth(at).cloned()
+    }
+
+    /// `from` says that `leader` leads, if it knows.
+    fn hear(&self, from: &Endpoint, leader: Option<Endpoint>) {
+        let state = &mut *self.state();
+        match leader {
+            Some(leader) => {
+                // Members that a status has not named yet; never more than a group may have.
+                if !state.links.contains_key(&leader) && state.links.len() < 2 * MEMBERS + self.seeds.len() {
+                    let link = Link::new(leader.clone(), self.connect.clone(), self.bounds.places);
+                    state.links.insert(leader.clone(), link);
+                }
+                state.leader = Some(leader);
+            }
+            None if state.leader.is_none() || state.leader.as_ref() == Some(from) => {
+                state.leader = None;
+                let at = state.links.keys().position(|endpoint| endpoint == from).unwrap_or(0);
+                state.next = at + 1;
+            }
+            // Somebody else was found meanwhile.
+            None => {}
+        }
+    }
+
+    /// Asks until there is an answer that counts or the deadline is over.
+    ///
+    /// - `body`: the message, given what the group says it has forgotten up to, if it does.
+    async fn ask<A: DeserializeOwned>(&self, call: Call, body: impl Fn(Option<u64>) -> Bytes) -> Result<A, ClusterError> {
+        let until = Instant::now() + self.bounds.deadline;
+        let (mut patience, mut pause, mut hops) = (self.bounds.attempt, self.bounds.pause, 0);
+        // Whether some sending may have been applied though nobody said so.
+        let mut unknown = false;
+        let mut forgotten = None;
+        let mut why = "no metadata node is known".to_string();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(unavailable(&why));
+            }
+            let verdict = match self.target() {
+                Some(link) => self.attempt(&link, call, body(forgotten), patience.min(left), &mut unknown).await,
+                None => Verdict::Pause(why.clone()),
+            };
+            match verdict {
+                Verdict::Done(answer) => return Ok(answer),
+                // Nobody has applied it yet, so that it may begin anew from what is remembered.
+                Verdict::Failed(ClusterError::Forgotten { seen }) if !unknown && forgotten.is_none() => forgotten = Some(seen),
+                Verdict::Failed(error) => return Err(error),
+                Verdict::Elsewhere if hops < MEMBERS => hops += 1,
+                Verdict::Elsewhere => {
+                    hops = 0;
+                    sleep(pause.min(left)).await;
+                }
+                Verdict::Pause(reason) => {
+                    why = reason;
+                    sleep(pause.min(left)).await;
+                    pause = (pause * 2).min(self.bounds.pause * 10);
+                    patience = (patience * 2).min(self.bounds.deadline);
+                }
+            }
+        }
+    }
+
+    async fn attempt<A: DeserializeOwned>(
+        &self,
+        link: &Link,
+        call: Call,
+        body: Bytes,
+        patience: Duration,
+        unknown: &mut bool,
+    ) -> Verdict<A> {
+        let asked = timeout(patience, link.send(call, body)).await;
+        let asked = asked.unwrap_or_else(|_| Err(CallError::Lost("it took too long".to_string())));
+        let error = match asked {
+            Ok(answer) => match peer::decode(&answer) {
+                Ok(answer) => {
+                    self.hear(link.endpoint(), Some(link.endpoint().clone()));
+                    return Verdict::Done(answer);
+                }
+                Err(_) => CallError::Lost("the answer does not read".to_string()),
+            },
+            Err(error) => error,
+        };
+        let reason = || format!("{}: {}", link.endpoint().address, plain(&error.to_string()));
+        match &error {
+            CallError::Refused(ClusterError::NotLeader { leader: Some(leader) }) if leader.at != *link.endpoint() => {
+                self.hear(link.endpoint(), Some(leader.at.clone()));
+                Verdict::Elsewhere
+            }
+            CallError::Unreachable(_)
+            | CallError::Refused(ClusterError::NotLeader { .. } | ClusterError::NoSuchGroup { .. } | ClusterError::OtherMember { .. }) => {
+                self.hear(link.endpoint(), None);
+                Verdict::Pause(reason())
+            }
+            // It may have been applied, or be applied yet.
+            CallError::Lost(_) | CallError::Refused(ClusterError::Metadata(MetadataError::Unavailable { .. })) => {
+                *unknown = true;
+                self.hear(link.endpoint(), None);
+                Verdict::Pause(reason())
+            }
+            CallError::Refused(error) => Verdict::Failed(error.clone()),
+        }
+    }
+
+    fn next_id(&self) -> RequestId {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.life);
+        id[8..].copy_from_slice(&self.count.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        RequestId(id)
+    }
+}
+
+#[async_trait::async_trait]
+impl Metadata for Client {
+    async fn propose(&self, batch: Batch) -> Result<Vec<Reply>, MetadataError> {
+        let request = Some(self.next_id());
+        let began = self.seen.load(Ordering::Acquire);
+        let first = Propose { group: GROUP, request, seen: began, batch };
+        let body = peer::encode(&first);
+        let again = |seen: Option<u64>| match seen {
+            None => body.clone(),
+            Some(seen) => peer::encode(&Propose { seen, ..first.clone() }),
+        };
+        let proposed: Result<Proposed, ClusterError> = self.ask(Call::Propose, again).await;
+        let Proposed { replies, seen } = proposed.map_err(metadata_error)?;
+        self.seen.fetch_max(seen, Ordering::AcqRel);
+        Ok(replies)
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, MetadataError> {
+        let body = peer::encode(&Ask { group: GROUP, query });
+        self.ask(Call::Query, |_| body.clone()).await.map_err(metadata_error)
+    }
+}
+
+/// Asks for the members now and then, so that whoever joined is known before the others are gone.
+async fn refresh(client: Weak<Client>, every: Duration) {
+    loop {
+        sleep(every).await;
+        let Some(client) = client.upgrade() else { return };
+        for endpoint in client.endpoints() {
+            let Ok(status) = client.status_of(&endpoint).await else { continue };
+            let members = status.groups.into_iter().flat_map(|group| group.members);
+            let endpoints: Vec<Endpoint> = members.map(|member| member.member.at).collect();
+            if !endpoints.is_empty() {
+                client.know(endpoints);
+                break;
+            }
+        }
+    }
+}
+
+fn unavailable(reason: &str) -> ClusterError {
+    ClusterError::Metadata(MetadataError::Unavailable { reason: reason.to_string() })
+}
+
+fn metadata_error(error: ClusterError) -> MetadataError {
+    match error {
+        ClusterError::Metadata(error) => error,
+        other => MetadataError::Unavailable { reason: plain(&other.to_string()) },
+    }
+}

@@ -1,0 +1,47 @@
+//! Metadata nodes that the fleet's CA has admitted.
+//!
+//! Invariants: a node is never forgotten; a removed one stays removed. Not here: who votes (the group's membership).
+
+use super::fleet;
+use crate::key;
+use crate::record::{decode, each, load, save};
+use crate::table::{Space, TableError, TableRead, TableWrite};
+use spine::id::{NodeId, UnixMs};
+use spine::wire::root::MetadataNodeRecord;
+use spine::wire::{Refusal, Reply};
+use std::ops::ControlFlow;
+
+pub fn admit(table: &mut dyn TableWrite, new: &MetadataNodeRecord) -> Result<Reply, TableError> {
+    if fleet::get(table)?.is_none() {
+        return Ok(Reply::Refused(Refusal::NoFleet));
+    }
+    let at = key::metadata_node(new.id);
+    let record = match load::<MetadataNodeRecord>(table, Space::Root, &at)? {
+        Some(known) if known.removed => return Ok(Reply::Refused(Refusal::NodeRetired)),
+        Some(known) => MetadataNodeRecord { admitted: known.admitted, removed: false, ..new.clone() },
+        None => MetadataNodeRecord { removed: false, ..new.clone() },
+    };
+    save(table, Space::Root, &at, &record)?;
+    Ok(Reply::Done)
+}
+
+pub fn remove(table: &mut dyn TableWrite, node: NodeId, now: UnixMs) -> Result<Reply, TableError> {
+    let at = key::metadata_node(node);
+    let Some(record) = load::<MetadataNodeRecord>(table, Space::Root, &at)? else {
+        return Ok(Reply::Refused(Refusal::NoSuchNode));
+    };
+    if !record.removed {
+        save(table, Space::Root, &at, &MetadataNodeRecord { removed: true, changed: now, ..record })?;
+    }
+    Ok(Reply::Done)
+}
+
+/// All of them, by id.
+pub fn all(table: &dyn TableRead) -> Result<Vec<MetadataNodeRecord>, TableError> {
+    let mut out = Vec::new();
+    each(table, Space::Root, &[key::ROOT_METADATA_NODE], &[], |key, value| {
+        out.push(decode(Space::Root, key, value)?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(out)
+}
