@@ -1,7 +1,8 @@
 //! `breakwater admin`: asks the running server, prints what it says.
 
 use super::arguments::{
-    AdminArgs, AdminCommand, AuditCommand, ChunkCommand, CollectionCommand, DiskCommand, FleetCommand, KeyCommand, TenantCommand,
+    AdminArgs, AdminCommand, AuditCommand, ChunkCommand, CollectionCommand, DiskCommand, FleetCommand, KeyCommand, RebalanceCommand,
+    TenantCommand,
 };
 use crate::boot::{admin_token_file, ops_address_file};
 use serde_json::{Value, json};
