@@ -14,7 +14,9 @@
 //! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
 //! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
 //! - [`kademlia`]: lookups, tables and churn of the routing layer as a calculation.
+//! - [`liar`]: a node of a real fleet that lies.
 //! - [`plane`]: a fleet's CA, nodes in memory and the data plane between them, in one process.
+//! - [`plot`]: a plot as SVG.
 //! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least; [`build`] builds the server for both.
 //!
 //! Invariants:
@@ -34,10 +36,12 @@ pub mod history;
 pub mod hosts;
 pub mod kademlia;
 pub mod ledger;
+pub mod liar;
 pub mod linear;
 pub mod model;
 pub mod oracle;
 pub mod plane;
+pub mod plot;
 pub mod primitives;
 pub mod ram;
 pub mod raw;

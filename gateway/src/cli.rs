@@ -245,7 +245,7 @@ fn gateway(arguments: GatewayArgs, outer: Place) -> ExitCode {
         Ok(config) => {
             let beginning = Beginning { bootstrap: arguments.bootstrap, recover: arguments.recover, papers: arguments.metadata };
             crate::serve::run_gateway(config, beginning)
-        },
+        }
         Err(error) => wrong(&error),
     }
 }

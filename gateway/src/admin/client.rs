@@ -2,7 +2,7 @@
 
 use super::arguments::{
     AdminArgs, AdminCommand, AuditCommand, ChunkCommand, CollectionCommand, DiskCommand, FleetCommand, KeyCommand, MetadataCommand,
-    TenantCommand,
+    RebalanceCommand, TenantCommand,
 };
 use crate::boot::{admin_token_file, ops_address_file};
 use serde_json::{Value, json};

@@ -17,12 +17,8 @@ use crate::ops::operator::Operator;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spine::id::{ChunkId, NodeId};
-use spine::wire::chunk::{ChunkAnswer, ChunkQuery, Placement};
-use spine::wire::root::{FleetNodeRecord, FleetNodeState};
-use spine::wire::shard::{NodeState, NodeStatus};
-use spine::wire::{Answer, Query};
-use std::collections::{BTreeMap, HashMap};
+use spine::id::NodeId;
+use spine::wire::root::FleetNodeState;
 use std::time::Duration;
 
 /// Least digits of a node's id that name it.

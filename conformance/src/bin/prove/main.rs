@@ -7,8 +7,12 @@ mod fleet01;
 mod fleet02;
 mod fleet04;
 mod fleet06;
+mod fleet07;
+mod fleet08;
 mod fleet09;
 mod fleet10;
+mod fleet11;
+mod fleet12;
 mod row;
 mod row01;
 mod row02;
@@ -127,6 +131,18 @@ const FLEET: &[Row] = &[
         run: fleet06::run,
     },
     Row {
+        number: 7,
+        what: "4 lying nodes of 24 at a time, each kind of lie",
+        bar: "0 wrong bytes to clients, each suspended, a fifth not",
+        run: fleet07::run,
+    },
+    Row {
+        number: 8,
+        what: "64 KiB and 16 MiB, written and read, while nodes are rebuilt",
+        bar: "p99 <= 2 x without a rebuild",
+        run: fleet08::run,
+    },
+    Row {
         number: 9,
         what: "lookups at 50 and 200 real nodes, and at 10,000 simulated ones of which a fifth is replaced every hour",
         bar: "99 % exact; hops p99 <= log2 n; requests <= 20 + 3 log2 n; real within 2 x of simulated",
@@ -137,6 +153,18 @@ const FLEET: &[Row] = &[
         what: "CPU of the data plane, 1 MiB shards with mutual TLS, both ends",
         bar: "<= 1.3 x bare rustls over TCP in the same run",
         run: fleet10::run,
+    },
+    Row {
+        number: 11,
+        what: "RSS of gateway and nodes under backups, restores, rebuilds, scrub and audits at once",
+        bar: "gateway <= 512 MiB, node <= 256 MiB + index",
+        run: fleet11::run,
+    },
+    Row {
+        number: 12,
+        what: "response time from 4 KiB to 1 GiB, backup and restore, with 0, 1 and m nodes down: a table and a plot",
+        bar: "near linear: R^2 >= 0.97, slope of the logarithms <= 1.15",
+        run: fleet12::run,
     },
 ];
 
