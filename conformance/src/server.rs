@@ -259,6 +259,11 @@ impl Server {
         disks
     }
 
+    /// Where it runs; `None`: here, on loopback.
+    pub fn host(&self) -> Option<&Host> {
+        self.settings.host.as_ref()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }

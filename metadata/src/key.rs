@@ -22,6 +22,8 @@
 //! UTF-8 has no byte above 0xF4, so adding one to each byte of an upload's key frees 0 to end it: keys keep their order,
 //! `a` sorts before `a/b`, and the longest key (1,024 bytes) still fits the 1,982 bytes that LMDB allows here.
 
+pub use spine::map::after_prefix;
+
 use spine::id::{BucketId, ChunkId, Gen, InviteId, NodeId, TenantId, UnixMs, UploadId, VersionId};
 
 /// First bytes of every key in a bucket, in Objects and in Uploads.
@@ -244,14 +246,6 @@ pub fn invite(invite: InviteId) -> [u8; 33] {
     let mut out = [ROOT_INVITE; 33];
     out[1..].copy_from_slice(&invite.0);
     out
-}
-
-/// The first key that is greater than every key starting with `prefix`; `None` if there is none.
-pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|&byte| byte != 0xFF)?;
-    let mut out = prefix[..=last].to_vec();
-    out[last] += 1;
-    Some(out)
 }
 
 #[cfg(test)]

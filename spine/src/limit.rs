@@ -66,3 +66,5 @@ pub const MEMBERS: usize = 16;
 pub const REQUESTS_KEPT: u64 = 65_536;
 /// Bytes of such replies in the table; beyond, fewer are remembered.
 pub const REQUESTS_BYTES: u64 = 64 << 20;
+/// Ranges of the map of names and chunks together: 16 MiB where every range began at a longest key, near 1 MiB in truth.
+pub const MAP_RANGES: usize = 16_384;

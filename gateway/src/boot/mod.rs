@@ -9,7 +9,7 @@
 //!   admin-token      0600  what /admin/* asks for
 //!   ops-address      where the running process serves operations
 //!   disks.json       which disk is in which place (not in a fleet)
-//!   fleet/           0700  a gateway of a fleet: the CA's key (`fleet/table.rs`)
+//!   fleet/           0700  a gateway of a fleet: the CA's key (`fleet/table.rs`), where metadata is if others keep it (`fleet/cluster.rs`)
 //!   metadata/        log and table
 //!   disk-0 ... 5/    shards, unless the disks are elsewhere
 //! ```

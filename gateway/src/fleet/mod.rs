@@ -7,7 +7,7 @@
 //! storage-node --request -> file -> offline.rs: `admin fleet admit` -> file -> storage-node --admitted
 //! root group, every second -> table.rs: revocations, links, roster -> data path
 //! ```
-//! Invariants: the CA's key is on one gateway's disk, wrapped, and nowhere else; a certificate is handed out only after the root group
+//! Invariants: the CA's key is on gateways' disks, wrapped, and nowhere else (`cluster.rs`: how it gets to several of them); a certificate is handed out only after the root group
 //! has the node; who is retired stays retired; the root group alone says who belongs to the fleet, and what it says takes effect
 //! without a restart.
 //! Not here: judging certificates (`spine::fleet`), the data plane (`remote/`), `breakwater admin fleet` (`admin/fleet.rs`).

@@ -32,9 +32,9 @@ pub enum Begin {
     Join,
 }
 
-/// How quickly a dead leader is noticed. All members should have the same.
+/// How members keep up with each other. All of a cluster should have the same.
 ///
-/// A leader is replaced after `2 * election` to `3.5 * election`: as long as its lease, and then an election.
+/// A leader is replaced `2.5 * election` to `3 * election` after its last sign of life: its lease runs out, and then somebody stands.
 #[derive(Clone, Copy, Debug)]
 pub struct Beat {
     /// Between a leader's signs of life, and the longest that one message with entries may take before it is sent again: a sync of the
@@ -42,10 +42,13 @@ pub struct Beat {
     pub every: Duration,
     /// Shortest wait of a voter without a sign of life before it stands; the longest is half as long again. Default 700 ms.
     pub election: Duration,
+    /// Entries that stay in the log behind a checkpoint: a member that was away for no more of them needs no snapshot. Default 4,096; larger
+    /// takes more of the disk.
+    pub kept_entries: u64,
 }
 
 impl Default for Beat {
     fn default() -> Self {
-        Self { every: Duration::from_millis(300), election: Duration::from_millis(700) }
+        Self { every: Duration::from_millis(300), election: Duration::from_millis(700), kept_entries: 4_096 }
     }
 }

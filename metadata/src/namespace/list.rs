@@ -2,11 +2,11 @@
 //!
 //! Invariant: a page is complete up to its `next`, or it is an error; never short.
 
-use super::group::{self, Group};
 use crate::key;
 use crate::metric::LISTING_ENTRIES;
 use crate::record::{broken, decode};
 use crate::table::{Space, TableError, TableRead};
+use spine::listing::group::{self, Group};
 use spine::wire::namespace::{ListPage, ListQuery};
 
 /// One page. `max` of 0 gives an empty one that is not truncated.

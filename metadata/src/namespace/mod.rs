@@ -3,7 +3,7 @@
 //! - `intent.rs`: the fence of one write, open once and then over for good
 //! - `object.rs`: commit, delete, tags; `condition.rs`: what a client demands of the current version
 //! - `upload.rs`, `complete.rs`: multipart uploads; `uploads.rs`: their listing
-//! - `list.rs`: listing objects; `group.rs`: how keys fall into common prefixes
+//! - `list.rs`: listing objects; how keys fall into common prefixes is [`spine::listing::group`]'s to say
 //! - `outbox.rs`: ended versions, whose chunk references are dropped only after the log says that they ended
 //!
 //! Invariants:
@@ -27,7 +27,6 @@
 
 mod complete;
 mod condition;
-mod group;
 pub mod intent;
 mod list;
 mod object;

@@ -1,9 +1,9 @@
 //! Listing multipart uploads by key and then by id; grouped and skipped like objects.
 
-use super::group::{self, Group};
 use crate::key;
 use crate::record::{broken, decode};
 use crate::table::{Space, TableError, TableRead};
+use spine::listing::group::{self, Group};
 use spine::wire::namespace::{UploadsPage, UploadsQuery};
 
 /// One page. `max` of 0 gives an empty one that is not truncated.

@@ -1,6 +1,7 @@
 mod listing;
 mod multipart;
 mod random;
+mod subtrees;
 mod writing;
 
 use super::{answer, apply};

@@ -1,0 +1,132 @@
+//! Row 1 of the metadata cluster: clients of three gateways while processes are killed, paused and cut off, one fault every 20 s.
+//!
+//! Every process is on a host of its own. A fault is of a metadata node (two of three times the leader) or of a gateway: `kill -9` and a
+//! start, SIGSTOP and SIGCONT, a cable cut and mended, or a cable that is cut in one direction. What clients saw of each key is judged
+//! afterwards; every key is read once more at the end through every gateway, so that a lost write is a contradiction, too.
+//! Jumps of the wall clock are not among the faults: all hosts are one machine with one clock. The log's order is by position, and no
+//! answer depends on a clock but certificates' days.
+
+use crate::row::{Outcome, Progress, Run, Said, none_of, runtime};
+use aws_sdk_s3::Client;
+use conformance::client;
+use conformance::cluster::{Cluster, USUAL, voting};
+use conformance::content::Dice;
+use conformance::history;
+use conformance::hosts::{Host, Network};
+use std::time::{Duration, Instant};
+
+const CLIENTS: usize = 12;
+const EVERY: Duration = Duration::from_secs(20);
+/// A fault lasts this long.
+const LASTS: Duration = Duration::from_secs(7);
+
+pub fn run(run: &Run) -> Outcome {
+    let length = run.size(Duration::from_secs(1_800), Duration::from_secs(120));
+    let mut dice = run.dice();
+    let mut network = Network::new().said("hosts")?;
+    let mut stage = Stage::start(&mut network, run)?;
+    let runtime = runtime()?;
+    let clients: Vec<Client> = stage.cluster.gateways.iter().map(client::of).collect();
+    let work = runtime.block_on(history::begin(clients, CLIENTS, run.seed))?;
+    println!("  3 metadata nodes, 3 gateways, 6 storage nodes on hosts of their own; {CLIENTS} clients for {length:?}");
+    let (began, mut faults, mut progress) = (Instant::now(), [0_usize; 4], Progress::new());
+    while began.elapsed() < length {
+        let next = Instant::now() + EVERY;
+        std::thread::sleep(Duration::from_secs(2));
+        let (kind, what) = stage.fault(&mut dice)?;
+        faults[kind] += 1;
+        let (written, unknown) = work.so_far();
+        progress.say(|| format!("{:>4} s: {what}; {written} writes acknowledged, {unknown} unknown", began.elapsed().as_secs()));
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    stage.cluster.wait("all metadata nodes vote", |status| voting(status) == 3).said("after the last fault")?;
+    let history = runtime.block_on(work.end());
+    println!(
+        "  {} writes and {} reads answered, {} unknown; judging {} keys",
+        history.written,
+        history.read,
+        history.unknown,
+        history.keys.len()
+    );
+    let judged = history::judge(&history);
+    none_of(&history.wrong)?;
+    none_of(&judged.violations)?;
+    let [kills, pauses, cuts, halves] = faults;
+    let figure = format!(
+        "{} s, {kills} kills, {pauses} pauses, {cuts} partitions, {halves} one-way cuts: {} operations on {} keys, 0 violations, {} keys not judged; {} writes acknowledged, {} operations unknown, longest time without an acknowledged write {:.1?}",
+        began.elapsed().as_secs(),
+        judged.operations,
+        judged.keys,
+        judged.unjudged,
+        history.written,
+        history.unknown,
+        history.silence
+    );
+    if judged.unjudged > 0 || history.written < 100 { Err(figure) } else { Ok(figure) }
+}
+
+/// A cluster on hosts, and the hosts of its gateways.
+struct Stage {
+    cluster: Cluster,
+    gateways: Vec<Host>,
+}
+
+impl Stage {
+    fn start(network: &mut Network, run: &Run) -> Result<Stage, String> {
+        let began = Instant::now();
+        let cluster = Cluster::on_hosts(network, run.place()?, USUAL, "").said("a cluster")?;
+        let gateways = cluster.gateways.iter().filter_map(|gateway| gateway.host().cloned()).collect();
+        println!("  started in {:.1?}", began.elapsed());
+        Ok(Stage { cluster, gateways })
+    }
+
+    /// One fault, from its beginning to its end; which kind it was.
+    fn fault(&mut self, dice: &mut Dice) -> Result<(usize, String), String> {
+        let kind = dice.below(4);
+        let gateway = dice.chance(25).then(|| dice.below(self.gateways.len()));
+        let drawn = dice.below(self.cluster.metadata.len());
+        let node = if dice.chance(66) { self.cluster.leader().unwrap_or(drawn) } else { drawn };
+        let whom = gateway.map_or_else(|| format!("metadata node {node}"), |at| format!("gateway {at}"));
+        let host = match gateway {
+            Some(at) => self.gateways[at].clone(),
+            None => self.cluster.metadata[node].host().cloned().ok_or("a metadata node without a host")?,
+        };
+        let what = match kind {
+            0 => {
+                match gateway {
+                    Some(at) => self.cluster.gateways[at].kill(),
+                    None => self.cluster.metadata[node].kill(),
+                }
+                std::thread::sleep(LASTS);
+                match gateway {
+                    Some(at) => self.cluster.gateways[at].restart().said("start a gateway again")?,
+                    None => self.cluster.metadata[node].start(&[]).said("start a metadata node again")?,
+                }
+                "killed"
+            }
+            1 => {
+                let signal = |signal: i32| match gateway {
+                    Some(at) => self.cluster.gateways[at].signal(signal),
+                    None => self.cluster.metadata[node].signal(signal),
+                };
+                signal(libc::SIGSTOP);
+                std::thread::sleep(LASTS);
+                signal(libc::SIGCONT);
+                "paused"
+            }
+            2 => {
+                host.link(false).said("cut")?;
+                std::thread::sleep(LASTS);
+                host.link(true).said("mend")?;
+                "cut off"
+            }
+            _ => {
+                if dice.chance(50) { host.mute() } else { host.deafen() }.said("cut one way")?;
+                std::thread::sleep(LASTS);
+                host.heal().said("mend")?;
+                "cut off in one direction"
+            }
+        };
+        Ok((kind, format!("{whom} was {what}")))
+    }
+}
