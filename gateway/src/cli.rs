@@ -243,7 +243,8 @@ fn gateway(arguments: GatewayArgs, outer: Place) -> ExitCode {
             wrong(&ConfigError::Contradiction { what: "a gateway has no disks of its own: storage nodes have them".into() })
         }
         Ok(config) => {
-            let beginning = Beginning { bootstrap: arguments.bootstrap, recover: arguments.recover, papers: arguments.metadata };
+            let beginning =
+                crate::serve::Beginning { bootstrap: arguments.bootstrap, recover: arguments.recover, papers: arguments.metadata };
             crate::serve::run_gateway(config, beginning)
         }
         Err(error) => wrong(&error),
