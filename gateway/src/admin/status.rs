@@ -128,7 +128,8 @@ pub(super) fn text(answer: &Value) -> String {
 }
 
 fn line(node: &Value) -> String {
-    let gib = |field: &str| node[field].as_u64().map_or_else(|| "-".to_string(), |bytes| format!("{:.1}", bytes as f64 / (1u64 << 30) as f64));
+    let gib =
+        |field: &str| node[field].as_u64().map_or_else(|| "-".to_string(), |bytes| format!("{:.1}", bytes as f64 / (1u64 << 30) as f64));
     let short: String = word_of(&node["node"]).chars().take(12).collect();
     let placed = node["placed"].as_u64().map_or_else(String::new, |shards| format!(" {shards} placed"));
     let state = if node["drain"]["drained"] == true { "drained".to_string() } else { word_of(&node["state"]) };
