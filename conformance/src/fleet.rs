@@ -23,6 +23,8 @@ pub struct StorageNode {
     machine: String,
     zone: String,
     disks: Vec<PathBuf>,
+    /// Bytes that each disk offers.
+    pub capacity: u64,
     /// More of the command line, and of the environment.
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
@@ -44,6 +46,7 @@ impl StorageNode {
             machine: machine.into(),
             zone: zone.into(),
             disks: vec![place.join("disk")],
+            capacity: 4 << 30,
             arguments: Vec::new(),
             environment: Vec::new(),
             child: None,
@@ -88,7 +91,8 @@ impl StorageNode {
     fn command(&self) -> Command {
         let mut command = Command::new(binary());
         command.arg("storage-node").args(["--machine", &self.machine, "--zone", &self.zone]);
-        command.args(["--listen", &self.listen, "--ops-listen", &self.ops, "--capacity", "4294967296"]);
+        command.args(["--listen", &self.listen, "--ops-listen", &self.ops]);
+        command.arg("--capacity").arg(self.capacity.to_string());
         for disk in &self.disks {
             command.arg("--disk").arg(disk);
         }
@@ -203,6 +207,23 @@ impl StorageNode {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+
+    /// SIGSTOP: it is there and does nothing, until it is continued.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: i32) {
+        if let Some(child) = &self.child {
+            // SAFETY: kill(2) has no memory effects; the child was not waited for yet, so the id is still its own.
+            unsafe { libc::kill(child.id() as i32, signal) };
         }
     }
 

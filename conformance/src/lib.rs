@@ -10,7 +10,7 @@
 //!   answered; [`workload`] drives mixed writes and keeps such a ledger; [`oracle`] is S3 in memory and
 //!   [`subject`] the same operations on a server.
 //! - [`bad_input`]: requests that are wrong, with the answers they must get.
-//! - [`files`] walks and searches folders; [`ram`] makes a RAM disk; [`rot`] spoils shards on a disk.
+//! - [`files`] walks and searches folders; [`ram`] makes a RAM disk; [`rot`] spoils shards on a disk; [`loop_disk`] is a small one of a test's own.
 //! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
 //! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
 //! - [`kademlia`]: lookups, tables and churn of the routing layer as a calculation.
@@ -38,6 +38,7 @@ pub mod kademlia;
 pub mod ledger;
 pub mod liar;
 pub mod linear;
+pub mod loop_disk;
 pub mod model;
 pub mod oracle;
 pub mod plane;

@@ -3,5 +3,8 @@
 mod admission;
 mod audits;
 mod coming_back;
+mod draining;
+mod faults;
+mod lies;
 mod moving;
 mod storing;

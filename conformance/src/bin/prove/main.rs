@@ -5,7 +5,9 @@
 
 mod fleet01;
 mod fleet02;
+mod fleet03;
 mod fleet04;
+mod fleet05;
 mod fleet06;
 mod fleet07;
 mod fleet08;
@@ -122,10 +124,22 @@ const FLEET: &[Row] = &[
         run: fleet02::run,
     },
     Row {
+        number: 3,
+        what: "machines killed for good one after another, each when repair has finished, until 6 of 24 are gone",
+        bar: "redundancy returns to full each time by itself; 0 lost",
+        run: fleet03::run,
+    },
+    Row {
         number: 4,
         what: "the fleet starts with more than m machines late; a machine returns after it was rebuilt",
         bar: "0 deletions by absence; late copies go only by the sweep's proof",
         run: fleet04::run,
+    },
+    Row {
+        number: 5,
+        what: "24 nodes of capacities 1 : 2 : 4 filled to 60 %, then one more",
+        bar: "fill within 5 % of capacity weights; the join moves <= 1.2 x its fair share",
+        run: fleet05::run,
     },
     Row {
         number: 6,

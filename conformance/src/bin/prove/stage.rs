@@ -21,7 +21,7 @@ pub const CONFIG: &str = "[coding]\ndata_shards = 8\nparity_shards = 4\n\
 const BUCKET: &str = "objects";
 const AT_ONCE: usize = 12;
 /// How long repair may take until nothing is owed.
-const REPAIR_LIMIT: Duration = Duration::from_secs(180);
+pub const REPAIR_LIMIT: Duration = Duration::from_secs(180);
 
 /// The fleet first: it ends before its network does.
 pub struct Stage {
@@ -39,10 +39,15 @@ pub enum Seen {
 
 impl Stage {
     pub fn start(run: &Run, config: &str) -> Result<Stage, String> {
+        Self::of(run, config, MACHINES)
+    }
+
+    /// The same with another number of machines.
+    pub fn of(run: &Run, config: &str, machines: usize) -> Result<Stage, String> {
         let began = Instant::now();
         let mut network = Network::new().said("hosts")?;
-        let fleet = Fleet::on_hosts(&mut network, run.place()?, MACHINES, ZONES, config).said("a fleet on hosts of their own")?;
-        println!("  {MACHINES} machines in {ZONES} zones and a gateway, a network namespace each, in {:.1?}", began.elapsed());
+        let fleet = Fleet::on_hosts(&mut network, run.place()?, machines, ZONES, config).said("a fleet on hosts of their own")?;
+        println!("  {machines} machines in {ZONES} zones and a gateway, a network namespace each, in {:.1?}", began.elapsed());
         Ok(Stage { fleet, _network: network })
     }
 
@@ -59,23 +64,23 @@ impl Stage {
         for at in which {
             self.fleet.nodes[*at].back().said("start a machine again")?;
         }
-        self.fleet.wait("all machines serve", |status| serving(status) == MACHINES).said("return")
+        self.fleet.wait("all machines serve", |status| serving(status) == self.fleet.nodes.len()).said("return")
     }
 
     /// Waits until as many machines are known to be lost.
     pub fn lost(&self, machines: usize) -> Result<(), String> {
-        self.fleet.wait("the dead are known", |status| serving(status) == MACHINES - machines).said("loss")
+        self.fleet.wait("the dead are known", |status| serving(status) == self.fleet.nodes.len() - machines).said("loss")
     }
 
     /// Numbers of `count` machines, drawn.
     pub fn draw(&self, dice: &mut Dice, count: usize) -> Vec<usize> {
-        let mut all: Vec<usize> = (0..MACHINES).collect();
+        let mut all: Vec<usize> = (0..self.fleet.nodes.len()).collect();
         (0..count).map(|_| all.swap_remove(dice.below(all.len()))).collect()
     }
 
     /// Machines of the zone that machine `of` is in.
     pub fn zone(&self, of: usize) -> Vec<usize> {
-        (0..MACHINES).filter(|at| self.fleet.nodes[*at].zone() == self.fleet.nodes[of].zone()).collect()
+        (0..self.fleet.nodes.len()).filter(|at| self.fleet.nodes[*at].zone() == self.fleet.nodes[of].zone()).collect()
     }
 
     /// Live shards by machine, as each says itself.

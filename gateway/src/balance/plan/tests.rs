@@ -227,12 +227,16 @@ fn whatever_joins_or_is_resized_steps_end_never_go_back_and_keep_the_rules_and_a
 fn a_fleet_as_large_as_a_chunk_and_a_fleet_that_is_nearly_empty_are_left_alone() {
     let mut dice = Dice(3);
     let mut six = Fleet::new(4, 2);
-    (0..6).for_each(|machine| drop(six.join(&mut dice, machine, 0, (1 + machine as u64) << 22)));
+    for machine in 0..6 {
+        six.join(&mut dice, machine, 0, (1 + machine as u64) << 22);
+    }
     six.fill(&mut dice, 200);
     assert!(six.plan(END).is_level(BEGIN), "every machine has one shard of every chunk, whatever it could hold");
     assert!(six.level(&mut dice).1.is_empty());
     let mut few = Fleet::new(4, 2);
-    (0..12).for_each(|machine| drop(few.join(&mut dice, machine, 0, 1 << 40)));
+    for machine in 0..12 {
+        few.join(&mut dice, machine, 0, 1 << 40);
+    }
     few.fill(&mut dice, 0);
     let chunk = ChunkId(dice.id());
     let placed: Vec<Option<NodeId>> = few.holders[..6].iter().map(|holder| Some(holder.node)).collect();
