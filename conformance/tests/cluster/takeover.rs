@@ -29,7 +29,10 @@ async fn a_killed_leader_is_replaced_within_seconds_and_nobody_loses_or_imagines
     }
     let history = work.end().await;
     let judged = history::judge(&history);
-    println!("{} writes, {} reads, {} unknown; {} keys, {} operations", history.written, history.read, history.unknown, judged.keys, judged.operations);
+    println!(
+        "{} writes, {} reads, {} unknown; {} keys, {} operations",
+        history.written, history.read, history.unknown, judged.keys, judged.operations
+    );
     assert_eq!((history.wrong, judged.violations, judged.unjudged), (vec![], vec![], 0));
     assert!(history.written > 100 && history.read > 100);
 }
