@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use spine::id::{MemberId, NodeId};
 use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
+use spine::wire::root::MetadataNodeRecord;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,10 +58,10 @@ async fn invite(fleet: &Fleet, asked: Invite) -> Result<Value, Refused> {
     Ok(json!({ "token": token.to_string(), "expires_ms": expires.0 }))
 }
 
-/// Everybody who is known, asked side by side.
-async fn ask_all(cluster: &Client) -> Vec<(Endpoint, Result<ClusterStatus, String>)> {
-    let endpoints = cluster.endpoints();
-    let asked = endpoints.into_iter().map(|at| async move {
+/// Everybody who was admitted and not removed, asked side by side.
+async fn ask_all(cluster: &Client, records: &[MetadataNodeRecord]) -> Vec<(Endpoint, Result<ClusterStatus, String>)> {
+    let there = records.iter().filter(|record| !record.removed);
+    let asked = there.map(|record| Endpoint { node: record.id, address: record.address.clone() }).map(|at| async move {
         let status = cluster.status_of(&at).await.map_err(|error| error.to_string());
         (at, status)
     });
@@ -69,7 +70,8 @@ async fn ask_all(cluster: &Client) -> Vec<(Endpoint, Result<ClusterStatus, Strin
 
 /// Each node as it says itself; `has` is what the leader knows of it.
 async fn status(cluster: &Client, fleet: &Fleet) -> Result<Value, Refused> {
-    let (told, records) = (ask_all(cluster).await, fleet.metadata_nodes().await?);
+    let records = fleet.metadata_nodes().await?;
+    let told = ask_all(cluster, &records).await;
     let groups = || told.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|status| &status.groups);
     // Of several that think they lead, the one of the highest term does.
     let newest = groups().filter(|group| group.leader.is_some()).max_by_key(|group| group.term);
@@ -101,7 +103,7 @@ async fn status(cluster: &Client, fleet: &Fleet) -> Result<Value, Refused> {
 async fn remove(cluster: &Arc<Client>, fleet: &Fleet, text: &str) -> Result<Value, Refused> {
     let node = find(fleet, text).await?;
     let until = Instant::now() + REMOVE_TIME;
-    for member in members_of(cluster, node).await? {
+    for member in members_of(cluster, fleet, node).await? {
         loop {
             let changed = cluster.change(MemberChange::Remove(member)).await.map_err(|error| Refused::Failed(error.to_string()))?;
             if changed == Changed::Done {
@@ -118,8 +120,8 @@ async fn remove(cluster: &Arc<Client>, fleet: &Fleet, text: &str) -> Result<Valu
 }
 
 /// What a node is in the group, by who leads; more than one where its replica was lost and has just come back.
-async fn members_of(cluster: &Client, node: NodeId) -> Result<Vec<MemberId>, Refused> {
-    let told = ask_all(cluster).await;
+async fn members_of(cluster: &Client, fleet: &Fleet, node: NodeId) -> Result<Vec<MemberId>, Refused> {
+    let told = ask_all(cluster, &fleet.metadata_nodes().await?).await;
     let groups = told.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|status| &status.groups);
     let newest = groups.filter(|group| group.leader.is_some()).max_by_key(|group| group.term);
     let newest = newest.ok_or_else(|| Refused::Failed("no metadata node leads now; ask again".into()))?;
