@@ -141,7 +141,8 @@ fn check(words: &[&str], from: &str) {
 #[test]
 fn the_units_start_what_there_is() {
     assert!(!understood(&["gateway", "--no-such-option"]).status.success(), "--help hides a wrong option");
-    for unit in ["breakwater.service", "breakwater-gateway.service", "breakwater-storage-node.service", "breakwater-storage-node@.service"] {
+    for unit in ["breakwater.service", "breakwater-gateway.service", "breakwater-storage-node.service", "breakwater-storage-node@.service"]
+    {
         let text = deploy(unit);
         let start = text.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/breakwater ")).unwrap();
         let options = text.lines().find_map(|line| line.strip_prefix("# BREAKWATER_NODE=\"")?.strip_suffix('"')).unwrap_or_default();
