@@ -68,6 +68,10 @@ pub fn need(record: &ChunkRecord, standing: impl Fn(NodeId) -> Standing) -> Opti
     let readable = count(|standing| matches!(standing, Standing::Serves | Standing::Leaves));
     let there = count(|standing| standing != Standing::Away);
     let at_once = there <= usize::from(Quorum::needed(k, m));
+    let stale = |index: usize| {
+        let here = record.targets.iter().filter(|target| usize::from(target.0.0) == index);
+        here.map(|target| standing(target.1)).any(|standing| matches!(standing, Standing::Leaves | Standing::Away))
+    };
     let (mut make, mut carry) = (Vec::new(), Vec::new());
     for (index, place) in placement.shards.iter().enumerate() {
         match of(place) {
@@ -75,6 +79,8 @@ pub fn need(record: &ChunkRecord, standing: impl Fn(NodeId) -> Standing) -> Opti
             None if readable >= usize::from(k) => make.push(index),
             Some(Standing::Away) if at_once && readable >= usize::from(k) => make.push(index),
             Some(Standing::Leaves) => carry.push(index),
+            // A copy was begun on a node that is not to have it: another one takes its place, or the target would stand for ever.
+            Some(Standing::Serves) if stale(index) => carry.push(index),
             _ => {}
         }
     }
