@@ -172,7 +172,11 @@ gauge!(
 
 gauge!(REPAIR_WAITING, "breakwater_repair_waiting_chunks", "Chunks found in need of repair and not seen to yet");
 gauge!(DRAIN_LEFT, "breakwater_drain_shards_left", "Shards placed on nodes that are being emptied");
-gauge!(REBALANCE_WORST, "breakwater_rebalance_worst_permille", "The farthest that a node is from its share, thousandths of it, as counted last");
+gauge!(
+    REBALANCE_WORST,
+    "breakwater_rebalance_worst_permille",
+    "The farthest that a node is from its share, thousandths of it, as counted last"
+);
 gauge!(REBALANCE_SURPLUS, "breakwater_rebalance_bytes_left", "Bytes still to be moved by the rebalancing that is running");
 
 gauge!(CHUNKS, "breakwater_chunks", "Chunks in the index");
@@ -302,9 +306,23 @@ pub fn declare() {
         &AUDIT_SUSPENSIONS,
     ];
     counters.iter().for_each(|counter| counter.inc_by(0));
-    let gauges =
-        [&CHUNKS, &CHUNK_REFERENCES, &CHUNKS_OWED, &DURABLE_PLAIN, &DURABLE_SEALED, &WRITE_MEMORY_FREE, &READ_MEMORY_FREE, &WRITES_OPEN, &COLLECTION_HELD];
+    let gauges = [
+        &CHUNKS,
+        &CHUNK_REFERENCES,
+        &CHUNKS_OWED,
+        &DURABLE_PLAIN,
+        &DURABLE_SEALED,
+        &WRITE_MEMORY_FREE,
+        &READ_MEMORY_FREE,
+        &WRITES_OPEN,
+        &COLLECTION_HELD,
+    ];
     gauges.iter().for_each(|gauge| gauge.add(0));
+    declare_labelled();
+}
+
+/// Those that have labels, with every value that a label can take, and the gauges of single parts.
+fn declare_labelled() {
     LINKS_LOST.add(0);
     for gauge in [&REPAIR_WAITING, &DRAIN_LEFT, &REBALANCE_WORST, &REBALANCE_SURPLUS] {
         gauge.add(0);

@@ -136,10 +136,7 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     let s3_socket = bind(config.listen, "--listen").await?;
     let ops_socket = bind(config.ops_listen, "--ops-listen").await?;
     let (s3_address, ops_address) = (local(&s3_socket)?, local(&ops_socket)?);
-    if let Behind::Fleet { recover: Some(_), .. } = &behind {
-        home.must_have_root_key()?;
-    }
-    let keys = Arc::new(Keys::new(home.root_key()?));
+    let keys = Arc::new(open_keys(&home, &behind)?);
     let credentials = RootCredentials::find(&home, |name| std::env::var(name).ok())?;
     let (store, joined) = open(&config, &home, keys.clone(), behind).await?;
     let roster = joined.as_ref().map_or_else(|| store.nodes().into(), |joined| joined.fleet.roster());
@@ -227,6 +224,14 @@ async fn open(config: &Config, home: &Home, keys: Arc<Keys>, behind: Behind) -> 
             Ok((store, Some(joined)))
         }
     }
+}
+
+/// Where an escrow is to be taken in, the root key must be there: one that is made now would not open it.
+fn open_keys(home: &Home, behind: &Behind) -> Result<Keys, BootError> {
+    if let Behind::Fleet { recover: Some(_), .. } = behind {
+        home.must_have_root_key()?;
+    }
+    Ok(Keys::new(home.root_key()?))
 }
 
 /// What an operator kept, into metadata that was lost.
