@@ -268,7 +268,7 @@ mod tests {
         for _ in 0..60 {
             world.second(&mut governor);
         }
-        for _ in 0..10 {
+        for _ in 0..16 {
             governor.turn();
         }
         assert_eq!(governor.rate(), MOST);

@@ -326,6 +326,11 @@ pub fn declare() {
         &COLLECTION_HELD,
     ];
     gauges.iter().for_each(|gauge| gauge.add(0));
+    declare_labelled();
+}
+
+/// Those that have labels, with every value that a label can take, and the gauges of single parts.
+fn declare_labelled() {
     LINKS_LOST.add(0);
     for gauge in [&REPAIR_WAITING, &DRAIN_LEFT, &REBALANCE_WORST, &REBALANCE_SURPLUS] {
         gauge.add(0);

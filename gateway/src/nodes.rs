@@ -132,6 +132,7 @@ impl Nodes {
         let stands = |(node, member): (&Arc<Node>, &Member)| {
             let away = *node.away.lock().unwrap_or_else(PoisonError::into_inner);
             let standing = match away {
+                Some(since) if since.elapsed() >= patience && member.leaves => Standing::Lost,
                 Some(since) if since.elapsed() >= patience => Standing::Away,
                 Some(_) => Standing::Pauses,
                 None if member.leaves => Standing::Leaves,

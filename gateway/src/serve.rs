@@ -159,10 +159,7 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
         Behind::Fleet(beginning) => elsewhere::find(&home, beginning.papers.as_deref())?,
         Behind::Disks => None,
     };
-    if let Behind::Fleet(Beginning { recover: Some(_), .. }) = &behind {
-        home.must_have_root_key()?;
-    }
-    let keys = Arc::new(Keys::new(home.root_key()?));
+    let keys = Arc::new(open_keys(&home, &behind)?);
     let credentials = RootCredentials::find(&home, |name| std::env::var(name).ok())?;
     let (store, joined) = open(&config, &home, keys.clone(), behind, cluster).await?;
     let roster = joined.as_ref().map_or_else(|| store.nodes().into(), |joined| joined.fleet.roster());
@@ -260,6 +257,14 @@ async fn open(
             Ok((store, Some(joined)))
         }
     }
+}
+
+/// Where an escrow is to be taken in, the root key must be there: one that is made now would not open it.
+fn open_keys(home: &Home, behind: &Behind) -> Result<Keys, BootError> {
+    if let Behind::Fleet(Beginning { recover: Some(_), .. }) = behind {
+        home.must_have_root_key()?;
+    }
+    Ok(Keys::new(home.root_key()?))
 }
 
 /// What an operator kept, into metadata that was lost.

@@ -5,6 +5,5 @@ mod audits;
 mod coming_back;
 mod draining;
 mod faults;
-mod lies;
 mod moving;
 mod storing;

@@ -27,6 +27,8 @@ pub enum Standing {
     Pauses,
     /// It does not answer, or nobody knows it.
     Away,
+    /// It does not answer and is to be emptied: nobody waits for it.
+    Lost,
 }
 
 /// What one chunk needs.
@@ -66,15 +68,21 @@ pub fn need(record: &ChunkRecord, standing: impl Fn(NodeId) -> Standing) -> Opti
     let of = |place: &Option<Place>| place.map(|place| standing(place.node));
     let count = |which: fn(Standing) -> bool| placement.shards.iter().filter(|place| of(place).is_some_and(which)).count();
     let readable = count(|standing| matches!(standing, Standing::Serves | Standing::Leaves));
-    let there = count(|standing| standing != Standing::Away);
+    let there = count(|standing| !matches!(standing, Standing::Away | Standing::Lost));
     let at_once = there <= usize::from(Quorum::needed(k, m));
+    let stale = |index: usize| {
+        let here = record.targets.iter().filter(|target| usize::from(target.0.0) == index);
+        here.map(|target| standing(target.1)).any(|standing| matches!(standing, Standing::Leaves | Standing::Away | Standing::Lost))
+    };
     let (mut make, mut carry) = (Vec::new(), Vec::new());
     for (index, place) in placement.shards.iter().enumerate() {
         match of(place) {
             // Below k nothing can be made: the nodes that are away may bring it back.
-            None if readable >= usize::from(k) => make.push(index),
+            None | Some(Standing::Lost) if readable >= usize::from(k) => make.push(index),
             Some(Standing::Away) if at_once && readable >= usize::from(k) => make.push(index),
             Some(Standing::Leaves) => carry.push(index),
+            // A copy was begun on a node that is not to have it: another one takes its place, or the target would stand for ever.
+            Some(Standing::Serves) if stale(index) => carry.push(index),
             _ => {}
         }
     }

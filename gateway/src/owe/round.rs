@@ -54,6 +54,11 @@ impl Seen {
         Seen { standings, fit }
     }
 
+    /// Whether a node is being emptied.
+    fn drains(&self) -> bool {
+        self.any(Standing::Leaves) || self.any(Standing::Lost)
+    }
+
     fn any(&self, which: Standing) -> bool {
         self.standings.values().any(|standing| *standing == which)
     }
@@ -68,7 +73,7 @@ pub(super) struct Attention {
 impl Attention {
     /// Whether the index has to be gone through.
     fn is_due(&self, seen: &Seen, now: Instant) -> bool {
-        let (leaves, away) = (seen.any(Standing::Leaves), seen.any(Standing::Away));
+        let (leaves, away) = (seen.drains(), seen.any(Standing::Away));
         match &self.last {
             _ if !leaves && !away => false,
             Some((last, at, idle)) if last == seen && *idle => now.saturating_duration_since(*at) > if leaves { AGAIN.0 } else { AGAIN.1 },
@@ -119,7 +124,7 @@ pub(super) async fn round(core: &Arc<Core>, attention: &mut Attention) -> Result
     loop {
         let seen = Seen::now(core);
         if !attention.is_due(&seen, Instant::now()) {
-            if !seen.any(Standing::Leaves) {
+            if !seen.drains() {
                 core.progress.set_drains(BTreeMap::new());
                 DRAIN_LEFT.set(0);
             }
@@ -180,7 +185,7 @@ struct Pass {
 async fn pass(core: &Arc<Core>, seen: &Seen) -> Result<Pass, WriteError> {
     let standings: Standings = seen.standings.iter().map(|(node, standing)| (*node, *standing)).collect();
     let mut drains: BTreeMap<NodeId, Drain> = BTreeMap::new();
-    for (node, _) in standings.iter().filter(|(_, standing)| **standing == Standing::Leaves) {
+    for (node, _) in standings.iter().filter(|(_, standing)| matches!(standing, Standing::Leaves | Standing::Lost)) {
         drains.insert(*node, Drain::default());
     }
     let (mut backlog, mut after) = (Backlog::new(BACKLOG), None);
@@ -215,6 +220,7 @@ async fn pass(core: &Arc<Core>, seen: &Seen) -> Result<Pass, WriteError> {
             owed_at = Instant::now();
         }
     }
+    waiting(core, &[], false);
     let mut now = core.progress.drains();
     now.values_mut().for_each(|drain| drain.stuck = if done.waiting > 0 { drain.shards_left } else { 0 });
     core.progress.set_drains(now);

@@ -21,7 +21,7 @@ pub fn run(run: &Run) -> Outcome {
     let mut slowest = Duration::ZERO;
     let order = stage.draw(&mut dice, KILLED);
     for (number, victim) in order.iter().enumerate() {
-        let held = stage.shards()[*victim];
+        let held = stage.fleet.nodes[*victim].shards();
         let began = stage.vanish(&[*victim])?;
         let took = full(&stage, &order[..=number], count, began)?;
         println!("  machine {victim} with {held} shards is gone for good ({} of {MACHINES}): whole again after {took:.1?}", number + 1);

@@ -97,11 +97,12 @@ impl Fleet {
         for pass in 0.. {
             assert!(pass < 100, "levelling does not end");
             let (mut plan, before) = (self.plan(END), self.distance());
-            let mut made = Vec::new();
+            let (mut made, mut failed) = (Vec::new(), 0);
             for (chunk, placed) in &self.chunks {
                 if let Some(step) = plan.step(*chunk, self.k, self.m, placed, LEN) {
                     if dice.below(20) == 0 {
                         plan.undo(&step);
+                        failed += 1;
                         continue;
                     }
                     made.push((*chunk, step));
@@ -114,7 +115,7 @@ impl Fleet {
             let now = self.distance();
             assert!(made.is_empty() || now < before, "a pass of {} steps made it worse: {before} -> {now}", made.len());
             steps.extend_from_slice(&made);
-            if made.is_empty() {
+            if made.is_empty() && failed == 0 {
                 return (bytes, steps);
             }
         }

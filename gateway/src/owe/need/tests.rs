@@ -46,6 +46,9 @@ fn a_chunk_at_the_write_quorum_is_made_whole_at_once_and_one_above_it_waits_for_
     assert_eq!((of(4).make.len(), of(4).spare), (4, 0));
     // Below k nothing can be made, and nothing is forgotten.
     assert_eq!((of(5).make.len(), of(5).spare), (0, -1));
+    // Nobody waits for a node that is to be emptied.
+    let lost = |id| if id == node(3) { Standing::Lost } else { Standing::Serves };
+    assert_eq!(need(&record(8, 4, &whole(12)), lost).unwrap().make, [3]);
     // RS 4+2: five of six is the quorum.
     assert_eq!(need(&record(4, 2, &whole(6)), away_below(1)).unwrap().make, [0]);
     // Who may just be starting again is waited for.
@@ -158,12 +161,15 @@ impl World {
     fn event(&mut self, dice: &mut Dice) {
         let (at, what) = (dice.below(self.machines.len()), dice.below(9));
         // No more are gone at a time than chunks may lose: what is lost then is nobody's fault here.
-        let gone = self.machines.iter().filter(|m| !m.dead && matches!(m.standing, Standing::Away | Standing::Pauses)).count();
+        let gone =
+            self.machines.iter().filter(|m| !m.dead && matches!(m.standing, Standing::Away | Standing::Pauses | Standing::Lost)).count();
         let room = gone < usize::from(self.m) && self.hurt() == 0;
         let machine = &mut self.machines[at];
         match (what, machine.standing) {
             (0 | 1, Standing::Serves) if room => machine.standing = Standing::Pauses,
             (2, Standing::Pauses) => machine.standing = Standing::Away,
+            (2, Standing::Leaves) if room => machine.standing = Standing::Lost,
+            (3, Standing::Lost) => machine.standing = Standing::Leaves,
             (3 | 4, Standing::Pauses | Standing::Away) if !machine.dead => machine.standing = Standing::Serves,
             (5, Standing::Serves) if room => (machine.standing, machine.dead) = (Standing::Away, true),
             (6, Standing::Serves) => machine.standing = Standing::Leaves,
@@ -259,8 +265,10 @@ fn simulate(seed: u64) -> blake3::Hash {
     // Quiet: everybody who lives answers, some leave, and there are machines enough.
     let zones: Vec<usize> = world.machines.iter().map(|machine| machine.zone).collect();
     for machine in &mut world.machines {
-        if !machine.dead && machine.standing != Standing::Leaves {
-            machine.standing = Standing::Serves;
+        match machine.standing {
+            Standing::Lost => machine.standing = Standing::Leaves,
+            Standing::Pauses | Standing::Away if !machine.dead => machine.standing = Standing::Serves,
+            _ => {}
         }
     }
     world.machines.extend(zones.into_iter().map(|zone| Machine { standing: Standing::Serves, dead: false, zone }));
@@ -273,10 +281,11 @@ fn simulate(seed: u64) -> blake3::Hash {
     for (chunk, record) in &world.chunks {
         let placement = record.placement.as_ref().unwrap();
         let readable = placement.shards.iter().flatten().filter(|place| standing(place.node) == Standing::Serves).count();
-        let above = placement.shards.iter().flatten().filter(|place| standing(place.node) != Standing::Away).count();
+        let above =
+            placement.shards.iter().flatten().filter(|place| !matches!(standing(place.node), Standing::Away | Standing::Lost)).count();
         // Whole, or above the write quorum and waiting for nodes that are away: giving those up is `absent.rs`'s.
         assert!(readable == placement.shards.len() || above > usize::from(Quorum::needed(world.k, world.m)), "{chunk} stays short");
-        let leaving = placement.shards.iter().flatten().any(|place| standing(place.node) == Standing::Leaves);
+        let leaving = placement.shards.iter().flatten().any(|place| matches!(standing(place.node), Standing::Leaves | Standing::Lost));
         assert!(!leaving, "{chunk} still has a shard on a node that leaves");
         world.trace.update(format!("{record:?}").as_bytes());
     }
