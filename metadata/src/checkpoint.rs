@@ -117,7 +117,14 @@ impl Checkpoints {
         let table = Table::open(&home_of(dir, generation), map_bytes)?;
         let pinned = if restored.is_some() { Some(Arc::new(Mutex::new(table.read()?))) } else { None };
         let last = Mutex::new(Last { pinned, generation, stuck: false });
-        Ok(Self { table: RwLock::new(table), dir: dir.to_owned(), map_bytes, last, changing: Mutex::default(), incoming: AtomicU64::new(0) })
+        Ok(Self {
+            table: RwLock::new(table),
+            dir: dir.to_owned(),
+            map_bytes,
+            last,
+            changing: Mutex::default(),
+            incoming: AtomicU64::new(0),
+        })
     }
 
     /// Whether a table in `dir` has a checkpoint: without one, [`Self::open`] begins with an empty table.

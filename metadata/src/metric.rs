@@ -47,7 +47,7 @@ metric!(IN_FLIGHT: Gauge, "breakwater_metadata_proposals_in_flight", "Proposals 
 metric!(TABLE_USED: Gauge, "breakwater_metadata_table_used_bytes", "Table bytes in use, up to its highest page.");
 metric!(TABLE_MAP: Gauge, "breakwater_metadata_table_map_bytes", "Bytes the table can grow to.");
 metric!(READ_ROUND_READERS: Histogram, "breakwater_metadata_read_round_readers", "Readers that share one round to a majority.", COUNTS);
-metric!(CLUSTER_CALLS: CounterVec, "breakwater_metadata_cluster_calls_total", "Calls of other processes, by what and outcome.", ["call", "outcome"]);
+metric!(CLUSTER_CALLS: CounterVec, "breakwater_metadata_cluster_calls_total", "Calls of other processes.", ["call", "outcome"]);
 metric!(CLUSTER_CONNECTIONS: Gauge, "breakwater_metadata_cluster_connections", "Connections of other processes.");
 metric!(CLUSTER_REFUSALS: CounterVec, "breakwater_metadata_cluster_refusals_total", "Connections that were refused or cut.", ["why"]);
 metric!(SNAPSHOT_BYTES: CounterVec, "breakwater_metadata_snapshot_bytes_total", "Bytes of snapshots between members.", ["direction"]);
