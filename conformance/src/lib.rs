@@ -13,6 +13,7 @@
 //! - [`files`] walks and searches folders; [`ram`] makes a RAM disk; [`rot`] spoils shards on a disk.
 //! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
 //! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
+//! - [`balance`]: metadata's balancer over simulated servers, directories and load.
 //! - [`kademlia`]: lookups, tables and churn of the routing layer as a calculation.
 //! - [`plane`]: a fleet's CA, nodes in memory and the data plane between them, in one process.
 //! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least; [`build`] builds the server for both.
@@ -23,6 +24,7 @@
 //! - Every random choice follows from a seed, and the seed is printed.
 
 pub mod bad_input;
+pub mod balance;
 pub mod bench;
 pub mod build;
 pub mod client;

@@ -194,14 +194,30 @@ impl<P: Point> Ranges<P> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// What sorts from `at` on, up to the end of its range, becomes `group`'s, which has no names yet.
-    SplitNames { at: NamePoint, group: GroupId },
-    SplitChunks { at: ChunkId, group: GroupId },
+    SplitNames {
+        at: NamePoint,
+        group: GroupId,
+    },
+    SplitChunks {
+        at: ChunkId,
+        group: GroupId,
+    },
     /// The range after the group's becomes part of it; the group that had it has no names any more.
-    MergeNames { group: GroupId },
-    MergeChunks { group: GroupId },
+    MergeNames {
+        group: GroupId,
+    },
+    MergeChunks {
+        group: GroupId,
+    },
     /// `to`, which has no names yet, takes the whole range of `from`.
-    MoveNames { from: GroupId, to: GroupId },
-    MoveChunks { from: GroupId, to: GroupId },
+    MoveNames {
+        from: GroupId,
+        to: GroupId,
+    },
+    MoveChunks {
+        from: GroupId,
+        to: GroupId,
+    },
 }
 
 /// The map as of one epoch.

@@ -26,7 +26,9 @@ impl Balancer {
     fn cold(&self, cluster: &Cluster, left: &Subtree, right: &Subtree, mean: f64, now: UnixMs) -> bool {
         let rested = |group: &Subtree| self.may_move(group.id, now) && self.long_apart(group.id, now);
         let capacity = cluster.servers.get(&left.leader);
-        rested(left) && rested(right) && capacity.is_some_and(|capacity| (left.lead + right.lead).pressure(capacity) <= self.rules.cold * mean)
+        rested(left)
+            && rested(right)
+            && capacity.is_some_and(|capacity| (left.lead + right.lead).pressure(capacity) <= self.rules.cold * mean)
     }
 
     fn idle(&self, server: NodeId) -> bool {
@@ -63,5 +65,9 @@ impl Balancer {
 fn why(scale: &Scale<'_>, from: NodeId, to: NodeId, shifts: Load, mean: f64) -> Option<Why> {
     let times = |before: f64, after: f64| if mean > 0.0 { (before / mean, after / mean) } else { (0.0, 0.0) };
     let less = if from == to { Load::default() } else { Load::default() - shifts };
-    Some(Why { purpose: Purpose::Merge, from: times(scale.of(from)?, scale.with(from, less)?), to: times(scale.of(to)?, scale.with(to, shifts)?) })
+    Some(Why {
+        purpose: Purpose::Merge,
+        from: times(scale.of(from)?, scale.with(from, less)?),
+        to: times(scale.of(to)?, scale.with(to, shifts)?),
+    })
 }

@@ -176,7 +176,8 @@ impl Popularity {
     /// stay here, since nobody knows on which side they were.
     pub fn split(&mut self, at: &NamePoint, now: UnixMs) -> Popularity {
         let _ = self.unit(now);
-        let empty = || Popularity { origin: self.origin, dropped: self.dropped, ..Popularity::new(self.half_life_ms as u64, self.limit, now) };
+        let empty =
+            || Popularity { origin: self.origin, dropped: self.dropped, ..Popularity::new(self.half_life_ms as u64, self.limit, now) };
         let (mut left, mut right) = (empty(), empty());
         for node in self.in_order() {
             let place = self.place(node);
