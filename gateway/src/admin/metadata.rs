@@ -84,7 +84,9 @@ async fn status(cluster: &Client, fleet: &Fleet) -> Result<Value, Refused> {
             let said = told.iter().find(|(at, _)| at.node == record.id).map(|(_, status)| status);
             let status = said.and_then(|status| status.as_ref().ok());
             let own = status.and_then(|status| status.groups.first());
-            let member = members.iter().find(|known| known.member.at.node == record.id);
+            // A node that lost its replica says that it is another member than the one the group still counts in its place.
+            let is_it = |id: MemberId| status.is_none_or(|status| status.member.id == id);
+            let member = members.iter().find(|known| known.member.at.node == record.id && is_it(known.member.id));
             json!({
                 "node": record.id.to_string(), "address": record.address, "removed": record.removed,
                 "certificate_ends_ms": record.not_after.0, "answers": status.is_some(),

@@ -87,6 +87,8 @@ impl Elsewhere {
         }
         let nodes = fleet.metadata_nodes().await?.into_iter().filter(|known| !known.removed);
         let members: Vec<Endpoint> = nodes.map(|known| Endpoint { node: known.id, address: known.address }).collect();
+        // At once, not at the client's own next look: the one who was asked may be gone by then.
+        self.client.know(members.clone());
         self.remember(home, members)?;
         Ok(())
     }
