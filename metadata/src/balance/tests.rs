@@ -142,8 +142,8 @@ fn a_step_whose_end_nobody_tells_does_not_hold_its_servers_for_ever() {
 fn cold_neighbours_become_one_and_hot_or_strange_ones_do_not() {
     let mut groups: Vec<Subtree> =
         (1..=40).map(|id| group(id, [(id % 3) as u8 + 1, (id % 3 + 1) as u8 % 3 + 1, (id % 3 + 2) as u8 % 3 + 1], 1.0, 0.1)).collect();
-    for at in 0..39 {
-        groups[at].next = Some(GroupId(at as u32 + 2));
+    for group in &mut groups[..39] {
+        group.next = Some(GroupId(group.id.0 + 1));
     }
     for at in (0..40).step_by(2) {
         groups[at].lead = ops(100.0);
