@@ -8,6 +8,7 @@ use bytes::Bytes;
 use spine::id::GroupId;
 use spine::wire::cluster::{Ballot, ClusterError, Row, SnapshotEnd, SnapshotPart, SnapshotTaken};
 use spine::wire::{Metadata, Reply};
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -219,14 +220,14 @@ fn an_end_of_the_process_on_either_side_of_the_switch_leaves_one_whole_table() {
     // While it comes: the folder goes at the next start.
     let (dir, checkpoints) = begin();
     let incoming = finished(&checkpoints);
-    std::mem::forget(incoming);
+    let _as_a_kill_leaves_it = ManuallyDrop::new(incoming);
     drop(checkpoints);
     assert!(old_is_there(dir.path()));
     assert!(!dir.path().join("incoming-0").exists());
     // Between the rename and the switch: a generation that no checkpoint names.
     let (dir, checkpoints) = begin();
     let incoming = finished(&checkpoints);
-    std::mem::forget(incoming);
+    let _as_a_kill_leaves_it = ManuallyDrop::new(incoming);
     drop(checkpoints);
     std::fs::rename(dir.path().join("incoming-0"), dir.path().join("table-1")).unwrap();
     assert!(old_is_there(dir.path()));
@@ -234,7 +235,7 @@ fn an_end_of_the_process_on_either_side_of_the_switch_leaves_one_whole_table() {
     // After the switch.
     let (dir, checkpoints) = begin();
     checkpoints.install(finished(&checkpoints)).unwrap();
-    std::mem::forget(checkpoints);
+    let _as_a_kill_leaves_it = ManuallyDrop::new(checkpoints);
     assert!(!old_is_there(dir.path()));
     let checkpoints = Checkpoints::open(dir.path(), 1 << 28).unwrap();
     assert_eq!(checkpoints.table().read().unwrap().get(Space::Root, &[1, 49]).unwrap(), Some(&[49u8; 100][..]));
