@@ -199,9 +199,26 @@ impl Cluster {
             cluster.nodes.push(node);
         }
         for at in 0..size.gateways {
+            cluster.wait_for_members(at, size.metadata)?;
             cluster.wait_for_nodes(at, size.nodes)?;
         }
         Ok(cluster)
+    }
+
+    /// Until a gateway has learned of all metadata nodes: before that the one it knows is all it can ask.
+    fn wait_for_members(&self, gateway: usize, members: usize) -> io::Result<()> {
+        let (path, began) = (self.gateways[gateway].data().join("fleet/metadata.json"), Instant::now());
+        loop {
+            let text = fs::read_to_string(&path)?;
+            let known: Value = serde_json::from_str(&text).map_err(io::Error::other)?;
+            if known["members"].as_array().map_or(0, Vec::len) >= members {
+                return Ok(());
+            }
+            if began.elapsed() > LIMIT {
+                return Err(io::Error::other(format!("gateway {gateway} does not know {members} metadata nodes: {text}")));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// One more gateway, started with the papers of the first metadata node; not in the list.

@@ -13,6 +13,7 @@
 //! - [`files`] walks and searches folders; [`ram`] makes a RAM disk; [`rot`] spoils shards on a disk; [`loop_disk`] is a small one of a test's own.
 //! - [`tools`] finds restic, rclone, s3cmd, the AWS CLI and Python.
 //! - `src/bin/prove` shows each row of the "what must be seen" table at full size; `src/bin/bench-s3` measures.
+//! - [`balance`]: metadata's balancer over simulated servers, directories and load.
 //! - [`kademlia`]: lookups, tables and churn of the routing layer as a calculation.
 //! - [`liar`]: a node of a real fleet that lies.
 //! - [`plane`]: a fleet's CA, nodes in memory and the data plane between them, in one process.
@@ -25,6 +26,7 @@
 //! - Every random choice follows from a seed, and the seed is printed.
 
 pub mod bad_input;
+pub mod balance;
 pub mod bench;
 pub mod build;
 pub mod client;

@@ -154,11 +154,8 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     let s3_socket = bind(config.listen, "--listen").await?;
     let ops_socket = bind(config.ops_listen, "--ops-listen").await?;
     let (s3_address, ops_address) = (local(&s3_socket)?, local(&ops_socket)?);
-    let cluster = match &behind {
-        // Before the root key: the papers bring it.
-        Behind::Fleet(beginning) => elsewhere::find(&home, beginning.papers.as_deref())?,
-        Behind::Disks => None,
-    };
+    // Before the root key: a cluster's papers bring it.
+    let cluster = cluster(&home, &behind)?;
     let keys = Arc::new(open_keys(&home, &behind)?);
     let credentials = RootCredentials::find(&home, |name| std::env::var(name).ok())?;
     let (store, joined) = open(&config, &home, keys.clone(), behind, cluster).await?;
@@ -227,6 +224,14 @@ fn note(home: &Home, ops_address: SocketAddr) -> Result<(), BootError> {
             Ok(())
         }
         noted => noted,
+    }
+}
+
+/// Where metadata is, if not in this process.
+fn cluster(home: &Home, behind: &Behind) -> Result<Option<Cluster>, ServeError> {
+    match behind {
+        Behind::Fleet(beginning) => elsewhere::find(home, beginning.papers.as_deref()),
+        Behind::Disks => Ok(None),
     }
 }
 

@@ -64,8 +64,6 @@ pub type LogId = openraft::LogId<u64>;
 
 /// A process that is alone.
 pub const ALONE: MemberId = MemberId(1);
-/// Entries that stay in the log behind a checkpoint where others may lack them: a member that was away for a moment needs no snapshot.
-const KEPT_ENTRIES: u64 = 4_096;
 /// Bytes of log entries that one step of the replay applies in one transaction.
 const REPLAY_BYTES: usize = 4 << 20;
 const REPLAY_ENTRIES: u64 = 4_096;
@@ -152,6 +150,11 @@ impl Group {
         }
         let reads = membership.map(|_| Reads::start(raft.clone()));
         Ok(Self { group, id, at, raft, log, applier, flushed, reads, receiving: tokio::sync::Mutex::default() })
+    }
+
+    /// Whether nobody else is ever asked.
+    pub fn is_alone(&self) -> bool {
+        self.reads.is_none()
     }
 
     /// This process in the group.
@@ -263,7 +266,7 @@ fn config(beat: Option<Beat>) -> Result<Config, GroupError> {
             heartbeat_interval: millis(beat.every),
             election_timeout_min: millis(beat.election),
             election_timeout_max: millis(beat.election + beat.election / 2),
-            max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+            max_in_snapshot_log_to_keep: beat.kept_entries,
             ..common
         },
     };
@@ -337,4 +340,10 @@ impl From<RaftError<u64>> for GroupError {
     fn from(error: RaftError<u64>) -> Self {
         GroupError::Start(error.to_string())
     }
+}
+
+/// The last entry that a table has.
+#[cfg(test)]
+pub fn applied_for_test(table: &dyn TableRead) -> Option<LogId> {
+    apply::applied_in(table).unwrap().0
 }

@@ -4,6 +4,7 @@ use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, histogram_opts, register_histogram, register_histogram_vec,
     register_int_counter, register_int_counter_vec, register_int_gauge,
 };
+use spine::wire::cluster::Call;
 use std::sync::LazyLock;
 
 /// From what a call costs in memory to what a bad disk takes.
@@ -47,9 +48,24 @@ metric!(IN_FLIGHT: Gauge, "breakwater_metadata_proposals_in_flight", "Proposals 
 metric!(TABLE_USED: Gauge, "breakwater_metadata_table_used_bytes", "Table bytes in use, up to its highest page.");
 metric!(TABLE_MAP: Gauge, "breakwater_metadata_table_map_bytes", "Bytes the table can grow to.");
 metric!(READ_ROUND_READERS: Histogram, "breakwater_metadata_read_round_readers", "Readers that share one round to a majority.", COUNTS);
-metric!(CLUSTER_CALLS: CounterVec, "breakwater_metadata_cluster_calls_total", "Calls of other processes, by what and outcome.", ["call", "outcome"]);
+metric!(CLUSTER_CALLS: CounterVec, "breakwater_metadata_cluster_calls_total", "Calls of other processes.", ["call", "outcome"]);
 metric!(CLUSTER_CONNECTIONS: Gauge, "breakwater_metadata_cluster_connections", "Connections of other processes.");
 metric!(CLUSTER_REFUSALS: CounterVec, "breakwater_metadata_cluster_refusals_total", "Connections that were refused or cut.", ["why"]);
 metric!(SNAPSHOT_BYTES: CounterVec, "breakwater_metadata_snapshot_bytes_total", "Bytes of snapshots between members.", ["direction"]);
 metric!(LEADS: Gauge, "breakwater_metadata_leads", "Groups that this process leads.");
 metric!(TERM: Gauge, "breakwater_metadata_term", "The highest term of its groups: how often somebody stood for leading.");
+
+/// Makes the families of a cluster appear, at zero, before there is one.
+pub fn declare() {
+    for call in Call::ALL {
+        CLUSTER_CALLS.with_label_values(&[call.name(), "ok"]).inc_by(0);
+    }
+    for why in ["handshakes", "handshake", "certificate", "slow", "connections", "stalled"] {
+        CLUSTER_REFUSALS.with_label_values(&[why]).inc_by(0);
+    }
+    for direction in ["sent", "received"] {
+        SNAPSHOT_BYTES.with_label_values(&[direction]).inc_by(0);
+    }
+    CLUSTER_CONNECTIONS.add(0);
+    LazyLock::force(&READ_ROUND_READERS);
+}

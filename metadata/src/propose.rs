@@ -323,7 +323,7 @@ mod tests {
             assert_eq!(entry[0], NORMAL);
             let decoded: Vec<Batch> = decode(&entry).unwrap().into_iter().map(|(_, batch)| batch).collect();
             assert_eq!(decoded, batches);
-            let stamp_of = |n: usize| (n % 3 == 0).then_some(Stamp { id: RequestId([n as u8; 16]), seen: u64::MAX >> (n % 64) });
+            let stamp_of = |n: usize| n.is_multiple_of(3).then_some(Stamp { id: RequestId([n as u8; 16]), seen: u64::MAX >> (n % 64) });
             let entry = encode(encoded.iter().enumerate().map(|(n, batch)| (stamp_of(n), batch.as_slice())));
             let stamped: Vec<_> = batches.into_iter().enumerate().map(|(n, batch)| (stamp_of(n), batch)).collect();
             assert_eq!((entry[0], decode(&entry).unwrap()), (IDENTIFIED, stamped));

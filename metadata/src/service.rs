@@ -33,6 +33,8 @@ use tokio::task::JoinHandle;
 const GROUP: GroupId = GroupId(0);
 /// How often the node looks whether a checkpoint is due and how much room there is.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a member that ends waits for others to agree to what was proposed.
+const DRAIN: Duration = Duration::from_secs(3);
 /// Records of a query that are answered on the caller's thread: a few microseconds each.
 const INLINE_RECORDS: usize = 32;
 
@@ -114,6 +116,7 @@ impl MetadataNode {
     /// # Errors
     /// See [`OpenError`]. A damaged log or checkpoint is an error, never a smaller answer.
     pub async fn open(settings: Settings) -> Result<Arc<Self>, OpenError> {
+        metric::declare();
         let begun = Instant::now();
         let blocking = {
             let settings = settings.clone();
@@ -157,10 +160,12 @@ impl MetadataNode {
     /// What shutdown does short of the checkpoint.
     async fn end(&self) {
         self.proposer.close();
-        let filler = take(&self.filler);
-        if let Some(filler) = filler {
-            // It ends when the queue is empty; a panic in it was reported where it happened.
-            let _ = filler.await;
+        let mut filler = take(&self.filler);
+        if let Some(filler) = &mut filler {
+            // It ends when the queue is empty; a panic in it was reported where it happened. Without a majority it may never be: then the
+            // group ends first, and those who wait hear that nobody knows.
+            let longest = if self.group.is_alone() { Duration::MAX } else { DRAIN };
+            let _ = tokio::time::timeout(longest, &mut *filler).await;
         }
         let watch = take(&self.watch);
         if let Some(watch) = watch {
@@ -168,14 +173,23 @@ impl MetadataNode {
             let _ = watch.await;
         }
         self.group.shutdown().await;
+        if let Some(filler) = filler.filter(|filler| !filler.is_finished()) {
+            let _ = filler.await;
+        }
         let journal = self.journal.clone();
         let _ = tokio::task::spawn_blocking(move || journal.close()).await;
     }
 
     /// As after a kill: the folder holds whatever it holds.
     #[cfg(test)]
-    async fn kill(&self) {
+    pub(crate) async fn kill(&self) {
         self.end().await;
+    }
+
+    /// The tables, for comparing.
+    #[cfg(test)]
+    pub(crate) fn checkpoints(&self) -> &Arc<Checkpoints> {
+        &self.checkpoints
     }
 
     fn answer_now(&self, query: &Query) -> Result<Answer, MetadataError> {

@@ -8,16 +8,14 @@
 use super::server::{Refused, parse};
 use crate::fleet::table::Fleet;
 use crate::fleet::token::Door;
-use crate::ops::operator::Operator;
+use crate::ops::operator::{Members, Operator};
 use futures::future::join_all;
 use http::Method;
-use metadata::cluster::Client;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spine::id::{MemberId, NodeId};
 use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
 use spine::wire::root::MetadataNodeRecord;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Least digits of a node's id that name it.
@@ -43,9 +41,9 @@ pub(super) async fn answer(operator: &Operator, method: Method, path: &str, body
     let none = || Refused::Wrong("this process keeps its metadata itself; a cluster is begun with `breakwater metadata --init`".into());
     let (Some(cluster), Some(fleet)) = (&operator.cluster, &operator.fleet) else { return Err(none()) };
     match (method, path.trim_start_matches("metadata/")) {
-        (Method::GET, "status") => status(cluster, fleet).await,
+        (Method::GET, "status") => status(&**cluster, fleet).await,
         (Method::POST, "invite") => invite(fleet, parse(body)?).await,
-        (Method::POST, "remove") => remove(cluster, fleet, &parse::<Named>(body)?.node).await,
+        (Method::POST, "remove") => remove(&**cluster, fleet, &parse::<Named>(body)?.node).await,
         _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),
     }
 }
@@ -59,17 +57,17 @@ async fn invite(fleet: &Fleet, asked: Invite) -> Result<Value, Refused> {
 }
 
 /// Everybody who was admitted and not removed, asked side by side.
-async fn ask_all(cluster: &Client, records: &[MetadataNodeRecord]) -> Vec<(Endpoint, Result<ClusterStatus, String>)> {
+async fn ask_all(cluster: &dyn Members, records: &[MetadataNodeRecord]) -> Vec<(Endpoint, Result<ClusterStatus, String>)> {
     let there = records.iter().filter(|record| !record.removed);
     let asked = there.map(|record| Endpoint { node: record.id, address: record.address.clone() }).map(|at| async move {
-        let status = cluster.status_of(&at).await.map_err(|error| error.to_string());
+        let status = cluster.status_of(&at).await;
         (at, status)
     });
     join_all(asked).await
 }
 
 /// Each node as it says itself; `has` is what the leader knows of it.
-async fn status(cluster: &Client, fleet: &Fleet) -> Result<Value, Refused> {
+async fn status(cluster: &dyn Members, fleet: &Fleet) -> Result<Value, Refused> {
     let records = fleet.metadata_nodes().await?;
     let told = ask_all(cluster, &records).await;
     let groups = || told.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|status| &status.groups);
@@ -84,7 +82,9 @@ async fn status(cluster: &Client, fleet: &Fleet) -> Result<Value, Refused> {
             let said = told.iter().find(|(at, _)| at.node == record.id).map(|(_, status)| status);
             let status = said.and_then(|status| status.as_ref().ok());
             let own = status.and_then(|status| status.groups.first());
-            let member = members.iter().find(|known| known.member.at.node == record.id);
+            // A node that lost its replica says that it is another member than the one the group still counts in its place.
+            let is_it = |id: MemberId| status.is_none_or(|status| status.member.id == id);
+            let member = members.iter().find(|known| known.member.at.node == record.id && is_it(known.member.id));
             json!({
                 "node": record.id.to_string(), "address": record.address, "removed": record.removed,
                 "certificate_ends_ms": record.not_after.0, "answers": status.is_some(),
@@ -100,12 +100,12 @@ async fn status(cluster: &Client, fleet: &Fleet) -> Result<Value, Refused> {
 }
 
 /// Takes a node out of the group, then revokes it: in this order, a crash between leaves a node that can be removed again.
-async fn remove(cluster: &Arc<Client>, fleet: &Fleet, text: &str) -> Result<Value, Refused> {
+async fn remove(cluster: &dyn Members, fleet: &Fleet, text: &str) -> Result<Value, Refused> {
     let node = find(fleet, text).await?;
     let until = Instant::now() + REMOVE_TIME;
     for member in members_of(cluster, fleet, node).await? {
         loop {
-            let changed = cluster.change(MemberChange::Remove(member)).await.map_err(|error| Refused::Failed(error.to_string()))?;
+            let changed = cluster.change(MemberChange::Remove(member)).await.map_err(Refused::Failed)?;
             if changed == Changed::Done {
                 break;
             }
@@ -120,7 +120,7 @@ async fn remove(cluster: &Arc<Client>, fleet: &Fleet, text: &str) -> Result<Valu
 }
 
 /// What a node is in the group, by who leads; more than one where its replica was lost and has just come back.
-async fn members_of(cluster: &Client, fleet: &Fleet, node: NodeId) -> Result<Vec<MemberId>, Refused> {
+async fn members_of(cluster: &dyn Members, fleet: &Fleet, node: NodeId) -> Result<Vec<MemberId>, Refused> {
     let told = ask_all(cluster, &fleet.metadata_nodes().await?).await;
     let groups = told.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|status| &status.groups);
     let newest = groups.filter(|group| group.leader.is_some()).max_by_key(|group| group.term);

@@ -4,7 +4,7 @@ use crate::fleet::table::Fleet;
 use crate::front::auth::KeyRing;
 use crate::path::DataPath;
 use crate::roster::Roster;
-use metadata::cluster::Client;
+use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,15 @@ use std::time::Duration;
 pub type Adopt = Box<dyn Fn(PathBuf) -> futures::future::BoxFuture<'static, Result<String, String>> + Send + Sync>;
 /// Has every disk give back what is dead.
 pub type Compact = Box<dyn Fn() -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
+
+/// A metadata cluster, as far as an operator looks at it and changes it.
+#[async_trait::async_trait]
+pub trait Members: Send + Sync {
+    /// What one node says of itself, or why it does not.
+    async fn status_of(&self, at: &Endpoint) -> Result<ClusterStatus, String>;
+    /// Asks the leader for a change of who is in the group.
+    async fn change(&self, change: MemberChange) -> Result<Changed, String>;
+}
 
 /// What operations are done with.
 pub struct Operator {
@@ -24,7 +33,7 @@ pub struct Operator {
     /// Where this process is a gateway.
     pub fleet: Option<Arc<Fleet>>,
     /// Where other processes keep metadata.
-    pub cluster: Option<Arc<Client>>,
+    pub cluster: Option<Arc<dyn Members>>,
     pub k: u8,
     pub m: u8,
     /// How long a chunk without references stays.

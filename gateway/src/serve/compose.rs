@@ -10,7 +10,7 @@ use crate::core::Settings;
 use crate::fleet::table::Fleet;
 use crate::front::auth::KeyRing;
 use crate::keys::Keys;
-use crate::ops::operator::Operator;
+use crate::ops::operator::{Members, Operator};
 use crate::ops::process::Process;
 use crate::path::DataPath;
 use crate::roster::Roster;
@@ -191,7 +191,7 @@ impl Parts {
             ring,
             nodes: self.roster.clone(),
             fleet,
-            cluster: self.store.elsewhere().map(|elsewhere| elsewhere.client().clone()),
+            cluster: self.store.elsewhere().map(|elsewhere| elsewhere.clone() as Arc<dyn Members>),
             folders: self.store.folders.clone(),
             k: config.coding.data_shards,
             m: config.coding.parity_shards,

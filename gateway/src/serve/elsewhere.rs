@@ -11,9 +11,10 @@ use crate::fleet::FleetError;
 use crate::fleet::cluster::{Cluster, GatewayPapers, Peers};
 use crate::fleet::table::Fleet;
 use crate::keys::Keys;
+use crate::ops::operator::Members;
 use metadata::cluster::{Client, ClientBounds};
 use spine::wire::Metadata;
-use spine::wire::cluster::Endpoint;
+use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -61,10 +62,6 @@ impl Elsewhere {
         self.client.clone()
     }
 
-    pub fn client(&self) -> &Arc<Client> {
-        &self.client
-    }
-
     /// Follows the cluster until told to stop.
     pub async fn run(self: Arc<Elsewhere>, home: Arc<Home>, fleet: Arc<Fleet>, mut stop: watch::Receiver<bool>) {
         loop {
@@ -87,6 +84,8 @@ impl Elsewhere {
         }
         let nodes = fleet.metadata_nodes().await?.into_iter().filter(|known| !known.removed);
         let members: Vec<Endpoint> = nodes.map(|known| Endpoint { node: known.id, address: known.address }).collect();
+        // At once, not at the client's own next look: the one who was asked may be gone by then.
+        self.client.know(members.clone());
         self.remember(home, members)?;
         Ok(())
     }
@@ -101,5 +100,16 @@ impl Elsewhere {
         next.save(home)?;
         *known = next;
         Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Members for Elsewhere {
+    async fn status_of(&self, at: &Endpoint) -> Result<ClusterStatus, String> {
+        self.client.status_of(at).await.map_err(|error| error.to_string())
+    }
+
+    async fn change(&self, change: MemberChange) -> Result<Changed, String> {
+        self.client.change(change).await.map_err(|error| error.to_string())
     }
 }

@@ -19,7 +19,8 @@ pub struct Free<'a> {
     pub scale: &'a Scale<'a>,
     pub group: &'a dyn Fn(GroupId) -> bool,
     pub server: &'a dyn Fn(NodeId) -> bool,
-    /// The least that a step has to gain, and the share of what it takes off the donor.
+    /// The least that a step has to gain, and the share of what it takes off the donor; half of that share where a split makes pieces
+    /// that are easier to move next.
     pub gain: f64,
     pub worth: f64,
     /// Id that a split would give its new half; `None`: there are as many groups as may be.
@@ -102,9 +103,13 @@ impl Free<'_> {
             return;
         };
         let gain = before - from.max(at);
-        let pays = gain >= self.gain && gain >= self.worth * (before - from);
-        if pays && best.as_ref().is_none_or(|best| gain > best.gain) {
-            *best = Some(Candidate { step: step(), shifts, gain });
+        if gain < self.gain || best.as_ref().is_some_and(|best| gain <= best.gain) {
+            return;
+        }
+        let step = step();
+        let worth = if matches!(step, Step::Split { .. }) { self.worth / 2.0 } else { self.worth };
+        if gain >= worth * (before - from) {
+            *best = Some(Candidate { step, shifts, gain });
         }
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 /// When to act. Loads are compared as multiples of the mean of all servers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
-    /// A server above this is relieved. Lower: evener, and more moves.
+    /// A server above this is relieved. Lower: evener, and more moves. What is to hold is 1.25: a server at the line is not there yet.
     pub imbalance: f64,
     /// ... until it is at or below this. Nearer to `imbalance`: fewer moves, and sooner again.
     pub settled: f64,
@@ -38,11 +38,11 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         Rules {
-            imbalance: 1.25,
+            imbalance: 1.2,
             settled: 1.10,
             rounds: 2,
             gain: 0.05,
-            worth: 0.25,
+            worth: 0.5,
             quiet: 0.05,
             dwell_ms: 120_000,
             apart_ms: 900_000,
@@ -181,8 +181,11 @@ impl Balancer {
             worth: self.rules.worth,
             new: room.then(|| self.unused(cluster)).flatten(),
         };
+        // A copy costs the fleet something: only for who is above the line itself, and for twice the gain.
+        let above = scale.of(donor)? > self.rules.imbalance * mean;
+        let copied = free.replica(donor).filter(|copied| above && copied.gain >= 2.0 * self.rules.gain * mean);
         let mut best: Option<Candidate> = None;
-        for candidate in [free.lead(donor), free.split(donor), free.replica(donor)].into_iter().flatten() {
+        for candidate in [free.lead(donor), free.split(donor), copied].into_iter().flatten() {
             if best.as_ref().is_none_or(|best| best.gain * 2.0 < candidate.gain) {
                 best = Some(candidate);
             }

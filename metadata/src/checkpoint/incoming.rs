@@ -41,7 +41,8 @@ pub enum IncomingError {
 #[derive(Clone, Default)]
 pub struct Tally {
     rows: u64,
-    hasher: blake3::Hasher,
+    /// Some 2 KiB.
+    hasher: Box<blake3::Hasher>,
 }
 
 impl Tally {

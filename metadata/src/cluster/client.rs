@@ -130,8 +130,8 @@ impl Client {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces who is known; connections to those who stay are kept.
-    fn know(&self, mut endpoints: Vec<Endpoint>) {
+    /// Replaces who is known, but for the seeds; connections to those who stay are kept.
+    pub fn know(&self, mut endpoints: Vec<Endpoint>) {
         endpoints.extend(self.seeds.iter().cloned());
         let mut state = self.state();
         let mut links = BTreeMap::new();

@@ -100,3 +100,6 @@ impl Server {
         Ok(Server { shared: Arc::new(Shared { node, trust, bounds, memory, peers }), config })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,7 +219,7 @@ mod tests {
     fn a_new_member_learns_waits_until_it_has_caught_up_and_votes() {
         let (a, b) = (member(1, 1), member(2, 2));
         let join = MemberChange::Join(b.clone());
-        assert_eq!(step_of(&membership(&[&[1]], &[a.clone()]), |_| 0, &join), Step::Learn);
+        assert_eq!(step_of(&membership(&[&[1]], std::slice::from_ref(&a)), |_| 0, &join), Step::Learn);
         let learning = membership(&[&[1]], &[a.clone(), b.clone()]);
         assert_eq!(step_of(&learning, |_| 64, &join), Step::Wait { behind: 64 });
         assert_eq!(step_of(&learning, |_| 63, &join), Step::Vote(set(&[1, 2])));

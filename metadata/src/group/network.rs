@@ -1,5 +1,7 @@
 //! How openraft reaches the other members. A process that is alone has none to reach.
 
+#![allow(clippy::result_large_err, reason = "openraft's own error")]
+
 use super::{Types, convert, send};
 use crate::checkpoint::Image;
 use crate::cluster::{CallError, Link};

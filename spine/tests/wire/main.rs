@@ -14,7 +14,7 @@ use spine::audit::{Answered, Question};
 use spine::fleet::admission::Admission;
 use spine::fleet::announcement::{Announcement, SignedAnnouncement};
 use spine::fleet::revocation::{Revocations, SignedRevocations};
-use spine::wire::admission::{AdmissionRefusal, Admitted, JoinRequest, RenewRequest};
+use spine::wire::admission::{AdmissionRefusal, Admitted, Enlisted, JoinRequest, RenewRequest};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ReserveOutcome};
 use spine::wire::cluster::{
     Append, Appended, Ask, Change, Changed, ClusterError, ClusterStatus, Endpoint, MemberChange, Propose, Proposed, RequestVote,
@@ -99,7 +99,7 @@ messages! {
     Announcement, SignedAnnouncement, Hello, Held,
     Announcement, SignedAnnouncement, Hello,
     Propose, Proposed, Ask, Append, Appended, RequestVote, Voted, SnapshotPart, SnapshotTaken, Change, MemberChange, Changed, ClusterStatus,
-    ClusterError, Endpoint,
+    ClusterError, Endpoint, Enlisted,
 }
 
 proptest! {

@@ -1,0 +1,115 @@
+//! Members come, go, lose their folders and move; and a process that was alone becomes the first of several.
+
+use super::fixture::*;
+use crate::cluster::{Begin, CallError, Link};
+use crate::service::{MetadataNode, OpenError, Settings};
+use spine::fleet::admission::Role;
+use spine::fleet::tls::Shown;
+use spine::id::{GroupId, MemberId};
+use spine::wire::cluster::{Call, Change, Changed, ClusterError, MemberChange};
+use spine::wire::{Metadata, Reply};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn voters(cluster: &Cluster, seen_by: usize) -> BTreeSet<MemberId> {
+    let members = cluster.node(seen_by).status().groups.remove(0).members;
+    members.into_iter().filter(|member| member.votes).map(|member| member.member.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_removed_hands_over_and_a_fourth_takes_its_place() {
+    let mut cluster = Cluster::start(3, 4_096).await;
+    for id in 0..20 {
+        assert_eq!(cluster.client.propose(tenant(id)).await.unwrap(), [Reply::Done]);
+    }
+    let leader = cluster.leader().await;
+    let id = cluster.node(leader).member().id;
+    assert_eq!(cluster.client.change(MemberChange::Remove(id)).await.unwrap(), Changed::Done);
+    assert_eq!(cluster.client.change(MemberChange::Remove(id)).await.unwrap(), Changed::Done, "again");
+    cluster.kill(leader).await;
+    assert_eq!(cluster.client.propose(tenant(20)).await.unwrap(), [Reply::Done]);
+    let fourth = cluster.add().await;
+    cluster.join(fourth).await;
+    cluster.join(fourth).await;
+    let now = cluster.leader().await;
+    let seen = voters(&cluster, now);
+    assert_eq!(seen.len(), 3);
+    assert!(!seen.contains(&id) && seen.contains(&cluster.node(fourth).member().id));
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_folder_is_lost_comes_back_as_another_and_catches_up() {
+    let mut cluster = Cluster::start(3, 50).await;
+    for id in 0..300 {
+        assert_eq!(cluster.client.propose(tenant(id)).await.unwrap(), [Reply::Done]);
+    }
+    let lost = (cluster.leader().await + 1) % 3;
+    let was = cluster.node(lost).member().id;
+    cluster.kill(lost).await;
+    cluster.places[lost].lose_folder();
+    assert_eq!(cluster.client.propose(tenant(300)).await.unwrap(), [Reply::Done]);
+    cluster.run(lost, Begin::Join).await;
+    cluster.join(lost).await;
+    let is = cluster.node(lost).member().id;
+    assert_ne!(is, was);
+    let leader = cluster.leader().await;
+    let seen = voters(&cluster, leader);
+    assert!(seen.len() == 3 && seen.contains(&is) && !seen.contains(&was), "{seen:?}");
+    cluster.agree().await;
+    // It counts: one of the others may go.
+    let other = (0..3).find(|n| *n != lost).unwrap();
+    cluster.kill(other).await;
+    assert_eq!(cluster.client.propose(tenant(301)).await.unwrap(), [Reply::Done]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_alone_becomes_the_first_member_and_keeps_what_it_had() {
+    let mut cluster = Cluster::start(0, 4_096).await;
+    let first = {
+        let alone = tempfile::tempdir().unwrap();
+        let node = MetadataNode::open(Settings { map_bytes: 1 << 30, ..Settings::new(alone.path()) }).await.unwrap();
+        for id in 0..50 {
+            assert_eq!(node.propose(tenant(id)).await.unwrap(), [Reply::Done]);
+        }
+        node.shutdown().await;
+        alone
+    };
+    let zero = cluster.prepare().await;
+    cluster.places[zero].dir = first;
+    cluster.run(zero, Begin::Found).await;
+    assert_eq!(cluster.node(zero).member().id, MemberId(1));
+    cluster.client = client_of(&cluster.authority, vec![cluster.places[zero].endpoint()]);
+    // It notes its address, so that the others know where it is.
+    cluster.join(zero).await;
+    let second = cluster.add().await;
+    cluster.join(second).await;
+    assert!(has(cluster.client.as_ref(), 49).await);
+    assert_eq!(cluster.client.propose(tenant(50)).await.unwrap(), [Reply::Done]);
+    cluster.agree().await;
+    // From now on it is not alone, and cannot be served as if it were.
+    cluster.kill(zero).await;
+    let alone = MetadataNode::open(Settings { map_bytes: 1 << 30, ..Settings::new(cluster.places[zero].dir.path()) }).await;
+    assert!(matches!(alone, Err(OpenError::Clustered { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_metadata_node_joins_as_itself_alone_and_strangers_are_not_heard() {
+    let cluster = Cluster::start(1, 4_096).await;
+    let endpoint = cluster.places[0].endpoint();
+    let other = cluster.authority.connect(Arc::new(Shown::new(cluster.authority.admit(Role::Metadata))));
+    let link = Link::new(endpoint.clone(), other, 2);
+    let mut member = cluster.node(0).member();
+    member.id = MemberId(77);
+    let change = Change { group: GroupId(0), change: MemberChange::Join(member) };
+    let asked = link.call::<_, Changed>(Call::Change, &change).await;
+    assert!(matches!(asked, Err(CallError::Refused(ClusterError::Invalid { .. }))), "{asked:?}");
+    let stranger = Authority::new();
+    for role in [Role::Metadata, Role::Gateway] {
+        let config = cluster.authority.connect(Arc::new(Shown::new(stranger.admit(role))));
+        let link = Link::new(endpoint.clone(), config, 1);
+        let asked = tokio::time::timeout(Duration::from_secs(5), link.call::<_, Changed>(Call::Change, &change)).await.unwrap();
+        assert!(matches!(asked, Err(CallError::Lost(_) | CallError::Unreachable(_))), "{asked:?}");
+    }
+}

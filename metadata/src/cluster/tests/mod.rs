@@ -1,0 +1,6 @@
+//! A cluster as gateways and operators meet it: elections, kills, cuts, members that come and go, snapshots, retries.
+
+mod fixture;
+mod leaders;
+mod members;
+mod snapshots;
