@@ -8,7 +8,7 @@
 //! What a node holds is what the index places on it: a node's own figures count trash that it keeps for days.
 //! Invariants: repair goes first: no step while a chunk waits for repair; one step a chunk and pass, so that a reader finds all but one
 //! shard where it was; the rate is never exceeded by more than a page.
-//! A stop is this process' word: it ends with `start`, or with the process.
+//! A stop is this process' word: it ends with `start`, or with the process. Never again: `[rebalance] automatic = false`.
 
 pub mod plan;
 
@@ -40,7 +40,7 @@ const REST: Duration = Duration::from_secs(1);
 /// What an operator chooses.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Whether it begins by itself. Default false.
+    /// Whether it begins by itself. Default true.
     pub automatic: bool,
     /// Bytes of shards moved a second, at most. Default 16 MiB.
     pub bytes_per_second: u64,
@@ -52,7 +52,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { automatic: false, bytes_per_second: 16 << 20, look: Duration::from_secs(600), begin_permille: 50 }
+        Settings { automatic: true, bytes_per_second: 16 << 20, look: Duration::from_secs(600), begin_permille: 50 }
     }
 }
 

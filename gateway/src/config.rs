@@ -195,7 +195,7 @@ impl Default for Repair {
 
 impl Default for Rebalance {
     fn default() -> Self {
-        Rebalance { automatic: false, bytes_per_second: 16 << 20, look_seconds: 600, begin_percent: 5 }
+        Rebalance { automatic: true, bytes_per_second: 16 << 20, look_seconds: 600, begin_percent: 5 }
     }
 }
 

@@ -44,7 +44,9 @@ pub(crate) struct Taken<'a> {
 
 impl Busy {
     pub fn take(&self, chunk: ChunkId) -> Option<Taken<'_>> {
-        self.chunks.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk).then_some(Taken { busy: self, chunk })
+        let fresh = self.chunks.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk);
+        // Made only where it is ours, and without the lock: one that is dropped frees the chunk.
+        fresh.then(|| Taken { busy: self, chunk })
     }
 }
 
@@ -239,4 +241,20 @@ pub(super) async fn propose_one(core: &Core, command: ChunkCommand) -> Result<Re
     let batch = Batch { chain: Chain::Independent, commands: vec![Command::Chunk(command)] };
     let mut replies = core.metadata.propose(batch).await?;
     replies.pop().ok_or_else(|| unexpected("a repair", &"nothing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_that_is_taken_is_nobody_elses_until_it_is_free() {
+        let (busy, one, other) = (Busy::default(), ChunkId([1; 32]), ChunkId([2; 32]));
+        let taken = busy.take(one);
+        assert!(taken.is_some() && busy.take(other).is_some());
+        assert!(busy.take(one).is_none());
+        assert!(busy.take(one).is_none(), "asking in vain frees nothing");
+        drop(taken);
+        assert!(busy.take(one).is_some());
+    }
 }

@@ -7,6 +7,7 @@ mod fleet01;
 mod fleet02;
 mod fleet03;
 mod fleet04;
+mod fleet05;
 mod fleet06;
 mod fleet07;
 mod fleet08;
@@ -134,6 +135,12 @@ const FLEET: &[Row] = &[
         what: "the fleet starts with more than m machines late; a machine returns after it was rebuilt",
         bar: "0 deletions by absence; late copies go only by the sweep's proof",
         run: fleet04::run,
+    },
+    Row {
+        number: 5,
+        what: "24 nodes of capacities 1 : 2 : 4 filled to 60 %, then one more",
+        bar: "fill within 5 % of capacity weights; the join moves <= 1.2 x its fair share",
+        run: fleet05::run,
     },
     Row {
         number: 6,
