@@ -68,7 +68,7 @@ pub struct Work {
 }
 
 fn body(value: Value) -> Vec<u8> {
-    let length = if value % 8 == 0 { LARGE } else { SMALL };
+    let length = if value.is_multiple_of(8) { LARGE } else { SMALL };
     format!("{value:020}.").into_bytes().into_iter().cycle().take(length).collect()
 }
 

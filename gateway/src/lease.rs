@@ -173,8 +173,7 @@ mod tests {
             let mut at = 0;
             while at < true_ms(240) {
                 at += 250;
-                for number in 0..gateways.len() {
-                    let gateway = &mut gateways[number];
+                for gateway in &mut gateways {
                     if at < gateway.wakes {
                         continue;
                     }
@@ -199,7 +198,7 @@ mod tests {
                     .collect();
                 assert!(holders.len() <= 1, "seed {seed}: {holders:?} hold at {at} ms");
                 held += holders.len() as u64;
-                if holders.first().is_some() && before.is_some() && holders.first().copied() != before {
+                if !holders.is_empty() && before.is_some() && holders.first().copied() != before {
                     handovers += 1;
                 }
                 before = holders.first().copied().or(before);

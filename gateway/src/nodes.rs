@@ -132,6 +132,7 @@ impl Nodes {
         let stands = |(node, member): (&Arc<Node>, &Member)| {
             let away = *node.away.lock().unwrap_or_else(PoisonError::into_inner);
             let standing = match away {
+                _ if member.distrusted => Standing::Lost,
                 Some(since) if since.elapsed() >= patience && member.leaves => Standing::Lost,
                 Some(since) if since.elapsed() >= patience => Standing::Away,
                 Some(_) => Standing::Pauses,
@@ -253,7 +254,7 @@ mod tests {
     }
 
     fn member(link: &Arc<dyn StorageNode>, zone: &str, takes_shards: bool) -> Member {
-        Member { link: link.clone(), zone: zone.into(), takes_shards, leaves: false }
+        Member { link: link.clone(), zone: zone.into(), takes_shards, leaves: false, distrusted: false }
     }
 
     #[test]

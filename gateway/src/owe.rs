@@ -20,7 +20,7 @@ use crate::audit::strikes;
 use crate::body::WriteError;
 use crate::core::Core;
 use crate::damage::Report;
-use absent::{Absent, owe_all_of};
+use absent::Absent;
 use futures::FutureExt;
 use futures::stream::StreamExt;
 use prompt::Prompt;
@@ -116,12 +116,6 @@ async fn deliver_due(core: &Arc<Core>, prompt: &mut Prompt) -> Result<(), WriteE
         failure = failure.and(done.map(drop));
     }
     failure
-}
-
-/// Makes what `node` holds again elsewhere, where others have enough; gives the number of chunks where they have not.
-pub(crate) async fn give_up(core: &Core, node: NodeId) -> Result<u64, WriteError> {
-    let reachable = core.nodes.all().iter().filter(|other| other.reachable()).map(|other| other.id).collect();
-    owe_all_of(core, &HashSet::from([node]), &reachable).await
 }
 
 /// What was found wrong is held against its nodes, and owed.

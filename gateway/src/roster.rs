@@ -15,6 +15,8 @@ pub struct Member {
     pub takes_shards: bool,
     /// Whether it is to be emptied; then it takes none.
     pub leaves: bool,
+    /// Whether it failed its audits: what it holds is made again on others, and nobody counts on it.
+    pub distrusted: bool,
 }
 
 /// The list. Clones share it.
@@ -44,7 +46,12 @@ impl From<Vec<Arc<dyn StorageNode>>> for Roster {
     fn from(links: Vec<Arc<dyn StorageNode>>) -> Roster {
         let zone: Arc<str> = "".into();
         let roster = Roster::default();
-        roster.set(links.into_iter().map(|link| Member { link, zone: zone.clone(), takes_shards: true, leaves: false }).collect());
+        roster.set(
+            links
+                .into_iter()
+                .map(|link| Member { link, zone: zone.clone(), takes_shards: true, leaves: false, distrusted: false })
+                .collect(),
+        );
         roster
     }
 }

@@ -15,7 +15,6 @@ use crate::fleet::FleetError;
 use crate::fleet::table::Fleet;
 use crate::metric::{AUDIT_SUSPENSIONS, SCRUB_FINDS};
 use crate::nodes::Node;
-use crate::owe;
 use futures::future::join_all;
 use spine::audit::{Draw, Placed};
 use spine::id::NodeId;
@@ -30,7 +29,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// How often, at most and at least, nodes are asked how their scrub goes, and due questions are asked.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// How a suspension for failed audits begins.
-pub(crate) const REASON: &str = "audit: ";
+const REASON: &str = "audit: ";
 
 /// What is still to be asked.
 struct Plan {
@@ -128,8 +127,7 @@ fn tell(absent: u64) {
 
 async fn suspend(core: &Core, board: &Board, fleet: &Fleet, node: NodeId) -> Result<(), FleetError> {
     let nodes = fleet.nodes().await?;
-    let by_audit = |state: &FleetNodeState| matches!(state, FleetNodeState::Suspended { reason } if reason.starts_with(REASON));
-    let suspended = nodes.iter().filter(|known| by_audit(&known.state)).count();
+    let suspended = nodes.iter().filter(|known| is_by_audit(&known.state)).count();
     let Some(known) = nodes.iter().find(|known| known.id == node) else { return Ok(()) };
     if !matches!(known.state, FleetNodeState::Active | FleetNodeState::Draining) {
         board.forgive(node);
@@ -145,9 +143,10 @@ async fn suspend(core: &Core, board: &Board, fleet: &Fleet, node: NodeId) -> Res
     board.forgive(node);
     AUDIT_SUSPENSIONS.inc();
     tracing::error!(%node, "the node failed its audits and is suspended; what it held is made again elsewhere");
-    let stuck = owe::give_up(core, node).await.map_err(|error| FleetError::Wrong(error.to_string()))?;
-    if stuck > 0 {
-        tracing::warn!(%node, chunks = stuck, "too few other shards of these chunks can be reached: they stay where they are");
-    }
     Ok(())
+}
+
+/// Whether a node was suspended for its audits: repair empties it (`owe/`), however often the process starts again meanwhile.
+pub(crate) fn is_by_audit(state: &FleetNodeState) -> bool {
+    matches!(state, FleetNodeState::Suspended { reason } if reason.starts_with(REASON))
 }

@@ -12,6 +12,7 @@ use super::FleetError;
 use super::authority::{Authority, fingerprint};
 use super::token::{Door, Token, invite_id};
 use super::whereabouts::{self, Sought, Whereabouts};
+use crate::audit::watch::is_by_audit;
 use crate::boot::credentials::{root_command, root_query};
 use crate::boot::{BootError, Home, read_text, write_whole};
 use crate::core::now;
@@ -320,10 +321,9 @@ impl Fleet {
         }
         let whereabouts = self.whereabouts.read().unwrap_or_else(PoisonError::into_inner).clone();
         let members = live.members(&nodes, whereabouts.as_deref());
-        let told = |members: &[Member]| -> Vec<(NodeId, String, bool, bool, *const ())> {
-            let one = |m: &Member| (m.link.id(), m.zone.to_string(), m.takes_shards, m.leaves, Arc::as_ptr(&m.link).cast());
-            members.iter().map(one).collect()
-        };
+        let one =
+            |m: &Member| (m.link.id(), m.zone.to_string(), [m.takes_shards, m.leaves, m.distrusted], Arc::as_ptr(&m.link).cast::<()>());
+        let told = |members: &[Member]| members.iter().map(one).collect::<Vec<_>>();
         if told(&members) != told(&self.roster.members()) {
             tracing::info!(target: "breakwater", nodes = members.len(), "the fleet's nodes changed");
             self.roster.set(members);
@@ -391,6 +391,7 @@ impl Live {
                 zone: node.zone.as_str().into(),
                 takes_shards: node.state == FleetNodeState::Active,
                 leaves: node.state == FleetNodeState::Draining,
+                distrusted: is_by_audit(&node.state),
             });
             links.insert(node.id, link);
         }

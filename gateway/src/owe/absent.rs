@@ -87,7 +87,7 @@ async fn not_given(core: &Core) -> Result<Vec<NodeId>, WriteError> {
 
 /// Marks every shard placed on one of these nodes as lost, where the chunk can be made from what is reachable; gives the number of
 /// chunks where it cannot.
-pub(super) async fn owe_all_of(core: &Core, nodes: &HashSet<NodeId>, reachable: &HashSet<NodeId>) -> Result<u64, WriteError> {
+async fn owe_all_of(core: &Core, nodes: &HashSet<NodeId>, reachable: &HashSet<NodeId>) -> Result<u64, WriteError> {
     let (mut after, mut stuck) = (None, 0);
     loop {
         let page = census::page(core, &mut after).await?;

@@ -27,7 +27,7 @@ pub enum Standing {
     Pauses,
     /// It does not answer, or nobody knows it.
     Away,
-    /// It does not answer and is to be emptied: nobody waits for it.
+    /// It is to be emptied, and does not answer or is not believed: nobody waits for it, and nothing is copied from it.
     Lost,
 }
 
