@@ -4,7 +4,8 @@
 //! every store and fetch of a chunk for a client -> its kind (which, how large), how long it took, whether repair worked meanwhile
 //! every second: p99 beside repair over p99 without, by kind; the worst kind decides
 //!     above 1.6  rate halves, never below LEAST        up to 1.25  rate grows by a quarter, never above MOST
-//!     no foreground: it doubles                        too few samples: it stays, or goes to FEEL while nothing quiet is known
+//!     no foreground: it doubles, and goes back to what it was when one returns
+//!                                                      too few samples: it stays, or goes to FEEL while nothing quiet is known
 //! ```
 //! The two p99 are of the same minutes, since repair rests a second in four (`pace.rs`): what else slows the foreground slows both. A
 //! quiet one is forgotten slowly, one beside repair with every change of the rate, which it was measured under.
@@ -98,6 +99,8 @@ impl Latencies {
 #[derive(Clone, Debug)]
 pub struct Governor {
     rate: u64,
+    /// The rate when there was a foreground last: what is gone back to when it returns.
+    accompanied: u64,
     quiet: [Latencies; KINDS],
     beside: [Latencies; KINDS],
     /// Samples since the last turn, and turns since the last sample.
@@ -108,7 +111,15 @@ pub struct Governor {
 
 impl Default for Governor {
     fn default() -> Self {
-        Governor { rate: FEEL, quiet: [Latencies::NONE; KINDS], beside: [Latencies::NONE; KINDS], fresh: 0, idle: 0, slowdown: 0.0 }
+        Governor {
+            rate: FEEL,
+            accompanied: FEEL,
+            quiet: [Latencies::NONE; KINDS],
+            beside: [Latencies::NONE; KINDS],
+            fresh: 0,
+            idle: 0,
+            slowdown: 0.0,
+        }
     }
 }
 
@@ -122,19 +133,31 @@ impl Governor {
 
     /// A second has passed: judges what came in, and gives the rate from now on, in bytes of sealed chunks a second.
     pub fn turn(&mut self) -> u64 {
+        let alone = self.is_idle();
         self.idle = if self.fresh == 0 { self.idle.saturating_add(1) } else { 0 };
         self.fresh = 0;
         if self.is_idle() {
             self.change(self.rate.saturating_mul(2));
             return self.rate;
         }
+        if alone {
+            // Halving would take too long from wherever it got to meanwhile.
+            self.change(self.rate.min(self.accompanied));
+        }
+        self.judge();
+        self.accompanied = self.rate;
+        self.rate
+    }
+
+    /// The rate that what was measured asks for.
+    fn judge(&mut self) {
         let Some(slowdown) = self.worst() else {
             let known = self.quiet.iter().any(|kind| kind.total >= ENOUGH);
             if !known && self.beside.iter().any(|kind| kind.total >= ENOUGH) {
                 // What the foreground is without repair is not known yet.
                 self.change(self.rate.min(FEEL));
             }
-            return self.rate;
+            return;
         };
         self.slowdown = slowdown;
         if slowdown > TOO_SLOW {
@@ -142,7 +165,6 @@ impl Governor {
         } else if slowdown <= GOOD {
             self.change(self.rate.saturating_add(self.rate / 4));
         }
-        self.rate
     }
 
     /// Whether there is no foreground now.

@@ -97,7 +97,6 @@ messages! {
     AdmissionRefusal,
     Slice, Listing, PeerStatus, Revocations, SignedRevocations, Admission, Question, Answered, ScrubReport,
     Announcement, SignedAnnouncement, Hello, Held,
-    Announcement, SignedAnnouncement, Hello,
     Propose, Proposed, Ask, Append, Appended, RequestVote, Voted, SnapshotPart, SnapshotTaken, Change, MemberChange, Changed, ClusterStatus,
     ClusterError, Endpoint, Enlisted,
 }
