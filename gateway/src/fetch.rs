@@ -175,7 +175,6 @@ impl<'a> Gathering<'a> {
         }
         let hedge = tokio::time::sleep(hedge_after);
         tokio::pin!(hedge);
-        let mut hedged = false;
         while self.have() < k {
             tokio::select! {
                 get = gets.next() => match get {
@@ -184,13 +183,15 @@ impl<'a> Gathering<'a> {
                     },
                     None => return Err(self.too_few(k)),
                 },
-                () = &mut hedge, if !hedged => {
-                    hedged = true;
+                () = &mut hedge, if !self.untried.is_empty() => {
                     for _ in 0..k - self.have() {
-                        let Some((another, _)) = self.begin() else { break };
+                        let Some((another, slow)) = self.begin() else { break };
+                        hedge_after = hedge_after.max(slow);
                         HEDGES.inc();
                         gets.push(another);
                     }
+                    // Those may be slow as well.
+                    hedge.as_mut().reset(tokio::time::Instant::now() + hedge_after);
                 }
             }
         }

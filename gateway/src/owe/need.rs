@@ -79,7 +79,8 @@ pub fn need(record: &ChunkRecord, standing: impl Fn(NodeId) -> Standing) -> Opti
         match of(place) {
             // Below k nothing can be made: the nodes that are away may bring it back.
             None | Some(Standing::Lost) if readable >= usize::from(k) => make.push(index),
-            Some(Standing::Away) if at_once && readable >= usize::from(k) => make.push(index),
+            // A copy that was begun on a node that is gone, too, is finished on another.
+            Some(Standing::Away) if (at_once || stale(index)) && readable >= usize::from(k) => make.push(index),
             Some(Standing::Leaves) => carry.push(index),
             // A copy was begun on a node that is not to have it: another one takes its place, or the target would stand for ever.
             Some(Standing::Serves) if stale(index) => carry.push(index),
@@ -133,6 +134,9 @@ pub fn errands(
             out.list.push(Errand { index, node: *node, tag: Some(*tag), from: from(index) });
         }
     }
+    // Who has a shard of the chunk gets no second one, nor the same again.
+    let mut others = candidates.to_vec();
+    others.iter_mut().for_each(|candidate| candidate.usable &= !holders.contains(&candidate.node));
     let open = |indices: &[usize]| -> Vec<usize> { indices.iter().copied().filter(|index| !begun.contains(index)).collect() };
     // What is lost gets its nodes before what is only to be moved.
     for indices in [open(&need.make), open(&need.carry)] {
@@ -140,9 +144,9 @@ pub fn errands(
             continue;
         }
         indices.iter().for_each(|index| kept[*index] = None);
-        let choice = placement::complete(chunk, k, m, candidates, &kept);
+        let choice = placement::complete(chunk, k, m, &others, &kept);
         for index in indices {
-            match choice.shards.get(index).copied().flatten().filter(|node| !holders.contains(node)) {
+            match choice.shards.get(index).copied().flatten() {
                 Some(node) => {
                     kept[index] = Some(node);
                     out.list.push(Errand { index, node, tag: None, from: from(index) });
