@@ -24,7 +24,7 @@
 
 pub use spine::map::after_prefix;
 
-use spine::id::{BucketId, ChunkId, Gen, InviteId, NodeId, TenantId, UnixMs, UploadId, VersionId};
+use spine::id::{BucketId, ChunkId, Gen, GroupId, InviteId, MoveId, NodeId, TenantId, UnixMs, UploadId, VersionId};
 
 /// First bytes of every key in a bucket, in Objects and in Uploads.
 pub fn bucket(bucket: BucketId) -> [u8; 8] {
@@ -192,6 +192,15 @@ pub const ROOT_INVITE: u8 = b'v';
 pub const ROOT_METADATA_NODE: u8 = b'q';
 /// Root: the lease of gateways, one record.
 pub const ROOT_LEASE: &[u8] = b"l";
+/// Root: the map of ranges to groups, one record.
+pub const ROOT_MAP: &[u8] = b"p";
+/// Root: groups.
+pub const ROOT_GROUP: u8 = b'g';
+/// Root: moves of ranges.
+pub const ROOT_MOVE: u8 = b'w';
+/// Root: the next group's id, and the next move's.
+pub const ROOT_GROUP_COUNTER: &[u8] = b"%";
+pub const ROOT_MOVE_COUNTER: &[u8] = b"=";
 /// Root: the next bucket id.
 pub const ROOT_COUNTER: &[u8] = b"#";
 
@@ -239,6 +248,18 @@ pub fn metadata_node(node: NodeId) -> [u8; 33] {
     let mut out = [ROOT_METADATA_NODE; 33];
     out[1..].copy_from_slice(&node.0);
     out
+}
+
+/// Root: a group.
+pub fn group(group: GroupId) -> [u8; 5] {
+    let mut out = [ROOT_GROUP; 5];
+    out[1..].copy_from_slice(&group.0.to_be_bytes());
+    out
+}
+
+/// Root: a move.
+pub fn moved(id: MoveId) -> [u8; 9] {
+    positioned(ROOT_MOVE, id.0)
 }
 
 /// Root: an invitation.

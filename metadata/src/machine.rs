@@ -12,7 +12,7 @@ use spine::fleet::revocation::SIGNED_BYTES;
 use spine::id::Seq;
 use spine::limit;
 use spine::wire::namespace::NamespaceCommand;
-use spine::wire::root::{FleetNodeRecord, FleetNodeState, RootCommand};
+use spine::wire::root::{FleetNodeRecord, FleetNodeState, MoveAsk, RootCommand};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 
 /// Longest name of a tenant, an access key or a bucket: they are table keys. S3 allows buckets 63 and access keys 128.
@@ -47,12 +47,33 @@ fn check_root(command: &RootCommand) -> Result<(), MetadataError> {
             at_most("node address bytes", record.address.len(), limit::ADDRESS_CHARS)?;
             return at_most("certificate bytes", record.certificate.len(), limit::CERTIFICATE_BYTES);
         }
-        RootCommand::RemoveMetadataNode { .. } | RootCommand::TakeLease { .. } => return Ok(()),
+        RootCommand::BeginMove { ask, reason, .. } => {
+            at_most("reason bytes", reason.len(), limit::REASON_BYTES)?;
+            return check_move(ask);
+        }
+        RootCommand::RemoveMetadataNode { .. }
+        | RootCommand::TakeLease { .. }
+        | RootCommand::TakeMove { .. }
+        | RootCommand::StepMove { .. }
+        | RootCommand::GiveUpMove { .. } => return Ok(()),
         RootCommand::NoteNode(_) | RootCommand::SetNodeState { .. } | RootCommand::CreateInvite(_) | RootCommand::UseInvite { .. } => {
             return Ok(());
         }
     };
     at_most(what, name.len(), NAME_BYTES)
+}
+
+fn check_move(ask: &MoveAsk) -> Result<(), MetadataError> {
+    let members = match ask {
+        MoveAsk::SplitNames { at, members } => {
+            at_most("key bytes", at.key.len(), limit::KEY_BYTES)?;
+            members
+        }
+        MoveAsk::SplitChunks { members, .. } | MoveAsk::MoveNames { members, .. } | MoveAsk::MoveChunks { members, .. } => members,
+        MoveAsk::MergeNames { .. } | MoveAsk::MergeChunks { .. } => return Ok(()),
+    };
+    at_most("members", members.len(), limit::MEMBERS)?;
+    members.iter().try_for_each(|member| at_most("node address bytes", member.at.address.len(), limit::ADDRESS_CHARS))
 }
 
 fn check_node(record: &FleetNodeRecord) -> Result<(), MetadataError> {

@@ -136,6 +136,11 @@ number_id!(
     u64
 );
 number_id!(
+    /// A range's move from one group to another. From the root's counter, never reused.
+    MoveId,
+    u64
+);
+number_id!(
     /// How often the map of ranges to groups has changed.
     Epoch,
     u64

@@ -68,3 +68,11 @@ pub const REQUESTS_KEPT: u64 = 65_536;
 pub const REQUESTS_BYTES: u64 = 64 << 20;
 /// Ranges of the map of names and chunks together: 16 MiB where every range began at a longest key, near 1 MiB in truth.
 pub const MAP_RANGES: usize = 16_384;
+/// Moves of ranges under way at a time: each copies rows beside what its groups serve.
+pub const MOVES: usize = 16;
+/// Moves that are over and still told of.
+pub const MOVES_KEPT: usize = 256;
+/// Bytes of the reason that a move carries.
+pub const REASON_BYTES: usize = 256;
+/// Groups that were ever made: each leaves a record in the root.
+pub const GROUPS_EVER: usize = 65_536;

@@ -17,9 +17,11 @@ mod tests;
 
 use crate::id::{BucketId, ChunkId, Epoch, GroupId};
 use crate::limit::MAP_RANGES;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// A place in the namespace: what sorts from here on. The key need not be one that exists, nor UTF-8.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NamePoint {
     pub bucket: BucketId,
     pub key: Vec<u8>,
@@ -55,6 +57,23 @@ pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut out = prefix[..=last].to_vec();
     out[last] += 1;
     Some(out)
+}
+
+/// One range of one of the two spaces: what a group owns, and what moves from one group to another. Without `end`, to the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Span {
+    Names { start: NamePoint, end: Option<NamePoint> },
+    Chunks { start: ChunkId, end: Option<ChunkId> },
+}
+
+impl Span {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Span::Names { start, end } => end.as_ref().is_some_and(|end| end <= start),
+            Span::Chunks { start, end } => end.as_ref().is_some_and(|end| end <= start),
+        }
+    }
 }
 
 /// Where to go with a request, and what to show there.
@@ -93,7 +112,7 @@ pub enum MapError {
     Full,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Range<P> {
     start: P,
     group: GroupId,
@@ -101,7 +120,7 @@ struct Range<P> {
 }
 
 /// One space cut into ranges, a group each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ranges<P> {
     /// Ascending by start, never empty, the first at [`Point::first`].
     ranges: Vec<Range<P>>,
@@ -140,6 +159,14 @@ impl<P: Point> Ranges<P> {
     /// The group's range, if it has one.
     pub fn of_group(&self, group: GroupId) -> Option<Route<'_, P>> {
         self.ranges.iter().position(|range| range.group == group).map(|at| self.route(at))
+    }
+
+    /// Whether what came from elsewhere is what [`Self`] keeps: begins at the first point, ascends, a group once.
+    fn is_sound(&self) -> bool {
+        let groups: BTreeSet<GroupId> = self.ranges.iter().map(|range| range.group).collect();
+        self.ranges.first().is_some_and(|range| range.start == P::first())
+            && self.ranges.windows(2).all(|pair| pair[0].start < pair[1].start)
+            && groups.len() == self.ranges.len()
     }
 
     fn place(&self, point: &P) -> usize {
@@ -191,7 +218,7 @@ impl<P: Point> Ranges<P> {
 }
 
 /// One change of the map: an entry of the root group's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// What sorts from `at` on, up to the end of its range, becomes `group`'s, which has no names yet.
     SplitNames {
@@ -221,7 +248,7 @@ pub enum Change {
 }
 
 /// The map as of one epoch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Map {
     epoch: Epoch,
     names: Ranges<NamePoint>,
@@ -244,6 +271,17 @@ impl Map {
 
     pub fn chunks(&self) -> &Ranges<ChunkId> {
         &self.chunks
+    }
+
+    /// Whether a map that came from elsewhere is one.
+    pub fn is_sound(&self) -> bool {
+        self.names.len() + self.chunks.len() <= MAP_RANGES && self.names.is_sound() && self.chunks.is_sound()
+    }
+
+    /// The group that has all there is, if one has.
+    pub fn sole(&self) -> Option<GroupId> {
+        let group = self.names.ranges.first()?.group;
+        (self.names.len() == 1 && self.chunks.len() == 1 && self.chunks.ranges.first()?.group == group).then_some(group)
     }
 
     /// The subtrees that may hold keys of `bucket` that start with `prefix`, in the order of their keys.

@@ -247,7 +247,14 @@ pub fn refused(refusal: Refusal) -> S3Error {
         | Refusal::InviteExpired
         | Refusal::InviteUsed
         | Refusal::OldRevocations
-        | Refusal::LeaseTaken => internal(&refusal),
+        | Refusal::LeaseTaken
+        | Refusal::MapChanged
+        | Refusal::NoSuchRange
+        | Refusal::MapFull
+        | Refusal::GroupMoves
+        | Refusal::TooManyMoves
+        | Refusal::NoSuchMove
+        | Refusal::OldAttempt => internal(&refusal),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The root group's machine: tenants, access keys, buckets, storage nodes, the fleet, metadata nodes, the lease of gateways.
+//! The root group's machine: tenants, access keys, buckets, storage nodes, the fleet, metadata nodes, the lease of gateways,
+//! the map of ranges to groups and its moves.
 //!
 //! One file a noun. Invariants: names of tenants, access keys and buckets are unique; a bucket id is never given twice;
 //! a bucket is in the name table, the id table and its owner's list, or in none.
@@ -10,7 +11,9 @@ mod fleet;
 mod fleet_node;
 mod invite;
 mod lease;
+pub mod map;
 mod metadata_node;
+mod moves;
 mod node;
 mod tenant;
 #[cfg(test)]
@@ -42,6 +45,10 @@ pub fn apply(table: &mut dyn TableWrite, command: &RootCommand) -> Result<Reply,
         RootCommand::AdmitMetadataNode(record) => metadata_node::admit(table, record),
         RootCommand::RemoveMetadataNode { node, now } => metadata_node::remove(table, *node, *now),
         RootCommand::TakeLease { holder, seen } => lease::take(table, *holder, *seen),
+        RootCommand::BeginMove { ask, expected, reason, now } => moves::begin(table, ask, *expected, reason, *now),
+        RootCommand::TakeMove { id } => moves::take(table, *id),
+        RootCommand::StepMove { id, attempt, step, now } => moves::step(table, *id, *attempt, *step, *now),
+        RootCommand::GiveUpMove { id } => moves::give_up(table, *id),
     }
 }
 
@@ -61,5 +68,8 @@ pub fn answer(table: &dyn TableRead, query: &RootQuery) -> Result<RootAnswer, Ta
         RootQuery::Invite(id) => RootAnswer::Invite(invite::get(table, *id)?),
         RootQuery::MetadataNodes => RootAnswer::MetadataNodes(metadata_node::all(table)?),
         RootQuery::Lease => RootAnswer::Lease(lease::get(table)?),
+        RootQuery::Map { known } => RootAnswer::Map(map::newer(table, *known)?),
+        RootQuery::Groups => RootAnswer::Groups(map::groups(table)?),
+        RootQuery::Moves => RootAnswer::Moves(moves::all(table)?),
     })
 }

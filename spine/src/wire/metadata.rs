@@ -1,6 +1,6 @@
 //! What a gateway says to a metadata node, and hears.
 
-use crate::id::{ChunkId, Gen, Seq, Tag, UnixMs};
+use crate::id::{ChunkId, Gen, MoveId, Seq, Tag, UnixMs};
 use crate::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Place, ReserveOutcome};
 use crate::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, VersionHead};
 use crate::wire::root::{BucketRecord, RootAnswer, RootCommand, RootQuery};
@@ -89,6 +89,20 @@ pub enum Refusal {
     OldRevocations,
     #[error("another gateway has renewed or taken the lease meanwhile")]
     LeaseTaken,
+    #[error("the map of ranges has changed meanwhile")]
+    MapChanged,
+    #[error("no range is there that could move so")]
+    NoSuchRange,
+    #[error("the map has as many ranges, or the root as many groups, as it may")]
+    MapFull,
+    #[error("one of the groups is in a move already")]
+    GroupMoves,
+    #[error("as many moves are under way as may be")]
+    TooManyMoves,
+    #[error("no such move is under way")]
+    NoSuchMove,
+    #[error("somebody else has taken the move up since")]
+    OldAttempt,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +130,10 @@ pub enum Reply {
     Moved {
         old: Option<Place>,
     },
+    /// A move that has begun.
+    Moving(MoveId),
+    /// Which taking up of a move this is.
+    Attempt(u64),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

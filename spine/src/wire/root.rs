@@ -1,6 +1,8 @@
 //! The root group: tenants, access keys, buckets, nodes, and the fleet.
 
-use crate::id::{BucketId, FleetId, InviteId, KeyEpoch, NodeId, TenantId, UnixMs, WriterId};
+use crate::id::{BucketId, ChunkId, Epoch, FleetId, GroupId, InviteId, KeyEpoch, MoveId, NodeId, TenantId, UnixMs, WriterId};
+use crate::map::{Map, NamePoint, Span};
+use crate::wire::cluster::Member;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +157,89 @@ pub struct LeaseRecord {
     pub beat: u64,
 }
 
+/// A group besides the root's. Ids are never given twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    pub id: GroupId,
+    /// Who was to found it. Who is in it now is its own membership's to say.
+    pub members: Vec<Member>,
+    pub made: UnixMs,
+    /// It has, and gets, no range any more.
+    pub ended: bool,
+}
+
+/// What is to move. The map says where the ranges are that these name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MoveAsk {
+    /// Names from `at` to the end of the range that it lies in go to a new group of these members.
+    SplitNames {
+        at: NamePoint,
+        members: Vec<Member>,
+    },
+    SplitChunks {
+        at: ChunkId,
+        members: Vec<Member>,
+    },
+    /// The range after the group's goes to it.
+    MergeNames {
+        into: GroupId,
+    },
+    MergeChunks {
+        into: GroupId,
+    },
+    /// The group's whole range goes to a new group of these members.
+    MoveNames {
+        from: GroupId,
+        members: Vec<Member>,
+    },
+    MoveChunks {
+        from: GroupId,
+        members: Vec<Member>,
+    },
+}
+
+/// How far a move has come, as the root knows it. What is true of the range in between, its two groups know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MoveStep {
+    /// Nothing but this record is certain.
+    Begun,
+    /// The receiving group exists. Rows are copied; the giving group serves on, or has just given the range away.
+    Copying,
+    /// The giving group has given the range away: there is no way back.
+    Released,
+    /// The receiving group serves it, and the map says so. What the giving group still has of it goes.
+    Mapped,
+    Done,
+    /// Nothing has moved, and what was copied is gone.
+    GaveUp,
+}
+
+impl MoveStep {
+    /// Whether nothing is left to do.
+    pub fn is_over(self) -> bool {
+        matches!(self, MoveStep::Done | MoveStep::GaveUp)
+    }
+}
+
+/// A range on its way from one group to another, or after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveRecord {
+    pub id: MoveId,
+    pub ask: MoveAsk,
+    pub span: Span,
+    pub from: GroupId,
+    pub to: GroupId,
+    pub step: MoveStep,
+    /// Who took it up last; the groups refuse whoever took it up before.
+    pub attempt: u64,
+    /// It is to be given up, if there still is a way back.
+    pub unwanted: bool,
+    /// Why it was begun, for operators.
+    pub reason: String,
+    pub begun: UnixMs,
+    pub changed: UnixMs,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootCommand {
     /// Refused with `TenantExists` if the name or the id is taken.
@@ -194,6 +279,15 @@ pub enum RootCommand {
     RemoveMetadataNode { node: NodeId, now: UnixMs },
     /// Takes or renews the lease. Refused with `LeaseTaken` unless its count is still `seen` (0: nobody ever had it).
     TakeLease { holder: WriterId, seen: u64 },
+    /// Begins a move, if the map is still that of `expected`. Replies `Moving`.
+    /// Refused with `MapChanged`, `NoSuchRange`, `MapFull`, `GroupMoves` (one of its groups is in a move already), `TooManyMoves`.
+    BeginMove { ask: MoveAsk, expected: Epoch, reason: String, now: UnixMs },
+    /// Takes a move up, also after somebody else had. Replies `Attempt`. Refused with `NoSuchMove` (or it is over).
+    TakeMove { id: MoveId },
+    /// Refused with `OldAttempt`, `NoSuchMove`; idempotent. The step to `Mapped` changes the map.
+    StepMove { id: MoveId, attempt: u64, step: MoveStep, now: UnixMs },
+    /// Idempotent; a move that has no way back goes on. Refused with `NoSuchMove`.
+    GiveUpMove { id: MoveId },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,6 +309,14 @@ pub enum RootQuery {
     /// All that were ever admitted, removed ones included, by id.
     MetadataNodes,
     Lease,
+    /// The map, unless it is still that of `known`.
+    Map {
+        known: Option<Epoch>,
+    },
+    /// All that were ever made, ended ones included, by id; not the root's own.
+    Groups,
+    /// Those under way, and the last ones that are over, by id.
+    Moves,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,4 +333,7 @@ pub enum RootAnswer {
     Invite(Option<InviteRecord>),
     MetadataNodes(Vec<MetadataNodeRecord>),
     Lease(Option<LeaseRecord>),
+    Map(Option<Map>),
+    Groups(Vec<GroupRecord>),
+    Moves(Vec<MoveRecord>),
 }
