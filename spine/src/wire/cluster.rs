@@ -11,6 +11,8 @@
 //! append     metadata            Append            Appended
 //! vote       metadata            RequestVote       Voted
 //! snapshot   metadata            SnapshotPart      SnapshotTaken
+//! beats      metadata            Beats             Beaten
+//! group      gateway, metadata   GroupCall         GroupDone
 //! ```
 //! Bodies are postcard and have a Content-Length. What failed answers [`http_status`] and the [`ClusterError`] as body.
 //! The number in the path is the version: another one is another protocol, and an unknown path is `Invalid`.
@@ -19,9 +21,13 @@
 //! member, and must never be taken for the one that has forgotten its votes.
 //! Invariants: `append`, `vote` and `snapshot` can be sent again; `propose` can be with a [`RequestId`], and is then applied once.
 
+mod groups;
+
+pub use groups::{Beaten, Beats, GroupCall, GroupDone, GroupOrder};
+
 use crate::fleet::admission::is_address;
 use crate::id::{GroupId, MemberId, NodeId};
-use crate::limit::{LOG_ENTRY_BYTES, MEMBERS};
+use crate::limit::{GROUPS, LOG_ENTRY_BYTES, MEMBERS};
 use crate::wire::{Batch, MetadataError, Query, Reply};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -37,6 +43,8 @@ pub const PART_BYTES: usize = 1 << 20;
 pub const ANSWER_BYTES: usize = 64 << 20;
 /// Bytes of the longest answer to the members' own calls.
 pub const SHORT_ANSWER_BYTES: usize = 64 << 10;
+/// Bytes of the longest answer about all groups of a process.
+pub const STATUS_BYTES: usize = 4 << 20;
 /// Bytes of the longest error.
 pub const ERROR_BYTES: usize = 4 << 10;
 /// What stands around the payload in the longest messages.
@@ -52,10 +60,22 @@ pub enum Call {
     Append,
     Vote,
     Snapshot,
+    Beats,
+    Group,
 }
 
 impl Call {
-    pub const ALL: [Call; 7] = [Call::Propose, Call::Query, Call::Status, Call::Change, Call::Append, Call::Vote, Call::Snapshot];
+    pub const ALL: [Call; 9] = [
+        Call::Propose,
+        Call::Query,
+        Call::Status,
+        Call::Change,
+        Call::Append,
+        Call::Vote,
+        Call::Snapshot,
+        Call::Beats,
+        Call::Group,
+    ];
 
     pub fn path(self) -> &'static str {
         match self {
@@ -66,6 +86,8 @@ impl Call {
             Call::Append => "/1/append",
             Call::Vote => "/1/vote",
             Call::Snapshot => "/1/snapshot",
+            Call::Beats => "/1/beats",
+            Call::Group => "/1/group",
         }
     }
 
@@ -80,7 +102,7 @@ impl Call {
 
     /// Whether only members of the groups may call it.
     pub fn is_for_members(self) -> bool {
-        matches!(self, Call::Append | Call::Vote | Call::Snapshot)
+        matches!(self, Call::Append | Call::Vote | Call::Snapshot | Call::Beats)
     }
 
     /// Most bytes of the request's body.
@@ -89,7 +111,7 @@ impl Call {
             Call::Propose | Call::Query => LOG_ENTRY_BYTES + FRAME_BYTES,
             Call::Append => APPEND_BYTES + LOG_ENTRY_BYTES + FRAME_BYTES,
             Call::Snapshot => PART_BYTES + LOG_ENTRY_BYTES + FRAME_BYTES,
-            Call::Vote | Call::Change => FRAME_BYTES,
+            Call::Vote | Call::Change | Call::Beats | Call::Group => FRAME_BYTES,
             Call::Status => 0,
         }
     }
@@ -98,7 +120,8 @@ impl Call {
     pub fn answer_limit(self) -> usize {
         match self {
             Call::Propose | Call::Query => ANSWER_BYTES,
-            Call::Status | Call::Change | Call::Append | Call::Vote | Call::Snapshot => SHORT_ANSWER_BYTES,
+            Call::Status => STATUS_BYTES,
+            Call::Change | Call::Append | Call::Vote | Call::Snapshot | Call::Beats | Call::Group => SHORT_ANSWER_BYTES,
         }
     }
 }
@@ -363,9 +386,9 @@ pub fn http_status(error: &ClusterError) -> u16 {
     }
 }
 
-/// Whether a status has no more members than a group may have.
+/// Whether a status has no more groups than a process, and no group more members than it may have.
 pub fn is_bounded(status: &ClusterStatus) -> bool {
-    status.groups.iter().all(|group| group.members.len() <= MEMBERS)
+    status.groups.len() <= GROUPS && status.groups.iter().all(|group| group.members.len() <= MEMBERS)
 }
 
 #[cfg(test)]

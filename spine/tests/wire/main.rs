@@ -17,8 +17,8 @@ use spine::fleet::revocation::{Revocations, SignedRevocations};
 use spine::wire::admission::{AdmissionRefusal, Admitted, Enlisted, JoinRequest, RenewRequest};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ReserveOutcome};
 use spine::wire::cluster::{
-    Append, Appended, Ask, Change, Changed, ClusterError, ClusterStatus, Endpoint, MemberChange, Propose, Proposed, RequestVote,
-    SnapshotPart, SnapshotTaken, Voted,
+    Append, Appended, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder, MemberChange,
+    Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
 };
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::peer::{Listing, PeerStatus, Slice};
@@ -98,7 +98,7 @@ messages! {
     Slice, Listing, PeerStatus, Revocations, SignedRevocations, Admission, Question, Answered, ScrubReport,
     Announcement, SignedAnnouncement, Hello, Held,
     Propose, Proposed, Ask, Append, Appended, RequestVote, Voted, SnapshotPart, SnapshotTaken, Change, MemberChange, Changed, ClusterStatus,
-    ClusterError, Endpoint, Enlisted,
+    ClusterError, Endpoint, Enlisted, GroupCall, GroupOrder, GroupDone, Beats, Beaten,
 }
 
 proptest! {
