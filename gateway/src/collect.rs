@@ -3,6 +3,7 @@
 //! ```text
 //! reap      intents of dead writers, and those out of time   -> AbortIntent: the version is terminal, its Unref is in the outbox
 //! outbox    terminal versions                                -> Unref until nothing is left -> OutboxDone
+buckets   deletions that somebody has left                 -> gone on with (unmake.rs)
 //! condemn   chunks without references                        -> Condemned as of now
 //! delete    Condemned for longer than the grace              -> BeginDelete (only if still without references) -> nodes trash -> FinishDelete
 //! sweep     shards on nodes that the index does not name     -> trash, within limits (sweep.rs)
@@ -19,7 +20,8 @@ use crate::core::{Core, now};
 use crate::dedup::unexpected;
 use crate::metric;
 use crate::reindex;
-use spine::id::{ChunkId, Gen, NodeId, ShardIndex, Tag, UnixMs, VersionId, WriterId};
+use crate::unmake;
+use spine::id::{BucketId, ChunkId, Gen, NodeId, ShardIndex, Tag, UnixMs, VersionId, WriterId};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ShardName};
 use spine::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, OutboxEntry};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Reply};
@@ -98,6 +100,7 @@ async fn cycle(core: &Core, patience: &mut Patience, grace: Duration) -> Result<
     let mut done =
         Collected { aborted: reap(core, |writer, renewed| is_stale(core, writer, renewed, time)).await?, ..Collected::default() };
     done.released = release(core).await?;
+    finish_deletions(core, patience).await;
     // The log holds these two in any case; asking first spares it proposals that do nothing.
     let held = reindex::is_held(core).await?;
     metric::COLLECTION_HELD.set(i64::from(held));
@@ -185,6 +188,24 @@ async fn release_these(core: &Core, entries: &[OutboxEntry]) -> Result<(), Write
     Ok(())
 }
 
+/// Goes on with deletions of buckets that somebody has left: those whose round has not changed since the last cycle.
+async fn finish_deletions(core: &Core, patience: &mut Patience) {
+    let marked = match unmake::marked(&*core.metadata).await {
+        Ok(marked) => marked,
+        Err(error) => {
+            tracing::debug!(%error, "buckets that are being deleted were not looked at");
+            return;
+        }
+    };
+    let left = marked.iter().filter(|(record, round)| patience.deleting.get(&record.id) == Some(round));
+    for (record, _) in left {
+        if let Err(error) = unmake::resume(&*core.metadata, record).await {
+            tracing::warn!(bucket = record.name, %error, "a bucket's deletion will be tried again");
+        }
+    }
+    patience.deleting = marked.into_iter().map(|(record, round)| (record.id, round)).collect();
+}
+
 /// Begins the grace of every chunk without references.
 async fn condemn(core: &Core, time: UnixMs) -> Result<(), WriteError> {
     let mut before = None;
@@ -227,10 +248,12 @@ async fn ids(core: &Core, query: ChunkQuery) -> Result<Vec<(ChunkId, Gen)>, Writ
     }
 }
 
-/// Since when nodes have not answered.
+/// Since when nodes have not answered, and what else is given time from one cycle to the next.
 #[derive(Default)]
 struct Patience {
     silent_since: HashMap<NodeId, Instant>,
+    /// Buckets that were being deleted at the last cycle, and in which round.
+    deleting: HashMap<BucketId, u64>,
 }
 
 impl Patience {

@@ -51,4 +51,5 @@ pub mod s3;
 pub mod seal;
 pub mod serve;
 pub mod store;
+pub mod unmake;
 pub mod write;

@@ -11,12 +11,14 @@ pub mod key;
 pub mod lmdb;
 pub mod machine;
 pub mod metric;
+pub mod mover;
 pub mod namespace;
 pub mod propose;
 pub mod record;
 pub mod requests;
 pub mod room;
 pub mod root;
+pub mod router;
 #[cfg(test)]
 mod sample;
 pub mod service;

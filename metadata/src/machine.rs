@@ -55,7 +55,8 @@ fn check_root(command: &RootCommand) -> Result<(), MetadataError> {
         | RootCommand::TakeLease { .. }
         | RootCommand::TakeMove { .. }
         | RootCommand::StepMove { .. }
-        | RootCommand::GiveUpMove { .. } => return Ok(()),
+        | RootCommand::GiveUpMove { .. }
+        | RootCommand::EndGroup { .. } => return Ok(()),
         RootCommand::NoteNode(_) | RootCommand::SetNodeState { .. } | RootCommand::CreateInvite(_) | RootCommand::UseInvite { .. } => {
             return Ok(());
         }
@@ -133,7 +134,7 @@ pub fn apply(table: &mut dyn TableWrite, batch: &Batch, at: Seq) -> Result<Vec<R
 }
 
 /// Whether a chain ends here: a refusal, or a Confirm of which some chunk's generation was over.
-fn stops(reply: &Reply) -> bool {
+pub fn stops(reply: &Reply) -> bool {
     match reply {
         Reply::Refused(_) => true,
         Reply::Confirmed(outcomes) => outcomes.contains(&false),

@@ -54,6 +54,8 @@ metric!(CLUSTER_REFUSALS: CounterVec, "breakwater_metadata_cluster_refusals_tota
 metric!(SNAPSHOT_BYTES: CounterVec, "breakwater_metadata_snapshot_bytes_total", "Bytes of snapshots between members.", ["direction"]);
 metric!(LEADS: Gauge, "breakwater_metadata_leads", "Groups that this process leads.");
 metric!(TERM: Gauge, "breakwater_metadata_term", "The highest term of its groups: how often somebody stood for leading.");
+metric!(RANGE_MOVES: CounterVec, "breakwater_metadata_range_moves_total", "Moves of ranges that are over.", ["outcome"]);
+metric!(RANGE_FREEZE_SECONDS: Histogram, "breakwater_metadata_range_freeze_seconds", "A range frozen while it was handed over.", SECONDS);
 
 /// Makes the families of a cluster appear, at zero, before there is one.
 pub fn declare() {
@@ -66,6 +68,10 @@ pub fn declare() {
     for direction in ["sent", "received"] {
         SNAPSHOT_BYTES.with_label_values(&[direction]).inc_by(0);
     }
+    for outcome in ["done", "gave_up"] {
+        RANGE_MOVES.with_label_values(&[outcome]).inc_by(0);
+    }
+    LazyLock::force(&RANGE_FREEZE_SECONDS);
     CLUSTER_CONNECTIONS.add(0);
     LazyLock::force(&READ_ROUND_READERS);
 }

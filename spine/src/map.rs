@@ -59,23 +59,6 @@ pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// One range of one of the two spaces: what a group owns, and what moves from one group to another. Without `end`, to the end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Span {
-    Names { start: NamePoint, end: Option<NamePoint> },
-    Chunks { start: ChunkId, end: Option<ChunkId> },
-}
-
-impl Span {
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        match self {
-            Span::Names { start, end } => end.as_ref().is_some_and(|end| end <= start),
-            Span::Chunks { start, end } => end.as_ref().is_some_and(|end| end <= start),
-        }
-    }
-}
-
 /// Where to go with a request, and what to show there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route<'a, P> {

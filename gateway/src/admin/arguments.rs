@@ -248,6 +248,36 @@ pub enum MetadataCommand {
         /// The node's id, or enough of its first digits
         node: String,
     },
+    /// Show which group has which names and chunks, who leads it, and the moves of ranges
+    Map,
+    /// Give what sorts from a place on, up to the end of its range, to a new group
+    Split {
+        /// Bucket, and the first key that goes
+        #[arg(long, value_name = "BUCKET/KEY", required_unless_present = "chunk", conflicts_with = "chunk")]
+        at: Option<String>,
+        /// Of the chunk index: the first digits of the first chunk's name that goes
+        #[arg(long, value_name = "DIGITS")]
+        chunk: Option<String>,
+    },
+    /// Give the range after a group's to that group
+    Merge {
+        /// The group that gets it
+        group: u32,
+        /// The range of chunks, not of names
+        #[arg(long)]
+        chunks: bool,
+    },
+    /// Have a group led by another node
+    Move {
+        group: u32,
+        /// The node's id, or enough of its first digits
+        node: String,
+    },
+    /// Give a move of a range up, as long as the range was not handed over yet
+    GiveUp {
+        /// Its number, as `map` shows it
+        number: u64,
+    },
     /// Not there yet: copy the metadata into a file
     Snapshot,
     /// Not there yet: bring metadata back from such a file

@@ -146,6 +146,11 @@ fn metadata_request(command: &MetadataCommand) -> Result<Request, AskError> {
         MetadataCommand::Status => ("GET", "metadata/status".to_string(), None),
         MetadataCommand::Invite { hours, address } => post("invite", json!({ "hours": hours, "address": address })),
         MetadataCommand::Remove { node } => post("remove", json!({ "node": node })),
+        MetadataCommand::Map => ("GET", "metadata/map".to_string(), None),
+        MetadataCommand::Split { at, chunk } => post("split", json!({ "at": at, "chunk": chunk })),
+        MetadataCommand::Merge { group, chunks } => post("merge", json!({ "group": group, "chunks": chunks })),
+        MetadataCommand::Move { group, node } => post("move", json!({ "group": group, "node": node })),
+        MetadataCommand::GiveUp { number } => post("give-up", json!({ "move": number })),
         MetadataCommand::Snapshot | MetadataCommand::Restore => {
             let what = "copies of the metadata outside of its nodes are not there yet; each node is a whole copy, and one that lost its folder catches up from the others";
             return Err(AskError::Refused(what.to_string()));
@@ -239,6 +244,12 @@ fn show_metadata(command: &MetadataCommand, answer: &Value) -> String {
             format!("{}\n(for one metadata node, within {hours} hours; shown this once)", text(answer, "token"))
         }
         MetadataCommand::Remove { .. } => format!("metadata node {} is removed", text(answer, "node")),
+        MetadataCommand::Map => super::map_text::text(answer),
+        MetadataCommand::Split { .. } | MetadataCommand::Merge { .. } => {
+            format!("move {} is begun; `breakwater admin metadata map` shows how far it is", text(answer, "move"))
+        }
+        MetadataCommand::Move { .. } => format!("group {} is led by {}", text(answer, "group"), text(answer, "leader")),
+        MetadataCommand::GiveUp { .. } => format!("move {} is to be given up, if there still is a way back", text(answer, "move")),
         MetadataCommand::Status | MetadataCommand::Snapshot | MetadataCommand::Restore => {
             let line = |node: &Value| {
                 let short: String = text(node, "node").chars().take(12).collect();

@@ -1,10 +1,11 @@
 //! `/admin/metadata/*` of the operations listener: the metadata cluster of a gateway.
 //!
 //! ```text
-//! GET status   POST invite {hours, address?}   POST remove {node}
+//! GET status   POST invite {hours, address?}   POST remove {node}   map, split, merge, move, give-up: see ranges.rs
 //! ```
 //! Not here: what members do (`metadata::cluster`), papers (`fleet/enlist.rs`).
 
+use super::ranges;
 use super::server::{Refused, parse};
 use crate::fleet::table::Fleet;
 use crate::fleet::token::Door;
@@ -13,8 +14,8 @@ use futures::future::join_all;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spine::id::{MemberId, NodeId};
-use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
+use spine::id::{GroupId, MemberId, NodeId};
+use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, GroupStatus, MemberChange};
 use spine::wire::root::MetadataNodeRecord;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,11 @@ pub(super) async fn answer(operator: &Operator, method: Method, path: &str, body
     match (method, path.trim_start_matches("metadata/")) {
         (Method::GET, "status") => status(&**cluster, fleet).await,
         (Method::POST, "invite") => invite(fleet, parse(body)?).await,
+        (Method::GET, "map") => ranges::map(operator, &**cluster, fleet).await,
+        (Method::POST, "split") => ranges::split(operator, &**cluster, fleet, parse(body)?).await,
+        (Method::POST, "merge") => ranges::merge(operator, parse(body)?).await,
+        (Method::POST, "move") => ranges::lead(&**cluster, fleet, parse(body)?).await,
+        (Method::POST, "give-up") => ranges::give_up(operator, parse(body)?).await,
         (Method::POST, "remove") => remove(&**cluster, fleet, &parse::<Named>(body)?.node).await,
         _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),
     }
@@ -57,7 +63,7 @@ async fn invite(fleet: &Fleet, asked: Invite) -> Result<Value, Refused> {
 }
 
 /// Everybody who was admitted and not removed, asked side by side.
-async fn ask_all(cluster: &dyn Members, records: &[MetadataNodeRecord]) -> Vec<(Endpoint, Result<ClusterStatus, String>)> {
+pub(super) async fn ask_all(cluster: &dyn Members, records: &[MetadataNodeRecord]) -> Vec<(Endpoint, Result<ClusterStatus, String>)> {
     let there = records.iter().filter(|record| !record.removed);
     let asked = there.map(|record| Endpoint { node: record.id, address: record.address.clone() }).map(|at| async move {
         let status = cluster.status_of(&at).await;
@@ -70,7 +76,7 @@ async fn ask_all(cluster: &dyn Members, records: &[MetadataNodeRecord]) -> Vec<(
 async fn status(cluster: &dyn Members, fleet: &Fleet) -> Result<Value, Refused> {
     let records = fleet.metadata_nodes().await?;
     let told = ask_all(cluster, &records).await;
-    let groups = || told.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|status| &status.groups);
+    let groups = || told.iter().filter_map(|(_, status)| status.as_ref().ok()).filter_map(root_of);
     // Of several that think they lead, the one of the highest term does.
     let newest = groups().filter(|group| group.leader.is_some()).max_by_key(|group| group.term);
     let leader = newest.and_then(|group| group.leader);
@@ -81,7 +87,7 @@ async fn status(cluster: &dyn Members, fleet: &Fleet) -> Result<Value, Refused> 
         .map(|record| {
             let said = told.iter().find(|(at, _)| at.node == record.id).map(|(_, status)| status);
             let status = said.and_then(|status| status.as_ref().ok());
-            let own = status.and_then(|status| status.groups.first());
+            let own = status.and_then(root_of);
             // A node that lost its replica says that it is another member than the one the group still counts in its place.
             let is_it = |id: MemberId| status.is_none_or(|status| status.member.id == id);
             let member = members.iter().find(|known| known.member.at.node == record.id && is_it(known.member.id));
@@ -99,13 +105,18 @@ async fn status(cluster: &dyn Members, fleet: &Fleet) -> Result<Value, Refused> 
     Ok(json!({ "leader": leader.map(|id| id.to_string()), "term": newest.map(|group| group.term), "nodes": nodes }))
 }
 
-/// Takes a node out of the group, then revokes it: in this order, a crash between leaves a node that can be removed again.
+/// The root's group as one node sees it.
+fn root_of(status: &ClusterStatus) -> Option<&GroupStatus> {
+    status.groups.iter().find(|group| group.group == GroupId(0))
+}
+
+/// Takes a node out of its groups, then revokes it: in this order, a crash between leaves a node that can be removed again.
 async fn remove(cluster: &dyn Members, fleet: &Fleet, text: &str) -> Result<Value, Refused> {
     let node = find(fleet, text).await?;
     let until = Instant::now() + REMOVE_TIME;
-    for member in members_of(cluster, fleet, node).await? {
+    for (group, member) in members_of(cluster, fleet, node).await? {
         loop {
-            let changed = cluster.change(MemberChange::Remove(member)).await.map_err(Refused::Failed)?;
+            let changed = cluster.change(group, MemberChange::Remove(member)).await.map_err(Refused::Failed)?;
             if changed == Changed::Done {
                 break;
             }
@@ -119,21 +130,30 @@ async fn remove(cluster: &dyn Members, fleet: &Fleet, text: &str) -> Result<Valu
     Ok(json!({ "node": node.to_string(), "removed": true }))
 }
 
-/// What a node is in the group, by who leads; more than one where its replica was lost and has just come back.
-async fn members_of(cluster: &dyn Members, fleet: &Fleet, node: NodeId) -> Result<Vec<MemberId>, Refused> {
+/// What a node is in its groups, by who leads each; more than once in one where its replica was lost and has just come back. The root's comes last:
+/// until it is through, the node can be removed again.
+async fn members_of(cluster: &dyn Members, fleet: &Fleet, node: NodeId) -> Result<Vec<(GroupId, MemberId)>, Refused> {
     let told = ask_all(cluster, &fleet.metadata_nodes().await?).await;
-    let groups = told.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|status| &status.groups);
-    let newest = groups.filter(|group| group.leader.is_some()).max_by_key(|group| group.term);
-    let newest = newest.ok_or_else(|| Refused::Failed("no metadata node leads now; ask again".into()))?;
-    let of_node = |of_it: bool| newest.members.iter().filter(move |known| (known.member.at.node == node) == of_it);
-    if of_node(true).next().is_some() && of_node(false).all(|known| !known.votes) {
-        return Err(Refused::Wrong("it is the only one that votes: a cluster of none cannot be".into()));
+    let groups = ranges::newest(&told);
+    let mut out = Vec::new();
+    for (id, group) in groups.iter().rev() {
+        if group.leader.is_none() {
+            return Err(Refused::Failed(format!("no metadata node leads group {id} now; ask again")));
+        }
+        let of_node = |of_it: bool| group.members.iter().filter(move |known| (known.member.at.node == node) == of_it);
+        if of_node(true).next().is_some() && of_node(false).all(|known| !known.votes) {
+            return Err(Refused::Wrong(format!("it is the only one that votes in group {id}: a group of none cannot be")));
+        }
+        out.extend(of_node(true).map(|known| (*id, known.member.id)));
     }
-    Ok(of_node(true).map(|known| known.member.id).collect())
+    if groups.is_empty() {
+        return Err(Refused::Failed("no metadata node leads now; ask again".into()));
+    }
+    Ok(out)
 }
 
 /// The one metadata node that `text` names.
-async fn find(fleet: &Fleet, text: &str) -> Result<NodeId, Refused> {
+pub(super) async fn find(fleet: &Fleet, text: &str) -> Result<NodeId, Refused> {
     if text.len() < DIGITS || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(Refused::Wrong(format!("{text} is no node: give its id, or at least its first {DIGITS} digits")));
     }

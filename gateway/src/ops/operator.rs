@@ -4,6 +4,7 @@ use crate::fleet::table::Fleet;
 use crate::front::auth::KeyRing;
 use crate::path::DataPath;
 use crate::roster::Roster;
+use spine::id::{GroupId, MemberId};
 use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,8 +20,10 @@ pub type Compact = Box<dyn Fn() -> futures::future::BoxFuture<'static, ()> + Sen
 pub trait Members: Send + Sync {
     /// What one node says of itself, or why it does not.
     async fn status_of(&self, at: &Endpoint) -> Result<ClusterStatus, String>;
-    /// Asks the leader for a change of who is in the group.
-    async fn change(&self, change: MemberChange) -> Result<Changed, String>;
+    /// Asks the group's leader for a change of who is in it.
+    async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, String>;
+    /// Has the group's leader hand over to another voter.
+    async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), String>;
 }
 
 /// What operations are done with.

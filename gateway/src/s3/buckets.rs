@@ -3,6 +3,7 @@
 use super::caller::{Asked, owner, wrong_answer};
 use super::error::{self, S3Result};
 use super::{Breakwater, moment, token};
+use crate::unmake::{self, Round, Unmade};
 use s3s::dto::{
     Bucket, BucketLocationConstraint, DeleteBucketInput, DeleteBucketOutput, GetBucketLocationInput, GetBucketLocationOutput,
     GetBucketVersioningInput, GetBucketVersioningOutput, HeadBucketInput, HeadBucketOutput, ListBucketsInput, ListBucketsOutput,
@@ -31,10 +32,25 @@ impl Breakwater {
     pub(super) async fn delete_bucket_op(&self, request: S3Request<DeleteBucketInput>) -> S3Result<S3Response<DeleteBucketOutput>> {
         let (input, asked) = Asked::split(request)?;
         let bucket = self.bucket(&asked, &input.bucket).await?;
+        // Where several groups have to be asked, nobody finds the bucket meanwhile: for one that will stay, that is not begun.
+        if !self.holds_no_object(bucket.id).await? {
+            return Err(error::refused(Refusal::BucketNotEmpty));
+        }
         for _ in 0..ATTEMPTS {
             let command = RootCommand::DeleteBucket { name: input.bucket.clone(), tenant: asked.caller.tenant };
             match self.order_all(vec![Command::Root(command)]).await?.into_iter().next() {
                 Some(Reply::Done) => return Ok(S3Response::new(DeleteBucketOutput {})),
+                Some(Reply::BucketDeleting { bucket: id, round }) => {
+                    let round = Round { bucket: id, round };
+                    let ended = unmake::finish(&**self.path.metadata(), &input.bucket, round).await.map_err(error::metadata)?;
+                    if ended == Unmade::Gone {
+                        return Ok(S3Response::new(DeleteBucketOutput {}));
+                    }
+                    if !self.holds_no_object(bucket.id).await? {
+                        break;
+                    }
+                    self.abort_uploads(bucket.id).await?;
+                }
                 Some(Reply::Refused(Refusal::BucketNotEmpty)) if self.holds_no_object(bucket.id).await? => {
                     self.abort_uploads(bucket.id).await?
                 }

@@ -3,6 +3,7 @@
 use super::caller::{Asked, wrong_answer};
 use super::error::{self, S3Result};
 use super::{Breakwater, moment, unsupported};
+use crate::unmake;
 use s3s::dto::{CreateBucketConfiguration, CreateBucketInput, CreateBucketOutput};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response};
 use spine::id::BucketId;
@@ -34,7 +35,12 @@ impl Breakwater {
             versioning: Versioning::Unversioned,
             location: location.clone(),
         };
-        let replies = self.order_all(vec![Command::Root(RootCommand::CreateBucket(record))]).await?;
+        let command = Command::Root(RootCommand::CreateBucket(record));
+        let mut replies = self.order_all(vec![command.clone()]).await?;
+        if replies == [Reply::Refused(Refusal::BucketDeleting)] {
+            self.finish_deletion(&input.bucket).await?;
+            replies = self.order_all(vec![command]).await?;
+        }
         match replies.into_iter().next() {
             Some(Reply::Bucket(_)) => {}
             Some(Reply::Refused(Refusal::BucketOwnedByYou)) if location.is_empty() && chunk_bytes.is_none() => {}
@@ -42,6 +48,18 @@ impl Breakwater {
             _ => return Err(wrong_answer()),
         }
         Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)), ..Default::default() }))
+    }
+}
+
+impl Breakwater {
+    /// Goes on with a deletion of this name that somebody has begun.
+    async fn finish_deletion(&self, name: &str) -> S3Result<()> {
+        let metadata = &**self.path.metadata();
+        let marked = unmake::marked(metadata).await.map_err(error::metadata)?;
+        match marked.iter().find(|(record, _)| record.name == name) {
+            Some((record, _)) => unmake::resume(metadata, record).await.map_err(error::metadata),
+            None => Ok(()),
+        }
     }
 }
 

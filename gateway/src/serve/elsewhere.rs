@@ -1,7 +1,7 @@
 //! Metadata that other processes keep, as a gateway has it: the client, and what follows the cluster while the gateway runs.
 //!
-//! Nothing of metadata is remembered here but where its nodes are, so that several gateways see one truth: every look-up is asked of the
-//! leader. What a gateway does remember, and for how long: access keys (`front/auth.rs`, 5 s), tenants' derived keys (for ever: they never
+//! Nothing of metadata is remembered here but where its nodes are and which group has what, so that several gateways see one truth: every
+//! look-up is asked of the leader of the group that owns it, which refuses if it does not. What a gateway does remember, and for how long: access keys (`front/auth.rs`, 5 s), tenants' derived keys (for ever: they never
 //! change), the fleet's nodes (`fleet/table.rs`, 1 s; a retired one is refused by the nodes' own lists, too).
 //! Not here: papers (`fleet/cluster.rs`), which gateway works in the background (`lease.rs`).
 
@@ -13,6 +13,8 @@ use crate::fleet::table::Fleet;
 use crate::keys::Keys;
 use crate::ops::operator::Members;
 use metadata::cluster::{Client, ClientBounds};
+use metadata::router::Router;
+use spine::id::{GroupId, MemberId};
 use spine::wire::Metadata;
 use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
 use std::path::Path;
@@ -25,6 +27,7 @@ const LOOK: Duration = Duration::from_secs(2);
 
 pub struct Elsewhere {
     client: Arc<Client>,
+    router: Arc<Router>,
     peers: Peers,
     /// As the data folder has it.
     known: Mutex<Cluster>,
@@ -55,11 +58,12 @@ impl Elsewhere {
         let peers = Peers::new(home, &cluster, keys, life)?;
         let client = Client::start(cluster.members.clone(), peers.client()?, ClientBounds::default());
         let client = client.map_err(|error| FleetError::Wrong(error.to_string()))?;
-        Ok(Elsewhere { client, peers, known: Mutex::new(cluster) })
+        let router = Router::new(client.clone());
+        Ok(Elsewhere { client, router, peers, known: Mutex::new(cluster) })
     }
 
     pub fn metadata(&self) -> Arc<dyn Metadata> {
-        self.client.clone()
+        self.router.clone()
     }
 
     /// Follows the cluster until told to stop.
@@ -109,7 +113,11 @@ impl Members for Elsewhere {
         self.client.status_of(at).await.map_err(|error| error.to_string())
     }
 
-    async fn change(&self, change: MemberChange) -> Result<Changed, String> {
-        self.client.change(change).await.map_err(|error| error.to_string())
+    async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, String> {
+        self.client.change_of(group, change).await.map_err(|error| error.to_string())
+    }
+
+    async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), String> {
+        self.client.transfer(group, to).await.map(|_| ()).map_err(|error| error.to_string())
     }
 }

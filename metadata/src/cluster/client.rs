@@ -1,21 +1,23 @@
-//! The metadata service of a cluster, as a gateway uses it: finds who leads, follows hints, and asks again until a deadline.
+//! The groups of a metadata cluster, as a gateway asks them: finds who leads each, follows hints, and asks again until a deadline.
 //!
 //! Invariants: a proposal is applied at most once, however often it is sent: all sendings carry one id, and a group that has forgotten so old
 //! an id refuses it; `Unavailable` is what comes out where nobody knows whether it was applied. A query may be asked of several.
-//! Not here: connections (`link.rs`).
+//! A group that every process says it does not have is `NoSuchGroup` at once, as long as no sending of the proposal may have reached it.
+//! Not here: connections (`link.rs`), which group has what (`router.rs`).
 
 use super::link::{CallError, Link, plain};
 use bytes::Bytes;
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
-use spine::id::GroupId;
+use spine::id::{GroupId, MemberId};
 use spine::limit::MEMBERS;
 use spine::wire::cluster::{
-    self, Ask, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, MemberChange, Propose, Proposed, RequestId,
+    self, Ask, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder, MemberChange, Propose,
+    Proposed, RequestId,
 };
 use spine::wire::peer;
 use spine::wire::{Answer, Batch, Metadata, MetadataError, Query, Reply};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -49,16 +51,16 @@ impl Default for ClientBounds {
     }
 }
 
-/// Only group 0 so far: it has everything.
-const GROUP: GroupId = GroupId(0);
+/// The root's group: what a caller means who names none.
+const ROOT: GroupId = GroupId(0);
+/// Groups whose leader is remembered; beyond, one is forgotten and found again.
+const REMEMBERED: usize = 4_096;
 
 pub struct Client {
     seeds: Vec<Endpoint>,
     connect: Arc<ClientConfig>,
     bounds: ClientBounds,
     state: Mutex<State>,
-    /// Highest [`Proposed::seen`] so far.
-    seen: AtomicU64,
     /// First half of all request ids, and how many there were.
     life: [u8; 8],
     count: AtomicU64,
@@ -67,9 +69,28 @@ pub struct Client {
 #[derive(Default)]
 struct State {
     links: BTreeMap<Endpoint, Arc<Link>>,
+    groups: BTreeMap<GroupId, Known>,
+}
+
+/// What is known of one group.
+#[derive(Clone, Default)]
+struct Known {
     leader: Option<Endpoint>,
     /// Whom to ask while nobody is known to lead: an index into `links`.
     next: usize,
+    /// Highest [`Proposed::seen`] so far.
+    seen: u64,
+}
+
+impl State {
+    fn known(&mut self, group: GroupId) -> &mut Known {
+        if self.groups.len() >= REMEMBERED && !self.groups.contains_key(&group) {
+            // Any but the root's. What it had seen goes too: 0 is always right, and at worst a proposal is refused as forgotten and sent anew.
+            let other = self.groups.keys().copied().find(|other| *other != ROOT && *other > group).or(self.groups.keys().next_back().copied());
+            other.and_then(|other| self.groups.remove(&other));
+        }
+        self.groups.entry(group).or_default()
+    }
 }
 
 /// What one attempt says about the next.
@@ -77,6 +98,8 @@ enum Verdict<A> {
     Done(A),
     /// Somebody else leads.
     Elsewhere,
+    /// This one does not have the group.
+    NotThere(Endpoint),
     /// Nobody is known to lead; ask another one after a pause.
     Pause(String),
     Failed(ClusterError),
@@ -93,7 +116,7 @@ impl Client {
     pub fn start(seeds: Vec<Endpoint>, connect: Arc<ClientConfig>, bounds: ClientBounds) -> io::Result<Arc<Client>> {
         let mut life = [0; 8];
         getrandom::fill(&mut life).map_err(|e| io::Error::other(e.to_string()))?;
-        let client = Client { seeds, connect, bounds, state: Mutex::default(), seen: AtomicU64::new(0), life, count: AtomicU64::new(0) };
+        let client = Client { seeds, connect, bounds, state: Mutex::default(), life, count: AtomicU64::new(0) };
         client.know(client.seeds.clone());
         let client = Arc::new(client);
         tokio::spawn(refresh(Arc::downgrade(&client), bounds.refresh));
@@ -117,13 +140,70 @@ impl Client {
         status.ok_or_else(|| CallError::Lost("the status does not read".to_string()))
     }
 
-    /// Asks the leader for a change of who is in the group.
+    /// Asks the leader for a change of who is in the root's group.
     ///
     /// # Errors
     /// What the leader says; `Unavailable` if none was found in time.
     pub async fn change(&self, change: MemberChange) -> Result<Changed, ClusterError> {
-        let body = peer::encode(&Change { group: GROUP, change });
-        self.ask(Call::Change, |_| body.clone()).await
+        self.change_of(ROOT, change).await
+    }
+
+    /// The same for any group.
+    ///
+    /// # Errors
+    /// As [`Self::change`].
+    pub async fn change_of(&self, group: GroupId, change: MemberChange) -> Result<Changed, ClusterError> {
+        let body = peer::encode(&Change { group, change });
+        self.ask(group, Call::Change, |_| body.clone()).await
+    }
+
+    /// Has the group's leader hand over to another voter.
+    ///
+    /// # Errors
+    /// As [`Self::change`].
+    pub async fn transfer(&self, group: GroupId, to: MemberId) -> Result<GroupDone, ClusterError> {
+        let body = peer::encode(&GroupCall { group, order: GroupOrder::Transfer { to } });
+        self.ask(group, Call::Group, |_| body.clone()).await
+    }
+
+    /// Orders one process to do something about a group.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub async fn order(&self, endpoint: &Endpoint, call: &GroupCall) -> Result<GroupDone, CallError> {
+        let link = self.link(endpoint);
+        let asked = timeout(self.bounds.deadline, link.send(Call::Group, peer::encode(call))).await;
+        let answer = asked.map_err(|_| CallError::Lost("it took too long".to_string()))??;
+        peer::decode::<GroupDone>(&answer).map_err(|_| CallError::Lost("the answer does not read".to_string()))
+    }
+
+    /// Has the group's leader apply `batch`, once.
+    ///
+    /// # Errors
+    /// What the leader says; `Unavailable` where nobody knows whether it was applied; `NoSuchGroup` where it was not, since nobody has the group.
+    pub async fn propose_to(&self, group: GroupId, batch: Batch) -> Result<Vec<Reply>, ClusterError> {
+        let request = Some(self.next_id());
+        let seen = self.state().known(group).seen;
+        let first = Propose { group, request, seen, batch };
+        let body = peer::encode(&first);
+        let again = |seen: Option<u64>| match seen {
+            None => body.clone(),
+            Some(seen) => peer::encode(&Propose { seen, ..first.clone() }),
+        };
+        let Proposed { replies, seen } = self.ask(group, Call::Propose, again).await?;
+        let mut state = self.state();
+        let known = state.known(group);
+        known.seen = known.seen.max(seen);
+        Ok(replies)
+    }
+
+    /// Has the group's leader answer `query`.
+    ///
+    /// # Errors
+    /// As [`Self::propose_to`].
+    pub async fn query_of(&self, group: GroupId, query: Query) -> Result<Answer, ClusterError> {
+        let body = peer::encode(&Ask { group, query });
+        self.ask(group, Call::Query, |_| body.clone()).await
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -149,17 +229,18 @@ impl Client {
     }
 
     /// Whom to ask now.
-    fn target(&self) -> Option<Arc<Link>> {
+    fn target(&self, group: GroupId) -> Option<Arc<Link>> {
         let state = &mut *self.state();
-        if let Some(link) = state.leader.as_ref().and_then(|leader| state.links.get(leader)) {
+        let Known { leader, next, .. } = state.known(group).clone();
+        if let Some(link) = leader.as_ref().and_then(|leader| state.links.get(leader)) {
             return Some(link.clone());
         }
-        let at = state.next.checked_rem(state.links.len())?;
+        let at = next.checked_rem(state.links.len())?;
         state.links.values().nth(at).cloned()
     }
 
-    /// `from` says that `leader` leads, if it knows.
-    fn hear(&self, from: &Endpoint, leader: Option<Endpoint>) {
+    /// `from` says that `leader` leads the group, if it knows.
+    fn hear(&self, group: GroupId, from: &Endpoint, leader: Option<Endpoint>) {
         let state = &mut *self.state();
         match leader {
             Some(leader) => {
@@ -168,38 +249,62 @@ impl Client {
                     let link = Link::new(leader.clone(), self.connect.clone(), self.bounds.places);
                     state.links.insert(leader.clone(), link);
                 }
-                state.leader = Some(leader);
+                state.known(group).leader = Some(leader);
             }
-            None if state.leader.is_none() || state.leader.as_ref() == Some(from) => {
-                state.leader = None;
+            None => {
                 let at = state.links.keys().position(|endpoint| endpoint == from).unwrap_or(0);
-                state.next = at + 1;
+                let known = state.known(group);
+                // Else somebody else was found meanwhile.
+                if known.leader.is_none() || known.leader.as_ref() == Some(from) {
+                    (known.leader, known.next) = (None, at + 1);
+                }
             }
-            // Somebody else was found meanwhile.
-            None => {}
         }
+    }
+
+    /// Whether everybody who is known has said that the group is not there.
+    fn is_nowhere(&self, said: &BTreeSet<Endpoint>) -> bool {
+        let state = self.state();
+        !state.links.is_empty() && state.links.keys().all(|endpoint| said.contains(endpoint))
     }
 
     /// Asks until there is an answer that counts or the deadline is over.
     ///
     /// - `body`: the message, given what the group says it has forgotten up to, if it does.
-    async fn ask<A: DeserializeOwned>(&self, call: Call, body: impl Fn(Option<u64>) -> Bytes) -> Result<A, ClusterError> {
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        group: GroupId,
+        call: Call,
+        body: impl Fn(Option<u64>) -> Bytes,
+    ) -> Result<A, ClusterError> {
         let until = Instant::now() + self.bounds.deadline;
         let (mut patience, mut pause, mut hops) = (self.bounds.attempt, self.bounds.pause, 0);
         // Whether some sending may have been applied though nobody said so.
         let mut unknown = false;
-        let mut forgotten = None;
+        let (mut forgotten, mut without) = (None, BTreeSet::new());
         let mut why = "no metadata node is known".to_string();
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(unavailable(&why));
             }
-            let verdict = match self.target() {
-                Some(link) => self.attempt(&link, call, body(forgotten), patience.min(left), &mut unknown).await,
+            let verdict = match self.target(group) {
+                Some(link) => self.attempt(group, &link, call, body(forgotten), patience.min(left), &mut unknown).await,
                 None => Verdict::Pause(why.clone()),
             };
             match verdict {
+                Verdict::NotThere(endpoint) => {
+                    without.insert(endpoint);
+                    if self.is_nowhere(&without) {
+                        if !unknown {
+                            return Err(ClusterError::NoSuchGroup { group });
+                        }
+                        without.clear();
+                        why = "no metadata node has the group".to_string();
+                        sleep(pause.min(left)).await;
+                        pause = (pause * 2).min(self.bounds.pause * 10);
+                    }
+                }
                 Verdict::Done(answer) => return Ok(answer),
                 // Nobody has applied it yet, so that it may begin anew from what is remembered.
                 Verdict::Failed(ClusterError::Forgotten { seen }) if !unknown && forgotten.is_none() => forgotten = Some(seen),
@@ -221,6 +326,7 @@ impl Client {
 
     async fn attempt<A: DeserializeOwned>(
         &self,
+        group: GroupId,
         link: &Link,
         call: Call,
         body: Bytes,
@@ -232,7 +338,7 @@ impl Client {
         let error = match asked {
             Ok(answer) => match peer::decode(&answer) {
                 Ok(answer) => {
-                    self.hear(link.endpoint(), Some(link.endpoint().clone()));
+                    self.hear(group, link.endpoint(), Some(link.endpoint().clone()));
                     return Verdict::Done(answer);
                 }
                 Err(_) => CallError::Lost("the answer does not read".to_string()),
@@ -242,18 +348,21 @@ impl Client {
         let reason = || format!("{}: {}", link.endpoint().address, plain(&error.to_string()));
         match &error {
             CallError::Refused(ClusterError::NotLeader { leader: Some(leader) }) if leader.at != *link.endpoint() => {
-                self.hear(link.endpoint(), Some(leader.at.clone()));
+                self.hear(group, link.endpoint(), Some(leader.at.clone()));
                 Verdict::Elsewhere
             }
-            CallError::Unreachable(_)
-            | CallError::Refused(ClusterError::NotLeader { .. } | ClusterError::NoSuchGroup { .. } | ClusterError::OtherMember { .. }) => {
-                self.hear(link.endpoint(), None);
+            CallError::Refused(ClusterError::NoSuchGroup { .. }) => {
+                self.hear(group, link.endpoint(), None);
+                Verdict::NotThere(link.endpoint().clone())
+            }
+            CallError::Unreachable(_) | CallError::Refused(ClusterError::NotLeader { .. } | ClusterError::OtherMember { .. }) => {
+                self.hear(group, link.endpoint(), None);
                 Verdict::Pause(reason())
             }
             // It may have been applied, or be applied yet.
             CallError::Lost(_) | CallError::Refused(ClusterError::Metadata(MetadataError::Unavailable { .. })) => {
                 *unknown = true;
-                self.hear(link.endpoint(), None);
+                self.hear(group, link.endpoint(), None);
                 Verdict::Pause(reason())
             }
             CallError::Refused(error) => Verdict::Failed(error.clone()),
@@ -270,24 +379,13 @@ impl Client {
 
 #[async_trait::async_trait]
 impl Metadata for Client {
+    // The root's group.
     async fn propose(&self, batch: Batch) -> Result<Vec<Reply>, MetadataError> {
-        let request = Some(self.next_id());
-        let began = self.seen.load(Ordering::Acquire);
-        let first = Propose { group: GROUP, request, seen: began, batch };
-        let body = peer::encode(&first);
-        let again = |seen: Option<u64>| match seen {
-            None => body.clone(),
-            Some(seen) => peer::encode(&Propose { seen, ..first.clone() }),
-        };
-        let proposed: Result<Proposed, ClusterError> = self.ask(Call::Propose, again).await;
-        let Proposed { replies, seen } = proposed.map_err(metadata_error)?;
-        self.seen.fetch_max(seen, Ordering::AcqRel);
-        Ok(replies)
+        self.propose_to(ROOT, batch).await.map_err(metadata_error)
     }
 
     async fn query(&self, query: Query) -> Result<Answer, MetadataError> {
-        let body = peer::encode(&Ask { group: GROUP, query });
-        self.ask(Call::Query, |_| body.clone()).await.map_err(metadata_error)
+        self.query_of(ROOT, query).await.map_err(metadata_error)
     }
 }
 
@@ -312,9 +410,11 @@ fn unavailable(reason: &str) -> ClusterError {
     ClusterError::Metadata(MetadataError::Unavailable { reason: reason.to_string() })
 }
 
-fn metadata_error(error: ClusterError) -> MetadataError {
+/// What a caller of [`Metadata`] hears.
+pub(super) fn metadata_error(error: ClusterError) -> MetadataError {
     match error {
         ClusterError::Metadata(error) => error,
+        ClusterError::NoSuchGroup { .. } => MetadataError::NotHere,
         other => MetadataError::Unavailable { reason: plain(&other.to_string()) },
     }
 }

@@ -13,6 +13,7 @@ mod answer;
 mod client;
 mod link;
 mod listen;
+mod many;
 mod peers;
 mod settings;
 

@@ -4,6 +4,7 @@
 //! Invariants: the map changes only by a step of a move; a group's id is given once.
 //! Not here: how a map changes ([`spine::map`]), moves (`moves.rs`).
 
+use super::moves;
 use crate::key;
 use crate::record::{decode, each, load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
@@ -12,6 +13,7 @@ use spine::limit::GROUPS_EVER;
 use spine::map::{Change, Map, MapError};
 use spine::wire::cluster::Member;
 use spine::wire::root::GroupRecord;
+use spine::wire::{Refusal, Reply};
 use std::ops::ControlFlow;
 
 /// The group that every cluster begins with, and that has the map.
@@ -49,17 +51,19 @@ pub fn new_group(table: &mut dyn TableWrite, members: &[Member], made: UnixMs) -
     Ok(Some(record.id))
 }
 
-/// Notes that the group has ended, unless the map has it in another place.
-pub fn end_group(table: &mut dyn TableWrite, group: GroupId) -> Result<(), TableError> {
+/// Notes that the group has ended, unless the map has it, or a move.
+pub fn end_group(table: &mut dyn TableWrite, group: GroupId) -> Result<Reply, TableError> {
     let map = get(table)?;
-    if group == ROOT || map.names().of_group(group).is_some() || map.chunks().of_group(group).is_some() {
-        return Ok(());
+    let used = group == ROOT || map.names().of_group(group).is_some() || map.chunks().of_group(group).is_some();
+    if used || moves::has(table, group)? {
+        return Ok(Reply::Refused(Refusal::GroupMoves));
     }
     let at = key::group(group);
     match load::<GroupRecord>(table, Space::Root, &at)? {
-        Some(record) if !record.ended => save(table, Space::Root, &at, &GroupRecord { ended: true, ..record }),
-        _ => Ok(()),
+        Some(record) if !record.ended => save(table, Space::Root, &at, &GroupRecord { ended: true, ..record })?,
+        _ => {}
     }
+    Ok(Reply::Done)
 }
 
 /// All groups but the root's, by id.

@@ -49,6 +49,7 @@ pub fn apply(table: &mut dyn TableWrite, command: &RootCommand) -> Result<Reply,
         RootCommand::TakeMove { id } => moves::take(table, *id),
         RootCommand::StepMove { id, attempt, step, now } => moves::step(table, *id, *attempt, *step, *now),
         RootCommand::GiveUpMove { id } => moves::give_up(table, *id),
+        RootCommand::EndGroup { group } => map::end_group(table, *group),
     }
 }
 

@@ -13,8 +13,9 @@ use crate::record::{decode, each, load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::{Epoch, GroupId, MoveId, UnixMs};
 use spine::limit::{MOVES, MOVES_KEPT};
-use spine::map::{Change, Map, MapError, Point, Ranges, Span};
+use spine::map::{Change, Map, MapError, Point, Ranges};
 use spine::wire::cluster::Member;
+use spine::wire::range::{Range, Span};
 use spine::wire::root::{MoveAsk, MoveRecord, MoveStep};
 use spine::wire::{Refusal, Reply};
 use std::ops::ControlFlow;
@@ -34,15 +35,15 @@ fn change_of(record: &MoveRecord) -> Change {
 
 /// What an ask means by the map of now.
 struct Plan<'a> {
-    span: Span,
+    span: Range,
     from: GroupId,
     /// `Err`: a new group of these.
     to: Result<GroupId, &'a [Member]>,
 }
 
 fn plan<'a>(map: &Map, ask: &'a MoveAsk) -> Option<Plan<'a>> {
-    let names = |(start, end, from): Cut<_>, to| Plan { span: Span::Names { start, end }, from, to };
-    let chunks = |(start, end, from): Cut<_>, to| Plan { span: Span::Chunks { start, end }, from, to };
+    let names = |(start, end, from): Cut<_>, to| Plan { span: Range::Names(Span { start, end }), from, to };
+    let chunks = |(start, end, from): Cut<_>, to| Plan { span: Range::Chunks(Span { start, end }), from, to };
     Some(match ask {
         MoveAsk::SplitNames { at, members } => names(cut(map.names(), at)?, Err(members)),
         MoveAsk::SplitChunks { at, members } => chunks(cut(map.chunks(), at)?, Err(members)),
@@ -168,13 +169,13 @@ pub fn step(table: &mut dyn TableWrite, id: MoveId, attempt: u64, to: MoveStep, 
             _ => Refusal::NoSuchRange,
         }));
     }
-    match to {
-        MoveStep::Done => map::end_group(table, known.from)?,
-        MoveStep::GaveUp => map::end_group(table, known.to)?,
-        _ => {}
-    }
     save(table, Space::Root, &key::moved(id), &MoveRecord { step: to, changed: now, ..known })?;
     Ok(Reply::Done)
+}
+
+/// Whether a move that is under way has the group.
+pub fn has(table: &dyn TableRead, group: GroupId) -> Result<bool, TableError> {
+    Ok(all(table)?.iter().any(|known| !known.step.is_over() && (known.from == group || known.to == group)))
 }
 
 /// All that are known, by id.

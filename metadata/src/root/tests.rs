@@ -3,7 +3,10 @@ use crate::key;
 use crate::table::memory::MemoryTable;
 use crate::table::{Space, TableWrite};
 use bytes::Bytes;
-use spine::id::{BucketId, FleetId, InviteId, NodeId, TenantId, UnixMs, UploadId, WriterId};
+use spine::id::{BucketId, Epoch, FleetId, GroupId, InviteId, MemberId, MoveId, NodeId, TenantId, UnixMs, UploadId, WriterId};
+use spine::limit::MOVES_KEPT;
+use spine::map::{Map, NamePoint};
+use spine::wire::cluster::{Endpoint, Member};
 use spine::wire::root::*;
 use spine::wire::{Refusal, Reply};
 
@@ -268,4 +271,82 @@ fn a_metadata_node_is_renewed_until_it_is_removed_for_good() {
     assert_eq!(run(&mut table, admit("c:3", 8)), refused(Refusal::NodeRetired));
     let removed = MetadataNodeRecord { removed: true, changed: UnixMs(7), ..known };
     assert_eq!(answer(&table, &RootQuery::MetadataNodes).unwrap(), RootAnswer::MetadataNodes(vec![removed]));
+}
+
+fn a_member(id: u64) -> Member {
+    Member { id: MemberId(id), at: Endpoint { node: NodeId([id as u8; 32]), address: format!("host:{id}") } }
+}
+
+fn begin(table: &mut MemoryTable, ask: MoveAsk, expected: u64) -> Reply {
+    run(table, RootCommand::BeginMove { ask, expected: Epoch(expected), reason: "test".into(), now: UnixMs(1) })
+}
+
+fn split_at(key: &str) -> MoveAsk {
+    MoveAsk::SplitNames { at: NamePoint::new(BucketId(1), key), members: vec![a_member(1)] }
+}
+
+fn map_of(table: &MemoryTable) -> Map {
+    match answer(table, &RootQuery::Map { known: None }).unwrap() {
+        RootAnswer::Map(Some(map)) => map,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_map_changes_with_one_step_of_a_move_and_only_for_who_took_it_up_last() {
+    let mut table = MemoryTable::default();
+    assert_eq!(begin(&mut table, split_at("m"), 1), refused(Refusal::MapChanged));
+    assert_eq!(begin(&mut table, MoveAsk::MergeNames { into: GroupId(0) }, 0), refused(Refusal::NoSuchRange));
+    assert_eq!(begin(&mut table, split_at("m"), 0), Reply::Moving(MoveId(1)));
+    assert_eq!(begin(&mut table, split_at("n"), 0), refused(Refusal::GroupMoves));
+    assert_eq!(run(&mut table, RootCommand::EndGroup { group: GroupId(1) }), refused(Refusal::GroupMoves));
+    let id = MoveId(1);
+    assert_eq!(run(&mut table, RootCommand::TakeMove { id }), Reply::Attempt(1));
+    assert_eq!(run(&mut table, RootCommand::TakeMove { id }), Reply::Attempt(2));
+    let step = |attempt, step| RootCommand::StepMove { id, attempt, step, now: UnixMs(2) };
+    assert_eq!(run(&mut table, step(1, MoveStep::Copying)), refused(Refusal::OldAttempt));
+    assert_eq!(run(&mut table, step(2, MoveStep::Mapped)), refused(Refusal::NoSuchMove));
+    for to in [MoveStep::Copying, MoveStep::Copying, MoveStep::Released] {
+        assert_eq!(run(&mut table, step(2, to)), Reply::Done);
+        assert_eq!(map_of(&table).epoch(), Epoch(0));
+    }
+    assert_eq!(run(&mut table, step(2, MoveStep::GaveUp)), refused(Refusal::NoSuchMove), "there is no way back");
+    assert_eq!(run(&mut table, step(2, MoveStep::Mapped)), Reply::Done);
+    let map = map_of(&table);
+    assert_eq!((map.epoch(), map.names().of(&NamePoint::new(BucketId(1), "x")).group), (Epoch(1), GroupId(1)));
+    assert_eq!(answer(&table, &RootQuery::Map { known: Some(Epoch(1)) }).unwrap(), RootAnswer::Map(None));
+    assert_eq!(run(&mut table, step(2, MoveStep::Done)), Reply::Done);
+    assert_eq!(run(&mut table, RootCommand::TakeMove { id }), refused(Refusal::NoSuchMove));
+    assert_eq!(run(&mut table, RootCommand::EndGroup { group: GroupId(1) }), refused(Refusal::GroupMoves), "the map has it");
+}
+
+#[test]
+fn a_move_given_up_leaves_the_map_and_its_group_may_end_and_its_number_is_not_given_again() {
+    let mut table = MemoryTable::default();
+    assert_eq!(begin(&mut table, split_at("m"), 0), Reply::Moving(MoveId(1)));
+    assert_eq!(run(&mut table, RootCommand::GiveUpMove { id: MoveId(1) }), Reply::Done);
+    assert_eq!(run(&mut table, RootCommand::TakeMove { id: MoveId(1) }), Reply::Attempt(1));
+    let gave_up = RootCommand::StepMove { id: MoveId(1), attempt: 1, step: MoveStep::GaveUp, now: UnixMs(2) };
+    assert_eq!(run(&mut table, gave_up), Reply::Done);
+    assert_eq!(map_of(&table).epoch(), Epoch(0));
+    for _ in 0..2 {
+        assert_eq!(run(&mut table, RootCommand::EndGroup { group: GroupId(1) }), Reply::Done);
+    }
+    assert_eq!(begin(&mut table, split_at("m"), 0), Reply::Moving(MoveId(2)));
+    let RootAnswer::Groups(groups) = answer(&table, &RootQuery::Groups).unwrap() else { panic!() };
+    assert_eq!(groups.iter().map(|group| (group.id, group.ended)).collect::<Vec<_>>(), [(GroupId(1), true), (GroupId(2), false)]);
+}
+
+#[test]
+fn moves_that_are_over_are_told_of_in_a_bounded_number() {
+    let mut table = MemoryTable::default();
+    for number in 1..=MOVES_KEPT as u64 + 20 {
+        assert_eq!(begin(&mut table, split_at("m"), 0), Reply::Moving(MoveId(number)));
+        run(&mut table, RootCommand::TakeMove { id: MoveId(number) });
+        let gave_up = RootCommand::StepMove { id: MoveId(number), attempt: 1, step: MoveStep::GaveUp, now: UnixMs(2) };
+        assert_eq!(run(&mut table, gave_up), Reply::Done);
+    }
+    let RootAnswer::Moves(moves) = answer(&table, &RootQuery::Moves).unwrap() else { panic!() };
+    assert_eq!(moves.len(), MOVES_KEPT);
+    assert_eq!(moves.last().map(|last| last.id), Some(MoveId(MOVES_KEPT as u64 + 20)));
 }

@@ -1,8 +1,9 @@
 //! The root group: tenants, access keys, buckets, nodes, and the fleet.
 
 use crate::id::{BucketId, ChunkId, Epoch, FleetId, GroupId, InviteId, KeyEpoch, MoveId, NodeId, TenantId, UnixMs, WriterId};
-use crate::map::{Map, NamePoint, Span};
+use crate::map::{Map, NamePoint};
 use crate::wire::cluster::Member;
+use crate::wire::range::Range;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -226,7 +227,7 @@ impl MoveStep {
 pub struct MoveRecord {
     pub id: MoveId,
     pub ask: MoveAsk,
-    pub span: Span,
+    pub span: Range,
     pub from: GroupId,
     pub to: GroupId,
     pub step: MoveStep,
@@ -288,6 +289,8 @@ pub enum RootCommand {
     StepMove { id: MoveId, attempt: u64, step: MoveStep, now: UnixMs },
     /// Idempotent; a move that has no way back goes on. Refused with `NoSuchMove`.
     GiveUpMove { id: MoveId },
+    /// The group is no more. Idempotent; refused with `GroupMoves` while the map has it or a move that is under way.
+    EndGroup { group: GroupId },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@
 //! Not here: what is kept (`metadata`), who gets a certificate (`fleet/enlist.rs`).
 
 mod keep;
+mod moving;
 mod operations;
 pub mod papers;
 
@@ -127,10 +128,12 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let at = Endpoint { node: key.node(), address: advertised };
     let (server, keeper) = open(home.clone(), key, at, papers).await?;
     let node = keeper.node.clone();
+    let client = keeper.client.clone();
 
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(server.serve(socket, stopped.clone(), SHUTDOWN));
     let keeping = tokio::spawn(keeper.run(stopped.clone()));
+    let moving = tokio::spawn(moving::run(node.clone(), client, stopped.clone()));
     let operations = operations::serve(ops_socket, node.clone(), stopped);
     let mut text = format!("metadata on {address}\noperations on http://{ops_address}\nnode {}\n", node.status().member.at.node);
     let left = papers::gateway_papers(home.dir());
@@ -151,6 +154,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
         () = signals.wait() => tracing::warn!(target: "breakwater", "told twice: stopping without waiting for calls"),
     }
     let _ = keeping.await;
+    let _ = moving.await;
     let _ = operations.await;
     node.shutdown().await;
     tracing::info!(target: "breakwater", "stopped");

@@ -1,0 +1,50 @@
+//! The groups of a cluster for the router and the mover: by their ids, wherever their leaders are.
+
+use super::client::{Client, metadata_error};
+use crate::mover::Founder;
+use crate::router::Groups;
+use spine::id::GroupId;
+use spine::wire::cluster::{GroupCall, GroupOrder, Member};
+use spine::wire::{Answer, Batch, MetadataError, Query, Reply};
+
+#[async_trait::async_trait]
+impl Groups for Client {
+    async fn propose_to(&self, group: GroupId, batch: Batch) -> Result<Vec<Reply>, MetadataError> {
+        Client::propose_to(self, group, batch).await.map_err(metadata_error)
+    }
+
+    async fn query_of(&self, group: GroupId, query: Query) -> Result<Answer, MetadataError> {
+        Client::query_of(self, group, query).await.map_err(metadata_error)
+    }
+}
+
+#[async_trait::async_trait]
+impl Founder for Client {
+    async fn create(&self, group: GroupId, members: &[Member]) -> Result<(), MetadataError> {
+        let mut why = "it has no members".to_string();
+        for first in 0..members.len() {
+            let mut members = members.to_vec();
+            members.rotate_left(first);
+            let at = members[0].at.clone();
+            match self.order(&at, &GroupCall { group, order: GroupOrder::Create { members } }).await {
+                Ok(_) => return Ok(()),
+                Err(error) => why = format!("{}: {error}", at.address),
+            }
+        }
+        Err(MetadataError::Unavailable { reason: format!("group {group} could not be made: {why}") })
+    }
+
+    async fn remove(&self, groups: &[GroupId]) -> Result<(), MetadataError> {
+        for endpoint in self.endpoints() {
+            // Who does not answer is asked again in a later round.
+            let Ok(status) = self.status_of(&endpoint).await else { continue };
+            for hosted in status.groups.iter().filter(|hosted| groups.contains(&hosted.group)) {
+                let removed = self.order(&endpoint, &GroupCall { group: hosted.group, order: GroupOrder::Remove }).await;
+                if let Err(error) = removed {
+                    tracing::debug!(group = %hosted.group, at = endpoint.address, %error, "a group that has ended is not let go of yet");
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,328 @@
+//! Carries moves of ranges out: reads how far each is from the root and from its two groups, and takes the next step.
+//!
+//! ```text
+//! take up -> found the receiver -> Prepare, Export -> pages -> changes -> Freeze -> last changes -> Release -> Serve -> map -> Purge
+//! ```
+//! It keeps nothing: killed anywhere, the next one takes the move up under a higher attempt, and the groups refuse what the old one still
+//! sends. Runs where the root group is led.
+//! Invariants: nothing is released before the receiver has said, with the digest of what it read back, that it has every row; a range is
+//! frozen for at most [`Limits::freeze`] at a time and thawed if that does not do; after Release there are only steps forwards.
+//! Not here: what the orders mean to a group (`range/`), what to move (`balance/`, operators), the record (`root/moves.rs`).
+
+mod orders;
+
+use crate::metric;
+use crate::router::Groups;
+use orders::{Facts, Orders};
+use spine::id::{GroupId, MoveId};
+use spine::wire::cluster::Member;
+use spine::wire::range::{Handover, Mover as By, Page, Progress, RangeCommand};
+use spine::wire::root::{MoveAsk, MoveRecord, MoveStep};
+use spine::wire::{MetadataError, Refusal, Reply};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Makes groups on the machines, and ends them there.
+#[async_trait::async_trait]
+pub trait Founder: Send + Sync + 'static {
+    /// Returns when somebody leads it. Can be asked for again.
+    async fn create(&self, group: GroupId, members: &[Member]) -> Result<(), MetadataError>;
+
+    /// Has every process that still has one of these let go of it.
+    async fn remove(&self, groups: &[GroupId]) -> Result<(), MetadataError>;
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a page of rows; default 256 KiB. Larger: fewer rounds, and clients' entries wait longer behind one.
+    pub page: u32,
+    /// Changes not copied yet with which a range is frozen; default 64. More: a longer freeze, fewer rounds before.
+    pub few: u64,
+    /// How long a range may be frozen before it is thawed and followed again; default 300 ms.
+    pub freeze: Duration,
+    /// Rows deleted in one entry; default 512.
+    pub rows: u32,
+    /// Pause between pages; default 1 ms.
+    pub pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { page: 256 << 10, few: 64, freeze: Duration::from_millis(300), rows: 512, pause: Duration::from_millis(1) }
+    }
+}
+
+/// Why a move is left where it is, for now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MoveError {
+    #[error("somebody else has taken the move up")]
+    Taken,
+    #[error("a step of the move was refused. step=`{step}`, why=`{why}`")]
+    Refused { step: &'static str, why: Refusal },
+    /// What the receiver read back is not what the giver has.
+    #[error("a page was not imported as it was exported. move=`{id}`")]
+    Page { id: MoveId },
+    #[error("a group gave an answer to another question. step=`{step}`")]
+    Unexpected { step: &'static str },
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+}
+
+/// Where copying ended.
+enum Copied {
+    Released,
+    /// Nothing has moved.
+    Back,
+}
+
+pub struct Mover {
+    groups: Arc<dyn Groups>,
+    founder: Arc<dyn Founder>,
+    limits: Limits,
+}
+
+impl Mover {
+    pub fn new(groups: Arc<dyn Groups>, founder: Arc<dyn Founder>, limits: Limits) -> Mover {
+        Mover { groups, founder, limits }
+    }
+
+    /// Takes every move up that is under way, one after the other, and ends groups that have nothing any more. What cannot be done now is
+    /// left for the next round.
+    ///
+    /// # Errors
+    /// The root cannot be asked.
+    pub async fn round(&self) -> Result<(), MoveError> {
+        let moves = orders::moves(&*self.groups).await?;
+        for record in moves.iter().filter(|record| !record.step.is_over()) {
+            match self.carry(record.id).await {
+                Ok(step) => tracing::info!(id = %record.id, from = %record.from, to = %record.to, ?step, "a range's move is over"),
+                Err(error) => tracing::warn!(id = %record.id, %error, "a range's move is not through yet"),
+            }
+        }
+        self.end_idle().await
+    }
+
+    /// Carries one move to its end.
+    ///
+    /// # Errors
+    /// [`MoveError`]; it can be taken up again.
+    pub async fn carry(&self, id: MoveId) -> Result<MoveStep, MoveError> {
+        let orders = Orders::take_up(&self.groups, id).await?;
+        loop {
+            let record = orders.record().await?;
+            let next = match record.step {
+                MoveStep::Begun if record.unwanted => {
+                    self.back(&orders, &record).await?;
+                    MoveStep::GaveUp
+                }
+                MoveStep::Begun => {
+                    if let Some(members) = founders(&record.ask) {
+                        self.founder.create(record.to, members).await?;
+                    }
+                    MoveStep::Copying
+                }
+                MoveStep::Copying => match self.copy(&orders, &record).await? {
+                    Copied::Released => MoveStep::Released,
+                    Copied::Back => MoveStep::GaveUp,
+                },
+                MoveStep::Released => {
+                    let facts = orders.facts(record.from).await?;
+                    let handover = facts.leaving(id).ok_or(MoveError::Unexpected { step: "Released" })?;
+                    self.serve(&orders, &record, handover).await?;
+                    MoveStep::Mapped
+                }
+                MoveStep::Mapped => {
+                    orders.until_no_more(record.from, "Purge", |by, kind| RangeCommand::Purge { by, kind, max: self.limits.rows }).await?;
+                    MoveStep::Done
+                }
+                over => {
+                    metric::RANGE_MOVES.with_label_values(&[if over == MoveStep::Done { "done" } else { "gave_up" }]).inc();
+                    return Ok(over);
+                }
+            };
+            orders.step(next).await?;
+        }
+    }
+
+    async fn copy(&self, orders: &Orders, record: &MoveRecord) -> Result<Copied, MoveError> {
+        let facts = orders.facts(record.from).await?;
+        if facts.leaving(record.id).is_some() {
+            return Ok(Copied::Released);
+        }
+        if record.unwanted || facts.is_past(record.id) {
+            return self.back(orders, record).await;
+        }
+        orders.done(record.to, "Prepare", |by| RangeCommand::Prepare { by, range: record.span.clone(), from: record.from }).await?;
+        orders.done(record.from, "Export", |by| RangeCommand::Export { by, range: record.span.clone(), to: record.to }).await?;
+        let facts = orders.facts(record.to).await?;
+        let mut progress = facts.progress(record.id).ok_or(MoveError::Unexpected { step: "Prepare" })?;
+        let mut looked = Instant::now();
+        loop {
+            let page = self.page(orders, record, &mut progress).await?;
+            if matches!(progress, Progress::Following { .. }) && page.left <= self.limits.few {
+                match self.hand_over(orders, record, &mut progress).await? {
+                    Some(copied) => return Ok(copied),
+                    None => tracing::debug!(id = %record.id, "the range was thawed again: too much was left"),
+                }
+            }
+            if looked.elapsed() > Duration::from_secs(1) {
+                looked = Instant::now();
+                if orders.record().await?.unwanted {
+                    return self.back(orders, record).await;
+                }
+            }
+            tokio::time::sleep(self.limits.pause).await;
+        }
+    }
+
+    /// Copies what comes after `progress`, a page of it.
+    async fn page(&self, orders: &Orders, record: &MoveRecord, progress: &mut Progress) -> Result<Page, MoveError> {
+        let mut page = orders.export(record.from, progress.clone(), self.limits.page).await?;
+        if page.upto == *progress {
+            return Ok(page);
+        }
+        let (after, upto) = (progress.clone(), page.upto.clone());
+        let rows = std::mem::take(&mut page.rows);
+        let reply = orders.order(record.to, |by| RangeCommand::Import { by, kind: orders.kind(), after, upto, rows }).await?;
+        match reply {
+            Reply::Imported { digest } if digest == page.digest => {}
+            Reply::Imported { .. } => return Err(MoveError::Page { id: record.id }),
+            other => return Err(orders::refused("Import", other)),
+        }
+        *progress = page.upto.clone();
+        Ok(page)
+    }
+
+    /// Freezes, copies the last changes, and gives the range over. `None`: it took too long, and the giver serves on.
+    async fn hand_over(&self, orders: &Orders, record: &MoveRecord, progress: &mut Progress) -> Result<Option<Copied>, MoveError> {
+        let begun = Instant::now();
+        orders.done(record.from, "Freeze", |by| RangeCommand::Freeze { by, kind: orders.kind() }).await?;
+        let drained = self.drain(orders, record, progress, begun).await;
+        match drained {
+            Ok(Some(handover)) => {
+                self.serve(orders, record, handover).await?;
+                metric::RANGE_FREEZE_SECONDS.observe(begun.elapsed().as_secs_f64());
+                Ok(Some(Copied::Released))
+            }
+            other => {
+                // If it was released after all, this is refused, and whoever takes the move up sees what is so.
+                let thawed = orders.order(record.from, |by| RangeCommand::Thaw { by, kind: orders.kind() }).await;
+                metric::RANGE_FREEZE_SECONDS.observe(begun.elapsed().as_secs_f64());
+                other?;
+                match thawed? {
+                    Reply::Done => Ok(None),
+                    other => Err(orders::refused("Thaw", other)),
+                }
+            }
+        }
+    }
+
+    /// What the giver hands over; `None`: not within the time that a range may be frozen.
+    async fn drain(
+        &self,
+        orders: &Orders,
+        record: &MoveRecord,
+        progress: &mut Progress,
+        begun: Instant,
+    ) -> Result<Option<Handover>, MoveError> {
+        while begun.elapsed() < self.limits.freeze {
+            let page = self.page(orders, record, progress).await?;
+            let Progress::Following { change } = *progress else { return Err(MoveError::Unexpected { step: "Freeze" }) };
+            if page.left > 0 {
+                continue;
+            }
+            match orders.order(record.from, |by| RangeCommand::Release { by, kind: orders.kind(), change }).await? {
+                Reply::Released(handover) => return Ok(Some(handover)),
+                // The freeze came behind a change that this page did not have yet.
+                Reply::Refused(Refusal::NotDrained) => {}
+                other => return Err(orders::refused("Release", other)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn serve(&self, orders: &Orders, record: &MoveRecord, handover: Handover) -> Result<(), MoveError> {
+        orders.done(record.to, "Serve", |by| RangeCommand::Serve { by, kind: orders.kind(), handover }).await
+    }
+
+    /// Takes everything back, if there still is a way back.
+    async fn back(&self, orders: &Orders, record: &MoveRecord) -> Result<Copied, MoveError> {
+        let max = self.limits.rows;
+        let cancelled = orders.until_no_more(record.from, "Cancel", |by, kind| RangeCommand::Cancel { by, kind, max }).await;
+        if let Err(error) = cancelled {
+            return match orders.facts(record.from).await?.leaving(record.id) {
+                Some(_) => Ok(Copied::Released),
+                None => Err(error),
+            };
+        }
+        match orders.until_no_more(record.to, "Drop", |by, kind| RangeCommand::Drop { by, kind, max }).await {
+            // It was never made.
+            Ok(()) | Err(MoveError::Metadata(MetadataError::NotHere)) => Ok(Copied::Back),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Groups that have no range, no move and an empty outbox end, and are let go of wherever they still are.
+    async fn end_idle(&self) -> Result<(), MoveError> {
+        let (map, moves) = (orders::map(&*self.groups).await?, orders::moves(&*self.groups).await?);
+        let Some(map) = map else { return Ok(()) };
+        let mut ended = Vec::new();
+        for record in orders::groups(&*self.groups).await? {
+            let group = record.id;
+            let used = map.names().of_group(group).is_some() || map.chunks().of_group(group).is_some();
+            let moves = moves.iter().any(|known| !known.step.is_over() && (known.from == group || known.to == group));
+            if used || moves {
+                continue;
+            }
+            if record.ended || orders::is_idle(&*self.groups, group).await? && orders::end(&*self.groups, group).await? {
+                ended.push(group);
+            }
+        }
+        if !ended.is_empty() {
+            self.founder.remove(&ended).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Who founds the receiver; `None`: it is there.
+fn founders(ask: &MoveAsk) -> Option<&[Member]> {
+    match ask {
+        MoveAsk::SplitNames { members, .. }
+        | MoveAsk::SplitChunks { members, .. }
+        | MoveAsk::MoveNames { members, .. }
+        | MoveAsk::MoveChunks { members, .. } => Some(members),
+        MoveAsk::MergeNames { .. } | MoveAsk::MergeChunks { .. } => None,
+    }
+}
+
+impl Facts {
+    /// What is to be handed on, if this move's range was released.
+    fn leaving(&self, id: MoveId) -> Option<Handover> {
+        self.leaving.filter(|(by, _)| by.id == id.0).map(|(_, handover)| handover)
+    }
+
+    fn progress(&self, id: MoveId) -> Option<Progress> {
+        self.incoming.as_ref().filter(|(by, _)| by.id == id.0).map(|(_, progress)| progress.clone())
+    }
+
+    /// Whether the group has done with the move.
+    fn is_past(&self, id: MoveId) -> bool {
+        self.past >= id.0
+    }
+}
+
+impl From<Refusal> for MoveError {
+    fn from(why: Refusal) -> Self {
+        match why {
+            Refusal::OldAttempt => MoveError::Taken,
+            why => MoveError::Refused { step: "root", why },
+        }
+    }
+}
+
+/// Whose orders these are, as the groups know it.
+fn by(id: MoveId, attempt: u64) -> By {
+    By { id: id.0, attempt }
+}

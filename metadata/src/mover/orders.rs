@@ -1,0 +1,189 @@
+//! A mover's words with the root and with groups: one order, one question, the answer that fits it.
+
+use super::{MoveError, by};
+use crate::root::map::ROOT;
+use crate::router::Groups;
+use spine::id::{GroupId, MoveId, UnixMs};
+use spine::map::Map;
+use spine::wire::namespace::{NamespaceAnswer, NamespaceQuery};
+use spine::wire::range::{
+    Handover, Holding, Mover as By, Page, Progress, RangeAnswer, RangeCommand, RangeKind, RangeQuery, RangeStatus,
+};
+use spine::wire::root::{GroupRecord, MoveRecord, MoveStep, RootAnswer, RootCommand, RootQuery};
+use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
+use std::sync::Arc;
+
+/// One taking up of one move.
+pub struct Orders {
+    groups: Arc<dyn Groups>,
+    id: MoveId,
+    attempt: u64,
+    kind: RangeKind,
+}
+
+/// What a group says of the moves of one kind that it is in.
+pub struct Facts {
+    pub leaving: Option<(By, Handover)>,
+    pub incoming: Option<(By, Progress)>,
+    /// The last move that is over for it.
+    pub past: u64,
+}
+
+fn facts_of<P>(holding: Holding<P>) -> Facts {
+    Facts {
+        leaving: holding.leaving.map(|leaving| (leaving.by, leaving.handover)),
+        incoming: holding.incoming.map(|incoming| (incoming.by, incoming.progress)),
+        past: holding.past,
+    }
+}
+
+pub fn refused(step: &'static str, reply: Reply) -> MoveError {
+    match reply {
+        Reply::Refused(Refusal::OldAttempt) => MoveError::Taken,
+        Reply::Refused(why) => MoveError::Refused { step, why },
+        _ => MoveError::Unexpected { step },
+    }
+}
+
+async fn one(groups: &dyn Groups, group: GroupId, command: Command) -> Result<Reply, MoveError> {
+    let replies = groups.propose_to(group, Batch { chain: Chain::Stop, commands: vec![command] }).await?;
+    replies.into_iter().next().ok_or(MoveError::Unexpected { step: "order" })
+}
+
+async fn root(groups: &dyn Groups, query: RootQuery) -> Result<RootAnswer, MoveError> {
+    match groups.query_of(ROOT, Query::Root(query)).await? {
+        Answer::Root(answer) => Ok(answer),
+        _ => Err(MoveError::Unexpected { step: "root" }),
+    }
+}
+
+pub async fn moves(groups: &dyn Groups) -> Result<Vec<MoveRecord>, MoveError> {
+    match root(groups, RootQuery::Moves).await? {
+        RootAnswer::Moves(moves) => Ok(moves),
+        _ => Err(MoveError::Unexpected { step: "Moves" }),
+    }
+}
+
+pub async fn groups(groups: &dyn Groups) -> Result<Vec<GroupRecord>, MoveError> {
+    match root(groups, RootQuery::Groups).await? {
+        RootAnswer::Groups(groups) => Ok(groups),
+        _ => Err(MoveError::Unexpected { step: "Groups" }),
+    }
+}
+
+pub async fn map(groups: &dyn Groups) -> Result<Option<Map>, MoveError> {
+    match root(groups, RootQuery::Map { known: None }).await? {
+        RootAnswer::Map(map) => Ok(map),
+        _ => Err(MoveError::Unexpected { step: "Map" }),
+    }
+}
+
+async fn status(groups: &dyn Groups, group: GroupId) -> Result<RangeStatus, MoveError> {
+    match groups.query_of(group, Query::Range(RangeQuery::Status)).await? {
+        Answer::Range(RangeAnswer::Status(status)) => Ok(*status),
+        _ => Err(MoveError::Unexpected { step: "Status" }),
+    }
+}
+
+fn is_free<P>(holding: &Holding<P>) -> bool {
+    holding.owned.is_none() && holding.outgoing.is_none() && holding.leaving.is_none() && holding.incoming.is_none()
+}
+
+/// Whether the group has nothing and owes nothing: no range, no move, an empty outbox.
+pub async fn is_idle(groups: &dyn Groups, group: GroupId) -> Result<bool, MoveError> {
+    let status = match status(groups, group).await {
+        // It was never made, or is nowhere any more.
+        Err(MoveError::Metadata(MetadataError::NotHere)) => return Ok(true),
+        other => other?,
+    };
+    if !is_free(&status.names) || !is_free(&status.chunks) {
+        return Ok(false);
+    }
+    match groups.query_of(group, Query::Namespace(NamespaceQuery::Outbox { max: 1 })).await? {
+        Answer::Namespace(NamespaceAnswer::Outbox(entries)) => Ok(entries.is_empty()),
+        _ => Err(MoveError::Unexpected { step: "Outbox" }),
+    }
+}
+
+/// Notes that a group has ended; whether it has.
+pub async fn end(groups: &dyn Groups, group: GroupId) -> Result<bool, MoveError> {
+    Ok(one(groups, ROOT, Command::Root(RootCommand::EndGroup { group })).await? == Reply::Done)
+}
+
+impl Orders {
+    /// Takes a move up: from here on the groups refuse whoever had it before.
+    pub async fn take_up(groups: &Arc<dyn Groups>, id: MoveId) -> Result<Orders, MoveError> {
+        let attempt = match one(&**groups, ROOT, Command::Root(RootCommand::TakeMove { id })).await? {
+            Reply::Attempt(attempt) => attempt,
+            other => return Err(refused("TakeMove", other)),
+        };
+        let mut orders = Orders { groups: groups.clone(), id, attempt, kind: RangeKind::Names };
+        orders.kind = orders.record().await?.span.kind();
+        Ok(orders)
+    }
+
+    pub fn kind(&self) -> RangeKind {
+        self.kind
+    }
+
+    /// The move as the root has it, if it still is this taking up's.
+    pub async fn record(&self) -> Result<MoveRecord, MoveError> {
+        let record = moves(&*self.groups).await?.into_iter().find(|known| known.id == self.id);
+        record.filter(|record| record.attempt == self.attempt).ok_or(MoveError::Taken)
+    }
+
+    pub async fn step(&self, step: MoveStep) -> Result<(), MoveError> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now = UnixMs(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let command = RootCommand::StepMove { id: self.id, attempt: self.attempt, step, now };
+        match one(&*self.groups, ROOT, Command::Root(command)).await? {
+            Reply::Done => Ok(()),
+            other => Err(refused("StepMove", other)),
+        }
+    }
+
+    pub async fn order(&self, group: GroupId, command: impl FnOnce(By) -> RangeCommand) -> Result<Reply, MoveError> {
+        one(&*self.groups, group, Command::Range(command(by(self.id, self.attempt)))).await
+    }
+
+    /// An order that is either done or refused.
+    pub async fn done(&self, group: GroupId, step: &'static str, command: impl FnOnce(By) -> RangeCommand) -> Result<(), MoveError> {
+        match self.order(group, command).await? {
+            Reply::Done => Ok(()),
+            other => Err(refused(step, other)),
+        }
+    }
+
+    /// An order that is done in bounded steps.
+    pub async fn until_no_more(
+        &self,
+        group: GroupId,
+        step: &'static str,
+        command: impl Fn(By, RangeKind) -> RangeCommand,
+    ) -> Result<(), MoveError> {
+        loop {
+            match self.order(group, |by| command(by, self.kind)).await? {
+                Reply::Purged { more: true } => {}
+                Reply::Purged { more: false } => return Ok(()),
+                other => return Err(refused(step, other)),
+            }
+        }
+    }
+
+    pub async fn export(&self, group: GroupId, after: Progress, max_bytes: u32) -> Result<Page, MoveError> {
+        let query = RangeQuery::Export { by: by(self.id, self.attempt), kind: self.kind, after, max_bytes };
+        match self.groups.query_of(group, Query::Range(query)).await? {
+            Answer::Range(RangeAnswer::Exported(page)) => Ok(page),
+            _ => Err(MoveError::Unexpected { step: "Export" }),
+        }
+    }
+
+    pub async fn facts(&self, group: GroupId) -> Result<Facts, MoveError> {
+        let status = status(&*self.groups, group).await?;
+        Ok(match self.kind {
+            RangeKind::Names => facts_of(status.names),
+            RangeKind::Chunks => facts_of(status.chunks),
+        })
+    }
+}
+
