@@ -13,6 +13,7 @@ pub mod machine;
 pub mod metric;
 pub mod namespace;
 pub mod propose;
+pub mod range;
 pub mod record;
 pub mod requests;
 pub mod room;

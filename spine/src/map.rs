@@ -17,9 +17,10 @@ mod tests;
 
 use crate::id::{BucketId, ChunkId, Epoch, GroupId};
 use crate::limit::MAP_RANGES;
+use serde::{Deserialize, Serialize};
 
 /// A place in the namespace: what sorts from here on. The key need not be one that exists, nor UTF-8.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NamePoint {
     pub bucket: BucketId,
     pub key: Vec<u8>,

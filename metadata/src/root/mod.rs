@@ -1,7 +1,8 @@
 //! The root group's machine: tenants, access keys, buckets, storage nodes, the fleet, metadata nodes, the lease of gateways.
 //!
 //! One file a noun. Invariants: names of tenants, access keys and buckets are unique; a bucket id is never given twice;
-//! a bucket is in the name table, the id table and its owner's list, or in none.
+//! a bucket is in the name table and its owner's list, or in
+//! neither.
 //! Not here: who may ask (the gateway), what lies in a bucket (`namespace/`).
 
 mod access_key;
@@ -15,8 +16,6 @@ mod node;
 mod tenant;
 #[cfg(test)]
 mod tests;
-
-pub use bucket::exists as bucket_exists;
 
 use crate::table::{TableError, TableRead, TableWrite};
 use spine::wire::Reply;
@@ -42,6 +41,7 @@ pub fn apply(table: &mut dyn TableWrite, command: &RootCommand) -> Result<Reply,
         RootCommand::AdmitMetadataNode(record) => metadata_node::admit(table, record),
         RootCommand::RemoveMetadataNode { node, now } => metadata_node::remove(table, *node, *now),
         RootCommand::TakeLease { holder, seen } => lease::take(table, *holder, *seen),
+        RootCommand::EndDelete { name, round, gone } => bucket::end_delete(table, name, *round, *gone),
     }
 }
 
@@ -61,5 +61,6 @@ pub fn answer(table: &dyn TableRead, query: &RootQuery) -> Result<RootAnswer, Ta
         RootQuery::Invite(id) => RootAnswer::Invite(invite::get(table, *id)?),
         RootQuery::MetadataNodes => RootAnswer::MetadataNodes(metadata_node::all(table)?),
         RootQuery::Lease => RootAnswer::Lease(lease::get(table)?),
+        RootQuery::Deleting => RootAnswer::Deleting(bucket::deleting(table)?),
     })
 }

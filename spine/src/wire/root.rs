@@ -166,9 +166,11 @@ pub enum RootCommand {
     /// Idempotent. Refused with `NoSuchKey`.
     RevokeKey { access_key: String },
     /// `id` in the record is ignored and given by the log. Replies `Bucket`.
-    /// Refused with `BucketOwnedByYou`, `BucketExists` (another tenant's), `TooManyBuckets`.
+    /// Refused with `BucketOwnedByYou`, `BucketExists` (another tenant's), `TooManyBuckets`, `BucketDeleting` (whoever meets that mark finishes it).
     CreateBucket(BucketRecord),
-    /// Refused with `NoSuchBucket`, `NotYours`, `BucketNotEmpty` (an object or an open upload is in it).
+    /// Refused with `NoSuchBucket`, `NotYours`, `BucketNotEmpty` (an object or an open upload is in it). Where names of the bucket may lie in
+    /// other groups: marks it, so that nobody finds it and its name stays taken, and replies `BucketDeleting` with the next round; the caller
+    /// goes through the groups and ends with `EndDelete`.
     DeleteBucket { name: String, tenant: TenantId },
     /// Idempotent: a known id keeps its first record.
     NoteNode(NodeRecord),
@@ -194,6 +196,9 @@ pub enum RootCommand {
     RemoveMetadataNode { node: NodeId, now: UnixMs },
     /// Takes or renews the lease. Refused with `LeaseTaken` unless its count is still `seen` (0: nobody ever had it).
     TakeLease { holder: WriterId, seen: u64 },
+    /// Ends the deletion of a marked bucket: all groups were found empty and closed, and it is gone; or they were opened again, and it is what it
+    /// was. Refused with `OldAttempt` unless `round` is the last one given, with `NoSuchBucket` if it is not marked.
+    EndDelete { name: String, round: u64, gone: bool },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,6 +220,8 @@ pub enum RootQuery {
     /// All that were ever admitted, removed ones included, by id.
     MetadataNodes,
     Lease,
+    /// Buckets that are marked for deletion, with their last rounds, by id.
+    Deleting,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,4 +238,5 @@ pub enum RootAnswer {
     Invite(Option<InviteRecord>),
     MetadataNodes(Vec<MetadataNodeRecord>),
     Lease(Option<LeaseRecord>),
+    Deleting(Vec<(BucketRecord, u64)>),
 }
