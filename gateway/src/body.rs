@@ -4,20 +4,36 @@
 
 use bytes::Bytes;
 use futures::Stream;
-use spine::id::{ChunkId, TenantId, VersionId};
+use spine::id::{BucketId, ChunkId, TenantId, VersionId};
 use spine::wire::MetadataError;
 use spine::wire::namespace::ChecksumAlgorithm;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// What a body delivers when it is not what the client promised, or the connection is gone.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// A body on its way in or out, in pieces of any size.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send + Sync>>;
 
+/// Where an object is or is to be, which says what group has its record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    pub bucket: BucketId,
+    pub key: String,
+}
+
+impl Name {
+    pub fn new(bucket: BucketId, key: &str) -> Arc<Name> {
+        Arc::new(Name { bucket, key: key.to_owned() })
+    }
+}
+
 /// What to store, and how.
 #[derive(Clone, Debug)]
 pub struct BodyRequest {
     pub tenant: TenantId,
+    /// The object, or the one that it is to be a part of.
+    pub name: Arc<Name>,
     /// The bucket's chunk size, bytes.
     pub chunk_bytes: u32,
     /// Content-Length (decoded), where the client gave one.

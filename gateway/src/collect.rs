@@ -23,7 +23,8 @@ use crate::reindex;
 use crate::unmake;
 use spine::id::{BucketId, ChunkId, Gen, NodeId, ShardIndex, Tag, UnixMs, VersionId, WriterId};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ShardName};
-use spine::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, OutboxEntry};
+use spine::wire::namespace::{IntentRecord, NamespaceAnswer, NamespaceCommand, NamespaceQuery, OutboxEntry};
+use spine::wire::range::ALL_CHUNKS;
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Reply};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -133,13 +134,15 @@ async fn reap(core: &Core, over: impl Fn(WriterId, UnixMs) -> bool) -> Result<u6
             return Err(unexpected("Intents", &"something else"));
         };
         let Some(last) = intents.last() else { return Ok(aborted) };
-        after = Some(last.0);
+        after = Some(last.version);
         let out_of_time = |renewed: UnixMs| now().0.saturating_sub(renewed.0) > ttl;
         let stale = intents
             .iter()
-            .filter(|(version, writer, renewed)| over(*writer, *renewed) && (!core.intents.is_open(*version) || out_of_time(*renewed)));
-        let commands: Vec<Command> =
-            stale.map(|(version, ..)| Command::Namespace(NamespaceCommand::AbortIntent { version: *version })).collect();
+            .filter(|open| over(open.writer, open.renewed) && (!core.intents.is_open(open.version) || out_of_time(open.renewed)))
+            .cloned();
+        let commands: Vec<Command> = stale
+            .map(|IntentRecord { version, bucket, key, .. }| Command::Namespace(NamespaceCommand::AbortIntent { version, bucket, key }))
+            .collect();
         if !commands.is_empty() {
             aborted += commands.len() as u64;
             metric::INTENTS_ABORTED.inc_by(commands.len() as u64);
@@ -173,7 +176,7 @@ async fn release(core: &Core) -> Result<u64, WriteError> {
 async fn release_these(core: &Core, entries: &[OutboxEntry]) -> Result<(), WriteError> {
     let mut versions: Vec<VersionId> = entries.iter().map(|entry| entry.version).collect();
     while !versions.is_empty() {
-        let commands = versions.iter().map(|version| Command::Chunk(ChunkCommand::Unref { version: *version })).collect();
+        let commands = versions.iter().map(|version| Command::Chunk(ChunkCommand::Unref { version: *version, span: ALL_CHUNKS })).collect();
         let replies = core.metadata.propose(Batch { chain: Chain::Independent, commands }).await?;
         let more = |reply: &Reply| !matches!(reply, Reply::Unreferenced { more: false });
         let left: Vec<VersionId> = versions.iter().zip(&replies).filter(|(_, reply)| more(reply)).map(|(version, _)| *version).collect();

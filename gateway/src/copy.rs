@@ -4,8 +4,7 @@
 //! Only as many chunks as one CopyObject or UploadPartCopy may have (5 GiB) go this way: they fit one manifest.
 //! Not here: copies across tenants or of a part of a chunk, which are read and written.
 
-use crate::body::ReadError;
-use crate::body::WriteError;
+use crate::body::{Name, ReadError, WriteError};
 use crate::core::{Core, now};
 use crate::dedup;
 use crate::durable::{Durable, Pinned};
@@ -18,6 +17,7 @@ use spine::limit;
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery};
 use spine::wire::namespace::{Body, ChunkRef, Piece};
 use spine::wire::{Answer, Query};
+use std::sync::Arc;
 
 /// Chunks of the largest copy in the smallest chunks, and a short one more for each part it may come from.
 const CHUNKS: usize = (limit::PUT_BYTES / limit::CHUNK_MIN_BYTES as u64 + limit::PUT_BYTES / limit::PART_MIN_BYTES) as usize + 1;
@@ -27,7 +27,12 @@ const MANIFESTS: usize = 64;
 impl DataPath {
     /// References to all of `source` under a new version, without moving a byte; `None` if it has to be read and written instead:
     /// too many chunks for one manifest, or a chunk that is gone (the source was replaced meanwhile).
-    pub async fn reference(&self, tenant: TenantId, source: &Body) -> Result<Option<StoredBody>, WriteError> {
+    pub async fn reference(
+        &self,
+        tenant: TenantId,
+        (from, source): (&Name, &Body),
+        to: Arc<Name>,
+    ) -> Result<Option<StoredBody>, WriteError> {
         let core = &self.core;
         let stored = |size, content, version| StoredBody { version, size, md5: [0; 16], checksums: Vec::new(), content };
         match source {
@@ -40,12 +45,12 @@ impl DataPath {
             Body::Pieces(pieces) => {
                 // Held for as long as the references are not ours too.
                 let Ok(_reading) = core.readers.enter(pieces.iter().map(|piece| piece.version).collect()) else { return Ok(None) };
-                let Some(chunks) = chunks(core, pieces).await? else { return Ok(None) };
+                let Some(chunks) = chunks(core, from, pieces).await? else { return Ok(None) };
                 if !belong_to(core, tenant, &chunks).await? {
                     return Ok(None);
                 }
                 let size = pieces.iter().map(|piece| piece.size).sum();
-                let referenced = reference_all(core, chunks).await?;
+                let referenced = reference_all(core, to, chunks).await?;
                 Ok(referenced.map(|(chunks, intent)| {
                     let version = intent.version;
                     stored(size, Content::Chunks { chunks, intent, uploads: Vec::new() }, version)
@@ -56,10 +61,10 @@ impl DataPath {
 }
 
 /// The chunks of all pieces, in order; `None` if there are too many or a manifest is gone.
-async fn chunks(core: &Core, pieces: &[Piece]) -> Result<Option<Vec<ChunkRef>>, WriteError> {
+async fn chunks(core: &Core, name: &Name, pieces: &[Piece]) -> Result<Option<Vec<ChunkRef>>, WriteError> {
     let mut all = Vec::new();
     for batch in pieces.chunks(MANIFESTS) {
-        let answered = manifests(core, batch.iter().map(|piece| piece.version).collect()).await.map_err(|error| match error {
+        let answered = manifests(core, name, batch.iter().map(|piece| piece.version).collect()).await.map_err(|error| match error {
             ReadError::Metadata(error) => WriteError::Metadata(error),
             other => WriteError::Unavailable { reason: other.to_string() },
         })?;
@@ -87,8 +92,12 @@ async fn belong_to(core: &Core, tenant: TenantId, chunks: &[ChunkRef]) -> Result
 }
 
 /// A reference to each, or `None`: then the write that began is aborted, and what it held is let go.
-async fn reference_all(core: &Core, chunks: Vec<ChunkRef>) -> Result<Option<(Vec<Durable<ChunkRef>>, crate::intent::Intent)>, WriteError> {
-    let intent = core.intents.begin().map_err(|e| WriteError::Unavailable { reason: e.to_string() })?;
+async fn reference_all(
+    core: &Core,
+    name: Arc<Name>,
+    chunks: Vec<ChunkRef>,
+) -> Result<Option<(Vec<Durable<ChunkRef>>, crate::intent::Intent)>, WriteError> {
+    let intent = core.intents.begin(name).map_err(|e| WriteError::Unavailable { reason: e.to_string() })?;
     let mut durable = Vec::with_capacity(chunks.len());
     for batch in chunks.chunks(dedup::RESERVE_STEP) {
         let ids = batch.iter().map(|chunk| chunk.id).collect();

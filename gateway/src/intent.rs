@@ -6,6 +6,7 @@
 //! Invariant: an intent of this process that is not in the list belongs to no write.
 //! Not here: intents of other writers (`collect/reap.rs`).
 
+use crate::body::Name;
 use crate::metric::{INTENTS_ABORTED, WRITES_OPEN};
 use spine::id::{UnixMs, VersionId, WriterId};
 use spine::wire::chunk::{ChunkCommand, Confirmation};
@@ -23,6 +24,7 @@ pub const CONFIRM_STEP: usize = 256;
 /// What a dropped write leaves to be done.
 pub struct Abandoned {
     version: VersionId,
+    name: Arc<Name>,
     unconfirmed: Vec<Confirmation>,
     left: Arc<AtomicUsize>,
 }
@@ -54,13 +56,13 @@ impl Intents {
     }
 
     /// A new write; its intent is not proposed yet.
-    pub fn begin(self: &Arc<Self>) -> Result<Intent, getrandom::Error> {
+    pub fn begin(self: &Arc<Self>, name: Arc<Name>) -> Result<Intent, getrandom::Error> {
         let mut id = [0; VersionId::LEN];
         getrandom::fill(&mut id)?;
         let version = VersionId(id);
         self.lock().insert(version);
         WRITES_OPEN.inc();
-        Ok(Intent { version, intents: self.clone(), proposed: AtomicBool::new(false), closed: false, unconfirmed: Mutex::default() })
+        Ok(Intent { version, name, intents: self.clone(), proposed: AtomicBool::new(false), closed: false, unconfirmed: Mutex::default() })
     }
 
     /// Whether a write of this process holds this version.
@@ -83,6 +85,7 @@ impl Intents {
 /// One write's hold on its version. Dropped before [`Intent::close`], the write is aborted.
 pub struct Intent {
     pub version: VersionId,
+    name: Arc<Name>,
     intents: Arc<Intents>,
     /// Something was proposed in its name: it has to be aborted.
     proposed: AtomicBool,
@@ -94,10 +97,10 @@ pub struct Intent {
 impl Intent {
     /// The command that must stand before every reference in a batch: opens the intent, or renews it and so makes sure that it is open.
     pub fn fence(&self, now: UnixMs) -> Command {
-        let version = self.version;
+        let (version, bucket, key) = (self.version, self.name.bucket, self.name.key.clone());
         Command::Namespace(match self.proposed.swap(true, Ordering::AcqRel) {
-            false => NamespaceCommand::OpenIntent { version, writer: self.intents.writer, opened: now },
-            true => NamespaceCommand::RenewIntent { version, now },
+            false => NamespaceCommand::OpenIntent { version, bucket, key, writer: self.intents.writer, opened: now },
+            true => NamespaceCommand::RenewIntent { version, bucket, key, now },
         })
     }
 
@@ -138,7 +141,12 @@ impl Drop for Intent {
         WRITES_OPEN.dec();
         if self.proposed() && !self.closed {
             self.intents.left.fetch_add(1, Ordering::AcqRel);
-            let left = Abandoned { left: self.intents.left.clone(), version: self.version, unconfirmed: std::mem::take(&mut self.lock()) };
+            let left = Abandoned {
+                left: self.intents.left.clone(),
+                version: self.version,
+                name: self.name.clone(),
+                unconfirmed: std::mem::take(&mut self.lock()),
+            };
             // Without the worker (shutdown) the next start aborts what this process left.
             let _ = self.intents.abandoned.send(left);
         }
@@ -162,7 +170,8 @@ pub async fn abort_abandoned(metadata: Arc<dyn Metadata>, mut abandoned: mpsc::U
 
 async fn abort(metadata: &dyn Metadata, write: &Abandoned) {
     let mut commands = confirm_commands(write.version, &write.unconfirmed);
-    commands.push(Command::Namespace(NamespaceCommand::AbortIntent { version: write.version }));
+    let Name { bucket, key } = (*write.name).clone();
+    commands.push(Command::Namespace(NamespaceCommand::AbortIntent { version: write.version, bucket, key }));
     let mut pause = Duration::from_millis(50);
     for _ in 0..8 {
         match metadata.propose(Batch { chain: Chain::Independent, commands: commands.clone() }).await {

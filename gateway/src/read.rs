@@ -8,7 +8,7 @@
 //! version being read here is not collected.
 //! Not here: one chunk (`fetch.rs`), which version, and what S3 says (the S3 operations).
 
-use crate::body::{BodyError, BodyStream, ReadError};
+use crate::body::{BodyError, BodyStream, Name, ReadError};
 use crate::budget::Share;
 use crate::core::Core;
 use crate::fetch::{self, Located};
@@ -44,7 +44,7 @@ const ADMIT_MOST: Duration = Duration::from_secs(30);
 impl DataPath {
     /// Opens `range` of a body; returns after the first bytes are verified, so that a fault before them is an error and not a cut-off 200.
     /// A fault after them ends the stream with an error: the connection must be cut, not completed.
-    pub async fn read(&self, tenant: TenantId, body: &Body, range: Range<u64>) -> Result<BodyStream, ReadError> {
+    pub async fn read(&self, tenant: TenantId, name: &Arc<Name>, body: &Body, range: Range<u64>) -> Result<BodyStream, ReadError> {
         let size = size(body);
         if range.start > range.end || range.end > size {
             return Err(ReadError::Range { start: range.start, end: range.end, size });
@@ -63,7 +63,7 @@ impl DataPath {
                 Ok(Box::pin(futures::stream::iter([Ok(part)])))
             }
             Body::Pieces(pieces) => {
-                let mut plan = Plan::new(self.core.clone(), tenant, keys, pieces, range.clone())?;
+                let mut plan = Plan::new(self.core.clone(), tenant, keys, name.clone(), pieces, range.clone())?;
                 let length = range.end - range.start;
                 match plan.only().await? {
                     Some(wanted) => {
@@ -102,6 +102,7 @@ struct Plan {
     core: Arc<Core>,
     tenant: TenantId,
     keys: Arc<TenantKeys>,
+    name: Arc<Name>,
     /// Pieces not resolved yet, with the range of each.
     pieces: VecDeque<(Piece, Range<u64>)>,
     chunks: VecDeque<Wanted>,
@@ -110,7 +111,14 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(core: Arc<Core>, tenant: TenantId, keys: Arc<TenantKeys>, pieces: &[Piece], range: Range<u64>) -> Result<Plan, ReadError> {
+    fn new(
+        core: Arc<Core>,
+        tenant: TenantId,
+        keys: Arc<TenantKeys>,
+        name: Arc<Name>,
+        pieces: &[Piece],
+        range: Range<u64>,
+    ) -> Result<Plan, ReadError> {
         let mut touched = VecDeque::new();
         let mut start = 0;
         for piece in pieces {
@@ -123,7 +131,7 @@ impl Plan {
         }
         let versions = touched.iter().map(|(piece, _)| piece.version).collect();
         let reading = core.readers.enter(versions).map_err(|version| ReadError::Gone { version })?;
-        Ok(Plan { core, tenant, keys, pieces: touched, chunks: VecDeque::new(), located: VecDeque::new(), _reading: reading })
+        Ok(Plan { core, tenant, keys, name, pieces: touched, chunks: VecDeque::new(), located: VecDeque::new(), _reading: reading })
     }
 
     /// The next chunk and where it is; `None` at the end.
@@ -153,7 +161,7 @@ impl Plan {
     async fn resolve_manifests(&mut self) -> Result<(), ReadError> {
         let batch: Vec<(Piece, Range<u64>)> = self.pieces.drain(..self.pieces.len().min(MANIFESTS)).collect();
         let versions = batch.iter().map(|(piece, _)| piece.version).collect();
-        let manifests = manifests(&self.core, versions).await?;
+        let manifests = manifests(&self.core, &self.name, versions).await?;
         for ((piece, range), manifest) in batch.into_iter().zip(manifests) {
             let manifest = manifest.ok_or(ReadError::Gone { version: piece.version })?;
             let mut start = 0;
@@ -235,9 +243,10 @@ async fn moved(core: &Core, before: Located) -> Result<Located, ReadError> {
     }
 }
 
-/// Manifests in the order asked.
-pub(crate) async fn manifests(core: &Core, versions: Vec<VersionId>) -> Result<Vec<Option<Manifest>>, ReadError> {
-    match core.metadata.query(Query::Namespace(NamespaceQuery::Manifests(versions))).await? {
+/// Manifests of pieces of `name`, in the order asked.
+pub(crate) async fn manifests(core: &Core, name: &Name, versions: Vec<VersionId>) -> Result<Vec<Option<Manifest>>, ReadError> {
+    let query = NamespaceQuery::Manifests { bucket: name.bucket, key: name.key.clone(), versions };
+    match core.metadata.query(Query::Namespace(query)).await? {
         Answer::Namespace(NamespaceAnswer::Manifests(manifests)) => Ok(manifests),
         _ => Err(strange("Manifests")),
     }

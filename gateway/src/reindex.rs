@@ -25,6 +25,7 @@ use prove::Proven;
 use serde::Serialize;
 use spine::id::{ChunkId, NodeId};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Confirmation};
+use spine::wire::range::ALL_CHUNKS;
 use spine::wire::{Answer, Batch, Chain, Command, Query, Reply};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,7 +96,7 @@ impl Reindexed {
 pub(crate) async fn run_now(core: &Arc<Core>) -> Result<Reindexed, WriteError> {
     let busy = |_| WriteError::Unavailable { reason: "a sweep or another re-indexing is running".into() };
     let _turn = core.sweeping.try_lock().map_err(busy)?;
-    propose(core, ChunkCommand::Hold { held: true }).await?;
+    propose(core, ChunkCommand::Hold { held: true, span: ALL_CHUNKS }).await?;
     let (mut walk, mut done) = (Walk::begin(core.nodes.all().iter().cloned().collect()), Reindexed::default());
     let mut told = Instant::now();
     loop {
@@ -128,7 +129,7 @@ pub(crate) async fn is_held(core: &Core) -> Result<bool, WriteError> {
 
 /// Holds the collection, or releases it.
 pub(crate) async fn hold(core: &Core, held: bool) -> Result<(), WriteError> {
-    propose(core, ChunkCommand::Hold { held }).await.map(drop)
+    propose(core, ChunkCommand::Hold { held, span: ALL_CHUNKS }).await.map(drop)
 }
 
 async fn propose(core: &Core, command: ChunkCommand) -> Result<Reply, WriteError> {

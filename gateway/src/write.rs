@@ -12,7 +12,7 @@
 //! at most `window` chunks; dropping the future or the [`StoredBody`] aborts the write.
 //! Not here: names, conditions and ETags (the S3 operations).
 
-use crate::body::{BodyRequest, BodyStream, WriteError};
+use crate::body::{BodyRequest, BodyStream, Name, WriteError};
 use crate::core::{Core, now};
 use crate::cut::{Chunk, Cutter};
 use crate::dedup::{Flight, Reservations};
@@ -86,9 +86,9 @@ impl DataPath {
         let first = cutter.next().await?;
         match first {
             Some(chunk) if !(request.inline_allowed && chunk.last && chunk.data.len() <= limit::INLINE_BYTES) => {
-                in_chunks(core, keys, cutter, digester, Some(chunk)).await
+                in_chunks(core, keys, request.name, cutter, digester, Some(chunk)).await
             }
-            None if !request.inline_allowed => in_chunks(core, keys, cutter, digester, None).await,
+            None if !request.inline_allowed => in_chunks(core, keys, request.name, cutter, digester, None).await,
             small => inline(core, &keys, digester, small.map(|chunk| chunk.data).unwrap_or_default()).await,
         }
     }
@@ -157,11 +157,12 @@ struct Done {
 async fn in_chunks(
     core: &Arc<Core>,
     keys: Arc<EpochKeys>,
+    name: Arc<Name>,
     cutter: Cutter,
     digester: Digester,
     first: Option<Chunk>,
 ) -> Result<StoredBody, WriteError> {
-    let intent = core.intents.begin().map_err(|e| WriteError::Unavailable { reason: e.to_string() })?;
+    let intent = core.intents.begin(name).map_err(|e| WriteError::Unavailable { reason: e.to_string() })?;
     let version = intent.version;
     let (reservations, answers) = Reservations::new();
     let write = Write { core: core.clone(), keys, version, reservations };

@@ -10,12 +10,14 @@ use metadata::table::TableWrite;
 use spine::id::*;
 use spine::wire::chunk::*;
 use spine::wire::namespace::*;
+use spine::wire::range::ALL_CHUNKS;
 use spine::wire::root::{BucketRecord, RootCommand, Versioning};
 use spine::wire::{Batch, Chain, Command, Query};
 use std::path::PathBuf;
 use std::time::Instant;
 
 const BUCKET: BucketId = BucketId(1);
+const GROUP: GroupId = GroupId(0);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -45,25 +47,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     measure("confirm of 16 chunks", 1_000, |n| run(&mut write, vec![confirm(keys + n, (keys + n) * 16)]))?;
     measure("reserve of 16 chunks that are there", 1_000, |n| run(&mut write, vec![reserve(2 * keys + n, n * 16 % keys)]))?;
     measure("unref of 16 chunks", 1_000, |n| {
-        run(&mut write, vec![Command::Chunk(ChunkCommand::Unref { version: version(2 * keys + n, 9) })])
+        run(&mut write, vec![Command::Chunk(ChunkCommand::Unref { version: version(2 * keys + n, 9), span: ALL_CHUNKS })])
     })?;
     write.commit()?;
 
     let read = table.read()?;
     let query = |after: String, delimiter: &str| {
-        Query::Namespace(NamespaceQuery::List(ListQuery {
-            bucket: BUCKET,
-            prefix: String::new(),
-            delimiter: delimiter.into(),
-            after: Some(after),
-            max: 1_000,
-        }))
+        let query = ListQuery { bucket: BUCKET, prefix: String::new(), delimiter: delimiter.into(), after: Some(after), max: 1_000 };
+        Query::Namespace(NamespaceQuery::List { query, place: None })
     };
     measure("head", 10_000, |n| {
-        answer(&read, &Query::Namespace(NamespaceQuery::Head { bucket: BUCKET, key: key(n * 7 % keys) })).map(drop)
+        answer(&read, GROUP, &Query::Namespace(NamespaceQuery::Head { bucket: BUCKET, key: key(n * 7 % keys) })).map(drop)
     })?;
-    measure("listing of 1,000 keys", 100, |n| answer(&read, &query(key(n * 1_000 % keys), "")).map(drop))?;
-    measure("listing of 1,000 prefixes", 100, |n| answer(&read, &query(key(n * 100), "/")).map(drop))?;
+    measure("listing of 1,000 keys", 100, |n| answer(&read, GROUP, &query(key(n * 1_000 % keys), "")).map(drop))?;
+    measure("listing of 1,000 prefixes", 100, |n| answer(&read, GROUP, &query(key(n * 100), "/")).map(drop))?;
     Ok(())
 }
 
@@ -77,7 +74,7 @@ fn measure<E>(what: &str, times: u64, mut step: impl FnMut(u64) -> Result<(), E>
 }
 
 fn run(table: &mut dyn TableWrite, commands: Vec<Command>) -> Result<(), Box<dyn std::error::Error>> {
-    apply(table, &Batch { chain: Chain::Stop, commands }, Seq(1))?;
+    apply(table, GROUP, &Batch { chain: Chain::Stop, commands }, Seq(1))?;
     Ok(())
 }
 

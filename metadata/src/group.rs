@@ -46,9 +46,11 @@ use std::time::Duration;
 pub struct Payload(pub Bytes);
 
 /// First byte of every entry with a [`Payload`], whose batches have no ids.
-pub const NORMAL: u8 = 1;
+pub const NORMAL: u8 = 4;
 /// The same where a batch has one. (2 is openraft's own: a membership.)
-pub const IDENTIFIED: u8 = 3;
+pub const IDENTIFIED: u8 = 5;
+/// What both were before commands named the object that they are about: their batches do not read any more.
+pub const OUTDATED: [u8; 2] = [1, 3];
 
 openraft::declare_raft_types!(
     /// openraft's view of a group. A snapshot is a checkpoint's pinned moment, or a table that came from another member.
@@ -114,7 +116,7 @@ impl Group {
         checkpoints: Arc<Checkpoints>,
     ) -> Result<Self, GroupError> {
         let log = journal.group(group);
-        let applier = Arc::new(Applier::new(checkpoints)?);
+        let applier = Arc::new(Applier::new(group, checkpoints)?);
         {
             let (applier, log, among_others) = (applier.clone(), log.clone(), membership.is_some());
             let replayed = tokio::task::spawn_blocking(move || {

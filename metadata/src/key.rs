@@ -16,7 +16,8 @@
 //!             3 | chunk 32                    owes shards or has targets
 //!             4 | version 16, 5 | position 8  versions whose references were dropped (`ended.rs`)
 //! Root        letter | ...                    see the functions below
-//! Meta        a word                          counters
+//! Meta        a word                          counters, what the group owns
+//!             "bucket." | bucket 8            buckets that take no writes
 //! ```
 //!
 //! UTF-8 has no byte above 0xF4, so adding one to each byte of an upload's key frees 0 to end it: keys keep their order,
@@ -72,6 +73,17 @@ pub fn part(upload: UploadId, number: u32) -> [u8; 20] {
     let mut out = [0; 20];
     out[..16].copy_from_slice(&upload.0);
     out[16..].copy_from_slice(&number.to_be_bytes());
+    out
+}
+
+/// First bytes of buckets in Meta that take no writes, or took none.
+pub const CLOSING: &[u8] = b"bucket.";
+
+/// Meta: how far the deletion of a bucket has come.
+pub fn closing(bucket: BucketId) -> [u8; 15] {
+    let mut out = [0; 15];
+    out[..7].copy_from_slice(CLOSING);
+    out[7..].copy_from_slice(&bucket.0.to_be_bytes());
     out
 }
 
@@ -176,8 +188,10 @@ pub const ROOT_TENANT_NAME: u8 = b'n';
 pub const ROOT_KEY: u8 = b'k';
 /// Root: buckets by name.
 pub const ROOT_BUCKET: u8 = b'b';
-/// Root: which bucket ids exist.
-pub const ROOT_BUCKET_ID: u8 = b'i';
+/// Root: buckets that are marked for deletion, by name.
+pub const ROOT_DELETING: u8 = b'x';
+/// Root: the last round of a bucket's deletion.
+pub const ROOT_ROUND: u8 = b'r';
 /// Root: names of each tenant's buckets.
 pub const ROOT_OWNED: u8 = b'o';
 /// Root: storage nodes.
@@ -217,9 +231,9 @@ pub fn tenant(tenant: TenantId) -> [u8; 9] {
     positioned(ROOT_TENANT, tenant.0)
 }
 
-/// Root: a bucket id that exists.
-pub fn bucket_id(bucket: BucketId) -> [u8; 9] {
-    positioned(ROOT_BUCKET_ID, bucket.0)
+/// Root: the last round of this bucket's deletion.
+pub fn bucket_round(bucket: BucketId) -> [u8; 9] {
+    positioned(ROOT_ROUND, bucket.0)
 }
 
 /// Root: a tenant's bucket of this name; with an empty name, where the tenant's buckets begin.

@@ -14,6 +14,7 @@ pub mod metric;
 pub mod mover;
 pub mod namespace;
 pub mod propose;
+pub mod range;
 pub mod record;
 pub mod requests;
 pub mod room;

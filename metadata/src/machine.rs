@@ -9,7 +9,7 @@
 use crate::table::{TableError, TableRead, TableWrite};
 use crate::{chunk_index, namespace, root};
 use spine::fleet::revocation::SIGNED_BYTES;
-use spine::id::Seq;
+use spine::id::{GroupId, Seq};
 use spine::limit;
 use spine::wire::namespace::NamespaceCommand;
 use spine::wire::root::{FleetNodeRecord, FleetNodeState, MoveAsk, RootCommand};
@@ -27,7 +27,7 @@ pub fn check(batch: &Batch) -> Result<(), MetadataError> {
     batch.commands.iter().try_for_each(|command| match command {
         Command::Root(command) => check_root(command),
         Command::Namespace(command) => check_namespace(command),
-        Command::Chunk(_) => Ok(()),
+        Command::Chunk(_) | Command::Range(_) => Ok(()),
     })
 }
 
@@ -38,7 +38,7 @@ fn check_root(command: &RootCommand) -> Result<(), MetadataError> {
         RootCommand::CreateKey(record) | RootCommand::ReplaceKey(record) => ("access key bytes", &record.access_key),
         RootCommand::RevokeKey { access_key } => ("access key bytes", access_key),
         RootCommand::CreateBucket(record) => ("bucket name bytes", &record.name),
-        RootCommand::DeleteBucket { name, .. } => ("bucket name bytes", name),
+        RootCommand::DeleteBucket { name, .. } | RootCommand::EndDelete { name, .. } => ("bucket name bytes", name),
         RootCommand::AdmitNode(record) => return check_node(record),
         RootCommand::SetNodeState { state: FleetNodeState::Suspended { reason }, .. } => ("reason bytes", reason),
         RootCommand::CreateFleet(record) => return at_most("CA certificate bytes", record.authority.len(), limit::CERTIFICATE_BYTES),
@@ -90,16 +90,19 @@ fn check_namespace(command: &NamespaceCommand) -> Result<(), MetadataError> {
         | NamespaceCommand::Delete { key, .. }
         | NamespaceCommand::SetTags { key, .. }
         | NamespaceCommand::CompleteUpload { key, .. }
-        | NamespaceCommand::AbortUpload { key, .. } => key,
+        | NamespaceCommand::AbortUpload { key, .. }
+        | NamespaceCommand::OpenIntent { key, .. }
+        | NamespaceCommand::RenewIntent { key, .. }
+        | NamespaceCommand::AbortIntent { key, .. } => key,
         NamespaceCommand::CreateUpload(record) => &record.key,
-        NamespaceCommand::PutPart { part, .. } => {
-            let number = part.number as usize;
-            return if number == 0 { too_large("part number 0") } else { at_most("part number", number, limit::PARTS as usize) };
+        NamespaceCommand::PutPart { key, part, .. } => {
+            match part.number as usize {
+                0 => too_large("part number 0")?,
+                number => at_most("part number", number, limit::PARTS as usize)?,
+            }
+            key
         }
-        NamespaceCommand::OpenIntent { .. }
-        | NamespaceCommand::RenewIntent { .. }
-        | NamespaceCommand::AbortIntent { .. }
-        | NamespaceCommand::OutboxDone { .. } => return Ok(()),
+        NamespaceCommand::OutboxDone { .. } => return Ok(()),
     };
     at_most("key bytes", key.len(), limit::KEY_BYTES)
 }
@@ -114,11 +117,12 @@ fn too_large(what: &str) -> Result<(), MetadataError> {
 
 /// Applies `batch`; one reply a command, in order.
 ///
+/// - `group`: whose log this is.
 /// - `at`: position of the first command; the n-th has `at + n`. The caller leaves room for all of them before the next batch.
 ///
 /// # Errors
 /// Only the table's own failures. What a command may not do is its reply, [`Reply::Refused`].
-pub fn apply(table: &mut dyn TableWrite, batch: &Batch, at: Seq) -> Result<Vec<Reply>, TableError> {
+pub fn apply(table: &mut dyn TableWrite, group: GroupId, batch: &Batch, at: Seq) -> Result<Vec<Reply>, TableError> {
     let mut replies = Vec::with_capacity(batch.commands.len());
     let mut stopped = false;
     for (ordinal, command) in (0u64..).zip(&batch.commands) {
@@ -126,7 +130,7 @@ pub fn apply(table: &mut dyn TableWrite, batch: &Batch, at: Seq) -> Result<Vec<R
             replies.push(Reply::Refused(Refusal::Skipped));
             continue;
         }
-        let reply = one(table, command, Seq(at.0 + ordinal))?;
+        let reply = one(table, group, command, Seq(at.0 + ordinal))?;
         stopped = batch.chain == Chain::Stop && stops(&reply);
         replies.push(reply);
     }
@@ -142,23 +146,25 @@ pub fn stops(reply: &Reply) -> bool {
     }
 }
 
-fn one(table: &mut dyn TableWrite, command: &Command, seq: Seq) -> Result<Reply, TableError> {
+fn one(table: &mut dyn TableWrite, group: GroupId, command: &Command, seq: Seq) -> Result<Reply, TableError> {
     match command {
         Command::Root(command) => root::apply(table, command),
-        Command::Namespace(command) => namespace::apply(table, command, seq),
+        Command::Namespace(command) => namespace::apply(table, group, command, seq),
         Command::Chunk(command) => chunk_index::apply(table, command),
+        Command::Range(_) => Ok(Reply::Refused(Refusal::NoSuchMove)),
     }
 }
 
-/// Answers `query` from one moment of the table.
+/// Answers `query` from one moment of the table of `group`.
 ///
 /// # Errors
-/// The table's own failures, and records in it that do not decode.
-pub fn answer(table: &dyn TableRead, query: &Query) -> Result<Answer, TableError> {
+/// The table's own failures, and records in it that do not decode; `NotHere`: the group does not own what was asked about.
+pub fn answer(table: &dyn TableRead, group: GroupId, query: &Query) -> Result<Answer, MetadataError> {
     Ok(match query {
         Query::Root(query) => Answer::Root(root::answer(table, query)?),
-        Query::Namespace(query) => Answer::Namespace(namespace::answer(table, query)?),
-        Query::Chunk(query) => Answer::Chunk(chunk_index::answer(table, query)?),
+        Query::Namespace(query) => Answer::Namespace(namespace::answer(table, group, query)?),
+        Query::Chunk(query) | Query::Within { query, .. } => Answer::Chunk(chunk_index::answer(table, query)?),
+        Query::Range(_) => return Err(MetadataError::NotHere),
     })
 }
 

@@ -307,10 +307,11 @@ mod tests {
     use spine::id::VersionId;
     use spine::wire::chunk::ChunkCommand;
     use spine::wire::cluster::RequestId;
+    use spine::wire::range::ALL_CHUNKS;
     use spine::wire::{Chain, Command};
 
     fn batch(n: u8, commands: usize) -> Batch {
-        let command = Command::Chunk(ChunkCommand::Unref { version: VersionId([n; 16]) });
+        let command = Command::Chunk(ChunkCommand::Unref { version: VersionId([n; 16]), span: ALL_CHUNKS });
         Batch { chain: Chain::Stop, commands: vec![command; commands] }
     }
 

@@ -17,7 +17,7 @@ use crate::machine;
 use crate::record;
 use crate::table::{Space, TableError, TableWrite};
 use serde::{Deserialize, Serialize};
-use spine::id::Seq;
+use spine::id::{GroupId, Seq};
 use spine::limit::{REQUESTS_BYTES, REQUESTS_KEPT};
 use spine::wire::cluster::RequestId;
 use spine::wire::{Batch, Reply};
@@ -47,12 +47,13 @@ struct Counters {
 ///
 /// # Errors
 /// The table's.
-pub fn apply(table: &mut dyn TableWrite, stamp: &Stamp, batch: &Batch, at: Seq) -> Result<Applied, TableError> {
-    apply_within(table, stamp, batch, at, REQUESTS_KEPT, REQUESTS_BYTES)
+pub fn apply(table: &mut dyn TableWrite, group: GroupId, stamp: &Stamp, batch: &Batch, at: Seq) -> Result<Applied, TableError> {
+    apply_within(table, group, stamp, batch, at, REQUESTS_KEPT, REQUESTS_BYTES)
 }
 
 fn apply_within(
     table: &mut dyn TableWrite,
+    group: GroupId,
     stamp: &Stamp,
     batch: &Batch,
     at: Seq,
@@ -67,7 +68,7 @@ fn apply_within(
     if stamp.seen < counters.forgotten {
         return Ok(Applied::Forgotten { seen: counters.applied });
     }
-    let replies = machine::apply(table, batch, at)?;
+    let replies = machine::apply(table, group, batch, at)?;
     counters.applied += 1;
     let record = record::encode(&(counters.applied, &replies))?;
     let bytes = record.len() as u64;
@@ -113,17 +114,17 @@ mod tests {
     #[test]
     fn what_comes_twice_is_applied_once_and_answered_alike() {
         let mut table = MemoryTable::default();
-        let first = apply(&mut table, &stamp(1, 0), &tenant(1), Seq(1)).unwrap();
+        let first = apply(&mut table, GroupId(0), &stamp(1, 0), &tenant(1), Seq(1)).unwrap();
         assert_eq!(first, Applied::Replies { replies: vec![Reply::Done], seen: 1 });
-        assert_eq!(apply(&mut table, &stamp(1, 0), &tenant(1), Seq(2)).unwrap(), first);
-        let other = apply(&mut table, &stamp(2, 0), &tenant(1), Seq(3)).unwrap();
+        assert_eq!(apply(&mut table, GroupId(0), &stamp(1, 0), &tenant(1), Seq(2)).unwrap(), first);
+        let other = apply(&mut table, GroupId(0), &stamp(2, 0), &tenant(1), Seq(3)).unwrap();
         assert_eq!(other, Applied::Replies { replies: vec![Reply::Refused(Refusal::TenantExists)], seen: 2 });
     }
 
     #[test]
     fn one_that_may_have_been_forgotten_is_refused_and_a_new_one_is_not() {
         let mut table = MemoryTable::default();
-        let mut run = |n: u64, seen: u64| apply_within(&mut table, &stamp(n, seen), &tenant(n), Seq(n), 10, u64::MAX).unwrap();
+        let mut run = |n: u64, seen: u64| apply_within(&mut table, GroupId(0), &stamp(n, seen), &tenant(n), Seq(n), 10, u64::MAX).unwrap();
         for n in 1..=30 {
             assert_eq!(run(n, n - 1), Applied::Replies { replies: vec![Reply::Done], seen: n });
         }
@@ -139,7 +140,7 @@ mod tests {
     fn replies_that_take_too_much_are_forgotten_sooner_and_the_table_stays_bounded() {
         let mut table = MemoryTable::default();
         for n in 1..=1_000 {
-            apply_within(&mut table, &stamp(n, n - 1), &tenant(n), Seq(n), 100, 40).unwrap();
+            apply_within(&mut table, GroupId(0), &stamp(n, n - 1), &tenant(n), Seq(n), 100, 40).unwrap();
         }
         let counters: Counters = record::load(&table, Space::Meta, COUNTERS).unwrap().unwrap();
         assert!(counters.bytes <= 40 && counters.applied == 1_000, "{counters:?}");
@@ -164,7 +165,7 @@ mod tests {
                     sent.push((stamp(step, seen), step));
                 }
                 let (stamp, tenant_id) = sent[draw(sent.len() as u64) as usize];
-                match apply_within(&mut table, &stamp, &tenant(tenant_id), Seq(step), 4, 1 << 20).unwrap() {
+                match apply_within(&mut table, GroupId(0), &stamp, &tenant(tenant_id), Seq(step), 4, 1 << 20).unwrap() {
                     Applied::Replies { replies, seen: now } => {
                         // A second application would answer TenantExists.
                         assert_eq!(replies, [Reply::Done], "seed {seed}, step {step}");

@@ -6,6 +6,7 @@ use crate::checkpoint::Checkpoints;
 use crate::metric;
 use spine::wire::chunk::ChunkCommand;
 use spine::wire::namespace::NamespaceCommand;
+use spine::wire::range::RangeCommand;
 use spine::wire::root::RootCommand;
 use spine::wire::{Batch, Command, MetadataError};
 use std::ffi::CString;
@@ -77,6 +78,7 @@ fn grows(command: &Command) -> bool {
                 | RootCommand::RevokeTenant { .. }
                 | RootCommand::RevokeKey { .. }
                 | RootCommand::DeleteBucket { .. }
+                | RootCommand::EndDelete { .. }
                 | RootCommand::AdmitNode(_)
                 | RootCommand::SetNodeState { .. }
                 | RootCommand::UseInvite { .. }
@@ -94,6 +96,15 @@ fn grows(command: &Command) -> bool {
                 | ChunkCommand::FinishDelete { .. }
                 | ChunkCommand::MarkLost { .. }
                 | ChunkCommand::Hold { .. }
+        ) | Command::Range(
+            RangeCommand::Freeze { .. }
+                | RangeCommand::Thaw { .. }
+                | RangeCommand::Release { .. }
+                | RangeCommand::Serve { .. }
+                | RangeCommand::Purge { .. }
+                | RangeCommand::Cancel { .. }
+                | RangeCommand::Drop { .. }
+                | RangeCommand::Bucket { .. }
         )
     )
 }

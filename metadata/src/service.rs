@@ -13,11 +13,11 @@ use crate::group::{self, Group, GroupError};
 use crate::journal::{self, GroupId, Journal, JournalError};
 use crate::propose::{self, Proposer};
 use crate::room::Room;
-use crate::table::TableError;
 use crate::{machine, metric};
 use spine::id::MemberId;
 use spine::wire::chunk::ChunkQuery;
 use spine::wire::namespace::NamespaceQuery;
+use spine::wire::range::RangeQuery;
 use spine::wire::root::RootQuery;
 use spine::wire::{Answer, Batch, Metadata, MetadataError, Query, Reply};
 use std::fs::{self, File};
@@ -193,7 +193,7 @@ impl MetadataNode {
     }
 
     fn answer_now(&self, query: &Query) -> Result<Answer, MetadataError> {
-        Ok(machine::answer(&self.checkpoints.table().read()?, query)?)
+        machine::answer(&self.checkpoints.table().read()?, GROUP, query)
     }
 }
 
@@ -215,11 +215,11 @@ impl Metadata for MetadataNode {
             let permit = self.scans.clone().acquire_owned().await.map_err(|e| ended(&e))?;
             let table = self.checkpoints.table();
             let scan = tokio::task::spawn_blocking(move || {
-                let answer: Result<Answer, TableError> = table.read().and_then(|read| machine::answer(&read, &query));
+                let answer = table.read().map_err(MetadataError::from).and_then(|read| machine::answer(&read, GROUP, &query));
                 drop(permit);
                 answer
             });
-            scan.await.map_err(|e| ended(&e))?.map_err(MetadataError::from)
+            scan.await.map_err(|e| ended(&e))?
         };
         metric::QUERY_SECONDS.with_label_values(&[kind]).observe(begun.elapsed().as_secs_f64());
         answer
@@ -345,11 +345,12 @@ fn is_quick(query: &Query) -> bool {
         Query::Root(RootQuery::Map { .. } | RootQuery::Groups | RootQuery::Moves) => false,
         Query::Root(_) => true,
         Query::Namespace(NamespaceQuery::Head { .. } | NamespaceQuery::Open { .. } | NamespaceQuery::Upload { .. }) => true,
-        Query::Namespace(NamespaceQuery::Manifests(versions)) => versions.len() == 1,
+        Query::Namespace(NamespaceQuery::Manifests { versions, .. }) => versions.len() == 1,
         Query::Namespace(_) => false,
         Query::Chunk(ChunkQuery::Records(chunks)) => chunks.len() <= INLINE_RECORDS,
         Query::Chunk(ChunkQuery::Totals) => true,
-        Query::Chunk(_) => false,
+        Query::Chunk(_) | Query::Within { .. } => false,
+        Query::Range(query) => matches!(query, RangeQuery::Status),
     }
 }
 
@@ -360,13 +361,14 @@ fn kind(query: &Query) -> &'static str {
         Query::Namespace(query) => match query {
             NamespaceQuery::Head { .. } => "head",
             NamespaceQuery::Open { .. } => "open",
-            NamespaceQuery::Manifests(_) => "manifests",
-            NamespaceQuery::List(_) => "list",
-            NamespaceQuery::Upload { .. } | NamespaceQuery::Parts { .. } | NamespaceQuery::Uploads(_) => "uploads",
+            NamespaceQuery::Manifests { .. } => "manifests",
+            NamespaceQuery::List { .. } => "list",
+            NamespaceQuery::Upload { .. } | NamespaceQuery::Parts { .. } | NamespaceQuery::Uploads { .. } => "uploads",
             NamespaceQuery::Outbox { .. } | NamespaceQuery::Intents { .. } => "collector",
         },
         Query::Chunk(ChunkQuery::Records(_)) => "records",
-        Query::Chunk(_) => "collector",
+        Query::Chunk(_) | Query::Within { .. } => "collector",
+        Query::Range(_) => "range",
     }
 }
 

@@ -146,7 +146,7 @@ impl Listing {
 }
 
 /// Where a page after `after` begins; `None`: nothing can sort there.
-fn start(query: &ListQuery, after: Option<&str>) -> Option<NamePoint> {
+pub fn start(query: &ListQuery, after: Option<&str>) -> Option<NamePoint> {
     let least = NamePoint::new(query.bucket, query.prefix.as_str());
     let Some(after) = after else { return Some(least) };
     let key = if group::is_common_prefix(after, &query.prefix, &query.delimiter) {

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use spine::id::UnixMs;
 use spine::wire::chunk::ChunkCommand;
 use spine::wire::peer;
+use spine::wire::range::ALL_CHUNKS;
 use spine::wire::root::{FleetNodeRecord, FleetRecord, KeyRecord, RootAnswer, RootCommand, RootQuery, TenantRecord};
 use spine::wire::{Batch, Chain, Command, Metadata, Refusal, Reply};
 use std::path::Path;
@@ -117,7 +118,7 @@ impl Escrow {
     /// [`BootError::Refused`] where metadata has another tenant of a name, another fleet, or another owner of a key: this is for a data
     /// folder whose metadata is gone.
     pub async fn restore(&self, home: &Home, keys: &Keys, metadata: &Arc<dyn Metadata>) -> Result<(), BootError> {
-        let hold = Command::Chunk(ChunkCommand::Hold { held: true });
+        let hold = Command::Chunk(ChunkCommand::Hold { held: true, span: ALL_CHUNKS });
         let RootAnswer::Tenants(known) = root_query(metadata, RootQuery::Tenants).await? else { return Err(strange("tenants")) };
         let missing: Vec<&TenantRecord> = self.tenants.iter().filter(|tenant| !known.iter().any(|known| known.id == tenant.id)).collect();
         if let Some(taken) = missing.iter().find(|tenant| known.iter().any(|known| known.name == tenant.name)) {
@@ -264,7 +265,7 @@ mod tests {
         let held = || async { metadata.query(Query::Chunk(spine::wire::chunk::ChunkQuery::Held)).await.unwrap() };
         assert_eq!(held().await, Answer::Chunk(spine::wire::chunk::ChunkAnswer::Held(true)));
         // A second start with the same file changes nothing, not even a hold that was released.
-        propose(&metadata, vec![Command::Chunk(ChunkCommand::Hold { held: false })]).await.unwrap();
+        propose(&metadata, vec![Command::Chunk(ChunkCommand::Hold { held: false, span: ALL_CHUNKS })]).await.unwrap();
         escrow.restore(&home, &rig.keys, &metadata).await.unwrap();
         assert_eq!(held().await, Answer::Chunk(spine::wire::chunk::ChunkAnswer::Held(false)));
     }

@@ -1,10 +1,19 @@
 use super::*;
+use crate::body::Name;
 use crate::metric::WRITE_MEMORY_FREE;
 use proptest::prelude::*;
-use spine::id::TenantId;
+use spine::id::{BucketId, TenantId};
 
 fn request(chunk_bytes: u32, declared_len: Option<u64>, max_len: u64) -> BodyRequest {
-    BodyRequest { tenant: TenantId(1), chunk_bytes, declared_len, max_len, checksums: Vec::new(), inline_allowed: true }
+    BodyRequest {
+        tenant: TenantId(1),
+        name: Name::new(BucketId(1), "some/name"),
+        chunk_bytes,
+        declared_len,
+        max_len,
+        checksums: Vec::new(),
+        inline_allowed: true,
+    }
 }
 
 fn body(pieces: Vec<Result<Bytes, &'static str>>) -> BodyStream {

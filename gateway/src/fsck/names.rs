@@ -72,10 +72,10 @@ impl Walk<'_> {
             let NamespaceAnswer::Intents(page) = self.ask(NamespaceQuery::Intents { after, max: limit::PAGE }).await? else {
                 return Err(FsckError::WrongAnswer);
             };
-            let Some((last, _, _)) = page.last() else { return Ok(()) };
-            after = Some(*last);
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.version);
             self.report.open_intents += page.len() as u64;
-            self.holders.0.extend(page.iter().map(|(version, _, _)| *version));
+            self.holders.0.extend(page.iter().map(|open| open.version));
         }
     }
 
@@ -92,7 +92,8 @@ impl Walk<'_> {
         let mut after = None;
         loop {
             let list = ListQuery { bucket, prefix: String::new(), delimiter: String::new(), after, max: limit::PAGE };
-            let NamespaceAnswer::List(page) = self.ask(NamespaceQuery::List(list)).await? else { return Err(FsckError::WrongAnswer) };
+            let list = NamespaceQuery::List { query: list, place: None };
+            let NamespaceAnswer::List { page, .. } = self.ask(list).await? else { return Err(FsckError::WrongAnswer) };
             for (key, head) in &page.objects {
                 self.report.objects += 1;
                 let first = self.object(bucket, key, head.id).await?;
@@ -115,7 +116,7 @@ impl Walk<'_> {
             return Err(FsckError::WrongAnswer);
         };
         match open {
-            Some((head, body)) if head.id == version => self.body(&body.body, head.size).await,
+            Some((head, body)) if head.id == version => self.body((bucket, key), &body.body, head.size).await,
             _ => Ok(Vec::new()),
         }
     }
@@ -131,7 +132,7 @@ impl Walk<'_> {
                 upload_marker: marker.1,
                 max: limit::PAGE,
             };
-            let NamespaceAnswer::Uploads(page) = self.ask(NamespaceQuery::Uploads(query)).await? else {
+            let NamespaceAnswer::Uploads { page, .. } = self.ask(NamespaceQuery::Uploads { query, place: None }).await? else {
                 return Err(FsckError::WrongAnswer);
             };
             for upload in &page.uploads {
@@ -147,11 +148,12 @@ impl Walk<'_> {
     async fn parts(&mut self, upload: &UploadRecord, name: &str) -> Result<(), FsckError> {
         let mut after = 0;
         loop {
-            let query = NamespaceQuery::Parts { upload: upload.id, after, max: limit::PAGE };
+            let query =
+                NamespaceQuery::Parts { upload: upload.id, bucket: upload.bucket, key: upload.key.clone(), after, max: limit::PAGE };
             let NamespaceAnswer::Parts { parts, truncated } = self.ask(query).await? else { return Err(FsckError::WrongAnswer) };
             for part in &parts {
                 self.report.parts_of_open_uploads += 1;
-                let findings = self.body(&part.body, part.size).await?;
+                let findings = self.body((upload.bucket, &upload.key), &part.body, part.size).await?;
                 let still = NamespaceQuery::Upload { bucket: upload.bucket, key: upload.key.clone(), upload: upload.id };
                 let is_open = findings.is_empty() || matches!(self.ask(still).await?, NamespaceAnswer::Upload(Some(_)));
                 for finding in findings.into_iter().filter(|_| is_open) {
@@ -165,7 +167,7 @@ impl Walk<'_> {
         }
     }
 
-    async fn body(&mut self, body: &Body, size: u64) -> Result<Vec<String>, FsckError> {
+    async fn body(&mut self, (bucket, key): (BucketId, &str), body: &Body, size: u64) -> Result<Vec<String>, FsckError> {
         let pieces = match body {
             Body::Inline { len, .. } if u64::from(*len) == size => return Ok(Vec::new()),
             Body::Inline { len, .. } => return Ok(vec![format!("its record has {len} bytes and says {size}")]),
@@ -178,7 +180,8 @@ impl Walk<'_> {
         }
         for piece in pieces {
             self.holders.0.insert(piece.version);
-            let NamespaceAnswer::Manifests(manifests) = self.ask(NamespaceQuery::Manifests(vec![piece.version])).await? else {
+            let query = NamespaceQuery::Manifests { bucket, key: key.to_owned(), versions: vec![piece.version] };
+            let NamespaceAnswer::Manifests(manifests) = self.ask(query).await? else {
                 return Err(FsckError::WrongAnswer);
             };
             match manifests.into_iter().next().flatten() {

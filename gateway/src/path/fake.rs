@@ -1,14 +1,14 @@
 //! What the data path's tests run on: the real state machines on a map, and nodes that hold shards in memory and fail on request.
 
 use super::{DataPath, Settings};
-use crate::body::{BodyRequest, BodyStream, WriteError};
+use crate::body::{BodyRequest, BodyStream, Name, WriteError};
 use crate::keys::{Keys, RootKey};
 use crate::write::StoredBody;
 use bytes::Bytes;
 use futures::StreamExt;
 use metadata::machine;
 use metadata::table::memory::MemoryTable;
-use spine::id::{BucketId, NodeId, Seq, TenantId, UnixMs};
+use spine::id::{BucketId, GroupId, NodeId, Seq, TenantId, UnixMs};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ShardName, Totals};
 use spine::wire::namespace::{
     Attributes, Body, Condition, Etag, Manifest, NamespaceAnswer, NamespaceCommand, NamespaceQuery, NewVersion, VersionBody, VersionHead,
@@ -43,7 +43,7 @@ impl Metadata for FakeMetadata {
         let replies = {
             let (table, position) = &mut *self.state.lock().unwrap();
             *position += 1 + batch.commands.len() as u64;
-            machine::apply(table, &batch, Seq(*position)).map_err(MetadataError::from)?
+            machine::apply(table, GroupId(0), &batch, Seq(*position)).map_err(MetadataError::from)?
         };
         let losing = self.lose_answers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if losing.is_ok() {
@@ -53,7 +53,7 @@ impl Metadata for FakeMetadata {
     }
 
     async fn query(&self, query: Query) -> Result<Answer, MetadataError> {
-        machine::answer(&self.state.lock().unwrap().0, &query).map_err(MetadataError::from)
+        machine::answer(&self.state.lock().unwrap().0, GroupId(0), &query)
     }
 }
 
@@ -258,7 +258,16 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
 }
 
 pub fn request() -> BodyRequest {
-    BodyRequest { tenant: TENANT, chunk_bytes: CHUNK, declared_len: None, max_len: 1 << 40, checksums: Vec::new(), inline_allowed: true }
+    let name = Name::new(BucketId(1), "some/name");
+    BodyRequest {
+        tenant: TENANT,
+        name,
+        chunk_bytes: CHUNK,
+        declared_len: None,
+        max_len: 1 << 40,
+        checksums: Vec::new(),
+        inline_allowed: true,
+    }
 }
 
 /// `data` as a connection would deliver it.
@@ -309,7 +318,7 @@ impl Rig {
     /// The bytes of a range of a key; the error of the read or of the stream as text.
     pub async fn get(&self, key: &str, range: std::ops::Range<u64>) -> Result<Vec<u8>, String> {
         let body = self.body(key).await.ok_or("no such key")?;
-        let mut stream = self.path.read(TENANT, &body, range).await.map_err(|error| error.to_string())?;
+        let mut stream = self.path.read(TENANT, &Name::new(self.bucket, key), &body, range).await.map_err(|error| error.to_string())?;
         let mut out = Vec::new();
         while let Some(piece) = stream.next().await {
             out.extend_from_slice(&piece.map_err(|error| format!("cut off: {error}"))?);

@@ -1,9 +1,14 @@
 use super::*;
-use crate::body::BodyRequest;
-use crate::path::fake::{CHUNK, Mood, TENANT, noise, request, rig, stream};
+use crate::body::{BodyRequest, Name};
+use crate::path::fake::{CHUNK, Mood, Rig, TENANT, noise, request, rig, stream};
 use futures::StreamExt;
 use proptest::prelude::*;
 use std::sync::atomic::Ordering;
+
+/// Where the body is that is read: any name of the bucket, since all lie in one group.
+fn name(rig: &Rig) -> Arc<Name> {
+    Name::new(rig.bucket, "some/name")
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
@@ -68,7 +73,7 @@ async fn a_fault_after_the_first_bytes_cuts_the_stream_off() {
     let data = noise(40 * CHUNK as usize, 4);
     rig.put("k", &data).await.unwrap();
     let body = rig.body("k").await.unwrap();
-    let mut stream = rig.path.read(TENANT, &body, 0..data.len() as u64).await.unwrap();
+    let mut stream = rig.path.read(TENANT, &name(&rig), &body, 0..data.len() as u64).await.unwrap();
     let first = stream.next().await.unwrap().unwrap();
     assert_eq!(first, data[..CHUNK as usize]);
     rig.nodes[..3].iter().for_each(|node| node.clear());
@@ -92,7 +97,7 @@ async fn what_is_collected_between_resolving_and_reading_is_gone_and_a_read_unde
     let data = noise(30 * CHUNK as usize, 5);
     rig.put("k", &data).await.unwrap();
     let body = rig.body("k").await.unwrap();
-    let mut stream = rig.path.read(TENANT, &body, 0..data.len() as u64).await.unwrap();
+    let mut stream = rig.path.read(TENANT, &name(&rig), &body, 0..data.len() as u64).await.unwrap();
     rig.delete("k").await;
     rig.collect().await;
     let mut got = Vec::new();
@@ -110,7 +115,7 @@ async fn what_is_collected_between_resolving_and_reading_is_gone_and_a_read_unde
         }
     }
     assert_eq!(rig.shards(), 0);
-    assert!(matches!(rig.path.read(TENANT, &body, 0..10).await, Err(ReadError::Gone { .. })));
+    assert!(matches!(rig.path.read(TENANT, &name(&rig), &body, 0..10).await, Err(ReadError::Gone { .. })));
 }
 
 #[tokio::test]
@@ -118,8 +123,8 @@ async fn a_range_outside_the_body_is_the_callers_bug_and_an_empty_one_reads_noth
     let rig = rig().await;
     rig.put("k", &noise(20_000, 6)).await.unwrap();
     let body = rig.body("k").await.unwrap();
-    assert!(matches!(rig.path.read(TENANT, &body, 0..20_001).await, Err(ReadError::Range { size: 20_000, .. })));
-    assert!(rig.path.read(TENANT, &body, 5..5).await.unwrap().next().await.is_none());
+    assert!(matches!(rig.path.read(TENANT, &name(&rig), &body, 0..20_001).await, Err(ReadError::Range { size: 20_000, .. })));
+    assert!(rig.path.read(TENANT, &name(&rig), &body, 5..5).await.unwrap().next().await.is_none());
 }
 
 #[tokio::test]
@@ -128,7 +133,7 @@ async fn another_tenants_keys_do_not_open_a_body() {
     for len in [100usize, 300_000] {
         rig.put("k", &noise(len, 7)).await.unwrap();
         let body = rig.body("k").await.unwrap();
-        assert!(matches!(rig.path.read(TenantId(8), &body, 0..len as u64).await, Err(ReadError::Damaged { .. })), "{len}");
+        assert!(matches!(rig.path.read(TenantId(8), &name(&rig), &body, 0..len as u64).await, Err(ReadError::Damaged { .. })), "{len}");
     }
 }
 
@@ -149,14 +154,14 @@ async fn a_body_of_many_pieces_reads_as_one() {
     }
     let body = Body::Pieces(pieces);
     for range in [0..all.len(), 999..1_001, 50_000..5_000_000, all.len() - 1..all.len()] {
-        let mut stream = rig.path.read(TENANT, &body, range.start as u64..range.end as u64).await.unwrap();
+        let mut stream = rig.path.read(TENANT, &name(&rig), &body, range.start as u64..range.end as u64).await.unwrap();
         let mut got = Vec::new();
         while let Some(piece) = stream.next().await {
             got.extend_from_slice(&piece.unwrap());
         }
         assert_eq!(got, all[range]);
     }
-    let copy = rig.path.reference(TENANT, &body).await.unwrap().unwrap();
+    let copy = rig.path.reference(TENANT, (&*name(&rig), &body), name(&rig)).await.unwrap().unwrap();
     assert_eq!(copy.size, all.len() as u64);
     rig.commit("copy", copy).await.unwrap();
     for i in 0..40 {
@@ -172,13 +177,13 @@ async fn a_copy_is_refused_where_the_bytes_are_not_the_tenants_or_are_gone() {
     for (key, len) in [("small", 100usize), ("large", 300_000)] {
         rig.put(key, &noise(len, 9)).await.unwrap();
         let body = rig.body(key).await.unwrap();
-        assert!(rig.path.reference(TenantId(8), &body).await.unwrap().is_none(), "{key}");
-        assert!(rig.path.reference(TENANT, &body).await.unwrap().is_some(), "{key}");
+        assert!(rig.path.reference(TenantId(8), (&*name(&rig), &body), name(&rig)).await.unwrap().is_none(), "{key}");
+        assert!(rig.path.reference(TENANT, (&*name(&rig), &body), name(&rig)).await.unwrap().is_some(), "{key}");
     }
     let body = rig.body("large").await.unwrap();
     rig.delete("large").await;
     rig.collect().await;
-    assert!(rig.path.reference(TENANT, &body).await.unwrap().is_none());
+    assert!(rig.path.reference(TENANT, (&*name(&rig), &body), name(&rig)).await.unwrap().is_none());
     rig.collect().await;
     assert_eq!((rig.shards(), rig.intents().await), (0, 0));
 }
@@ -190,7 +195,7 @@ async fn a_reader_that_goes_away_gives_its_memory_back() {
     rig.put("k", &data).await.unwrap();
     let body = rig.body("k").await.unwrap();
     let free = rig.path.core.read_memory.free_bytes();
-    let mut stream = rig.path.read(TENANT, &body, 0..data.len() as u64).await.unwrap();
+    let mut stream = rig.path.read(TENANT, &name(&rig), &body, 0..data.len() as u64).await.unwrap();
     stream.next().await.unwrap().unwrap();
     assert!(rig.path.core.read_memory.free_bytes() < free);
     drop(stream);

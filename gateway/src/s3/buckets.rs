@@ -76,8 +76,8 @@ impl Breakwater {
                 upload_marker: None,
                 max: ABORTED_AT_ONCE,
             };
-            let page = match self.ask_namespace(NamespaceQuery::Uploads(query)).await? {
-                NamespaceAnswer::Uploads(page) => page,
+            let page = match self.ask_namespace(NamespaceQuery::Uploads { query, place: None }).await? {
+                NamespaceAnswer::Uploads { page, .. } => page,
                 _ => return Err(wrong_answer()),
             };
             let abort = |upload: UploadRecord| NamespaceCommand::AbortUpload { upload: upload.id, bucket, key: upload.key };

@@ -49,7 +49,7 @@ impl Breakwater {
                 let head = self.completed_before(bucket.id, &input.key, id).await?;
                 return Ok(answer(&input, &asked, &head));
             };
-            let stored = self.all_parts(id).await?;
+            let stored = self.all_parts(&upload).await?;
             let chosen = choose(&wish.parts, &stored)?;
             let new = assemble(&upload, &chosen, &wish)?;
             let head = new.head.clone();
@@ -88,11 +88,12 @@ impl Breakwater {
         }
     }
 
-    async fn all_parts(&self, upload: UploadId) -> S3Result<Vec<PartRecord>> {
+    async fn all_parts(&self, upload: &UploadRecord) -> S3Result<Vec<PartRecord>> {
         let mut all: Vec<PartRecord> = Vec::new();
         loop {
             let after = all.last().map_or(0, |part| part.number);
-            match self.ask_namespace(NamespaceQuery::Parts { upload, after, max: limit::PAGE }).await? {
+            let (id, bucket, key) = (upload.id, upload.bucket, upload.key.clone());
+            match self.ask_namespace(NamespaceQuery::Parts { upload: id, bucket, key, after, max: limit::PAGE }).await? {
                 NamespaceAnswer::Parts { parts, truncated } => {
                     let more = truncated && !parts.is_empty();
                     all.extend(parts);

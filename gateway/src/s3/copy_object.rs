@@ -8,7 +8,7 @@ use super::copy_source::{self, Source, StoreAgain};
 use super::error::{self, S3Result};
 use super::put_object::{check_key, committed, full_object};
 use super::{Breakwater, attributes, checksum, condition, moment, tags, unsupported};
-use crate::body::BodyRequest;
+use crate::body::{BodyRequest, Name};
 use crate::write::StoredBody;
 use s3s::dto::{CopyObjectInput, CopyObjectOutput, CopyObjectResult, ETag, ServerSideEncryption};
 use s3s::{S3Request, S3Response};
@@ -85,11 +85,13 @@ impl Breakwater {
         target: &BucketRecord,
         wanted: Option<ChecksumAlgorithm>,
     ) -> S3Result<(Source, Copied)> {
+        let name = Name::new(target.id, &input.key);
         for _ in 0..ATTEMPTS {
             let source = self.source(asked, &input.copy_source).await?;
             let known = source.head.checksum.as_ref().map(|checksum| checksum.algorithm);
             if wanted.is_none() || wanted == known {
-                let referenced = self.path.reference(asked.caller.tenant, &source.version.body).await.map_err(error::write)?;
+                let from = (&*source.name, &source.version.body);
+                let referenced = self.path.reference(asked.caller.tenant, from, name.clone()).await.map_err(error::write)?;
                 if let Some(stored) = referenced {
                     let copied = Copied {
                         stored,
@@ -108,13 +110,14 @@ impl Breakwater {
             let algorithm = wanted.or(known).unwrap_or(checksum::DEFAULT);
             let request = BodyRequest {
                 tenant: asked.caller.tenant,
+                name: name.clone(),
                 chunk_bytes: target.chunk_bytes,
                 declared_len: Some(source.head.size),
                 max_len: limit::PUT_BYTES,
                 checksums: vec![algorithm],
                 inline_allowed: true,
             };
-            match self.store_again(&source.version.body, 0..source.head.size, request).await {
+            match self.store_again(&source, 0..source.head.size, request).await {
                 Ok(stored) => {
                     let etag = Etag { md5: stored.md5, parts: None };
                     let checksum = full_object(&stored, algorithm);

@@ -4,17 +4,18 @@ use super::caller::Asked;
 use super::condition::Conditions;
 use super::error::{self, S3Result};
 use super::{Breakwater, put_object, view};
-use crate::body::ReadError;
-use crate::body::{BodyRequest, WriteError};
+use crate::body::{BodyRequest, Name, ReadError, WriteError};
 use crate::write::StoredBody;
 use bytes::Bytes;
 use s3s::S3Error;
 use s3s::dto::CopySource;
-use spine::wire::namespace::{Body, VersionBody, VersionHead};
+use spine::wire::namespace::{VersionBody, VersionHead};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What is copied.
 pub struct Source {
+    pub name: Arc<Name>,
     pub head: VersionHead,
     pub version: VersionBody,
 }
@@ -38,18 +39,18 @@ impl Breakwater {
         let bucket = self.source_bucket(asked, bucket).await?;
         let (head, version) = self.open(bucket.id, key).await?;
         Conditions::of_copy_source(&asked.headers).check_copy_source(&head)?;
-        Ok(Source { head, version })
+        Ok(Source { name: Name::new(bucket.id, key), head, version })
     }
 
-    /// Reads `range` of `body` and stores it again; its chunks are duplicates wherever the cuts fall alike.
+    /// Reads `range` of the source and stores it again; its chunks are duplicates wherever the cuts fall alike.
     ///
     /// # Errors
     /// `Again` if the source was replaced and collected meanwhile: resolve it again.
-    pub(super) async fn store_again(&self, body: &Body, range: Range<u64>, request: BodyRequest) -> Result<StoredBody, StoreAgain> {
+    pub(super) async fn store_again(&self, source: &Source, range: Range<u64>, request: BodyRequest) -> Result<StoredBody, StoreAgain> {
         let stream = if range.is_empty() {
             Box::pin(futures::stream::empty::<Result<Bytes, _>>())
         } else {
-            match self.path.read(request.tenant, body, range).await {
+            match self.path.read(request.tenant, &source.name, &source.version.body, range).await {
                 Ok(stream) => stream,
                 Err(ReadError::Gone { .. }) => return Err(StoreAgain::Again),
                 Err(fault) => return Err(StoreAgain::Fault(error::read(fault))),

@@ -183,6 +183,10 @@ pub fn metadata(error: MetadataError) -> S3Error {
             tracing::error!(used_bytes = used, map_bytes = map, "the metadata table is full");
             slow_down("The metadata store is full: only reads and deletes are possible until space is made.")
         }
+        MetadataError::NotHere => {
+            tracing::warn!("a range of the metadata moved on while it was asked for");
+            unavailable()
+        }
         MetadataError::Storage { .. } => internal(&error),
         MetadataError::TooLarge { what } => invalid_request(format!("The request is too large for one transaction: {what}")),
     }
@@ -231,6 +235,10 @@ pub fn refused(refusal: Refusal) -> S3Error {
         Refusal::NoSuchObject => no_such_key(),
         Refusal::NoSuchUpload => no_such_upload(),
         Refusal::PartChanged => conflict(),
+        Refusal::Frozen | Refusal::NotHere | Refusal::BucketDeleting | Refusal::OldAttempt => {
+            tracing::warn!(%refusal, "what was asked for is being moved or deleted");
+            unavailable()
+        }
         Refusal::IntentClosed | Refusal::ChunkGone => slow_down("The write was overtaken by a cleanup. Please try again."),
         Refusal::TenantExists
         | Refusal::NoSuchTenant
@@ -248,13 +256,13 @@ pub fn refused(refusal: Refusal) -> S3Error {
         | Refusal::InviteUsed
         | Refusal::OldRevocations
         | Refusal::LeaseTaken
+        | Refusal::NotDrained
         | Refusal::MapChanged
         | Refusal::NoSuchRange
         | Refusal::MapFull
         | Refusal::GroupMoves
         | Refusal::TooManyMoves
-        | Refusal::NoSuchMove
-        | Refusal::OldAttempt => internal(&refusal),
+        | Refusal::NoSuchMove => internal(&refusal),
     }
 }
 
@@ -345,6 +353,10 @@ mod tests {
             read(ReadError::Unavailable { reason: "keys".into() }),
             refused(Refusal::IntentClosed),
             refused(Refusal::Skipped),
+            refused(Refusal::Frozen),
+            refused(Refusal::NotHere),
+            refused(Refusal::BucketDeleting),
+            metadata(MetadataError::NotHere),
         ];
         for fault in faults {
             let status = fault.status_code().map(|s| s.as_u16());

@@ -6,8 +6,7 @@ use super::error::{self, S3Result};
 use super::told::tell;
 use super::view::{self, Slice};
 use super::{Breakwater, unsupported};
-use crate::body::BodyStream;
-use crate::body::ReadError;
+use crate::body::{BodyStream, Name, ReadError};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use s3s::dto::{GetObjectInput, GetObjectOutput, StreamingBlob};
@@ -17,6 +16,7 @@ use spine::id::TenantId;
 use spine::wire::namespace::{Body, VersionHead};
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Answers up to this are read before the first byte goes out: head and body leave in one write, and any fault is a status.
@@ -30,11 +30,12 @@ impl Breakwater {
         let bucket = self.bucket(&asked, &input.bucket).await?;
         let conditions = Conditions::of_read(&asked.headers);
         let mut resolved_again = false;
+        let name = Name::new(bucket.id, &input.key);
         loop {
             let (head, version) = self.open(bucket.id, &input.key).await?;
             conditions.check_read(&head)?;
             let slice = view::slice(&head, &version.parts, &asked.headers, input.part_number)?;
-            match self.stream(asked.caller.tenant, &version.body, slice.range.clone()).await {
+            match self.stream(asked.caller.tenant, &name, &version.body, slice.range.clone()).await {
                 Ok(body) => return Ok(S3Response::new(output(head, slice, body, checksums_wanted(&asked)))),
                 // The version was replaced and collected since it was resolved: what is there now is the answer.
                 Err(ReadError::Gone { .. }) if !resolved_again => resolved_again = true,
@@ -43,12 +44,12 @@ impl Breakwater {
         }
     }
 
-    async fn stream(&self, tenant: TenantId, body: &Body, range: Range<u64>) -> Result<StreamingBlob, ReadError> {
+    async fn stream(&self, tenant: TenantId, name: &Arc<Name>, body: &Body, range: Range<u64>) -> Result<StreamingBlob, ReadError> {
         let len = range.end - range.start;
         if len == 0 {
             return Ok(StreamingBlob::from_bytes(Bytes::new()));
         }
-        let stream = self.path.read(tenant, body, range).await?;
+        let stream = self.path.read(tenant, name, body, range).await?;
         if len > GATHERED_BYTES {
             return Ok(StreamingBlob::new(Outgoing { stream, left: len }));
         }

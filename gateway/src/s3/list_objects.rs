@@ -92,8 +92,8 @@ impl Breakwater {
             after: after.filter(|after| !after.is_empty()),
             max,
         };
-        match self.ask_namespace(NamespaceQuery::List(query)).await? {
-            NamespaceAnswer::List(page) => Ok(page),
+        match self.ask_namespace(NamespaceQuery::List { query, place: None }).await? {
+            NamespaceAnswer::List { page, .. } => Ok(page),
             _ => Err(wrong_answer()),
         }
     }

@@ -22,7 +22,8 @@ impl Breakwater {
             .map_err(|_| error::invalid_argument("Argument part-number-marker must be an integer between 0 and 2147483647"))?;
         let bucket = self.bucket(&asked, &input.bucket).await?;
         let upload = self.upload(bucket.id, &input.key, upload_id(&input.upload_id)?).await?;
-        let (parts, truncated) = match self.ask_namespace(NamespaceQuery::Parts { upload: upload.id, after, max }).await? {
+        let query = NamespaceQuery::Parts { upload: upload.id, bucket: bucket.id, key: upload.key.clone(), after, max };
+        let (parts, truncated) = match self.ask_namespace(query).await? {
             NamespaceAnswer::Parts { parts, truncated } => (parts, truncated),
             _ => return Err(wrong_answer()),
         };
@@ -66,8 +67,8 @@ impl Breakwater {
             upload_marker,
             max,
         };
-        let page = match self.ask_namespace(NamespaceQuery::Uploads(query)).await? {
-            NamespaceAnswer::Uploads(page) => page,
+        let page = match self.ask_namespace(NamespaceQuery::Uploads { query, place: None }).await? {
+            NamespaceAnswer::Uploads { page, .. } => page,
             _ => return Err(wrong_answer()),
         };
         let (next_key, next_upload) = next_markers(&page);

@@ -4,7 +4,7 @@ use super::caller::{Asked, wrong_answer};
 use super::error::{self, S3Result};
 use super::integrity::Promise;
 use super::{Breakwater, attributes, checksum, condition, moment, tags, unsupported};
-use crate::body::{BodyRequest, BodyStream};
+use crate::body::{BodyRequest, BodyStream, Name};
 use crate::front::body::Hashed;
 use crate::write::StoredBody;
 use bytes::Bytes;
@@ -33,6 +33,7 @@ impl Breakwater {
 
         let request = BodyRequest {
             tenant: asked.caller.tenant,
+            name: Name::new(bucket.id, &input.key),
             chunk_bytes: bucket.chunk_bytes,
             declared_len: Some(body.len),
             max_len: limit::PUT_BYTES,

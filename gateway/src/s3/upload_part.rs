@@ -7,11 +7,11 @@ use super::error::{self, S3Result};
 use super::integrity::Promise;
 use super::put_object::{Incoming, full_object};
 use super::{Breakwater, attributes, checksum, moment, range, unsupported, view};
-use crate::body::BodyRequest;
+use crate::body::{BodyRequest, Name};
 use crate::write::StoredBody;
 use s3s::dto::{CopyPartResult, ETag, ServerSideEncryption, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput};
 use s3s::{S3Request, S3Response};
-use spine::id::{TenantId, UnixMs, UploadId};
+use spine::id::{TenantId, UnixMs};
 use spine::limit;
 use spine::wire::Reply;
 use spine::wire::namespace::{Checksum, ChecksumAlgorithm, NamespaceCommand, PartRecord, UploadRecord};
@@ -31,12 +31,12 @@ impl Breakwater {
         let upload = self.upload(bucket.id, &input.key, upload_id(&input.upload_id)?).await?;
         let algorithm = algorithm(&upload, promise.algorithm())?;
 
-        let request = part_request(asked.caller.tenant, &bucket, body.len, promise.to_compute(algorithm));
+        let request = part_request(asked.caller.tenant, &bucket, &upload, body.len, promise.to_compute(algorithm));
         let stored = self.path.store(request, body.stream).await.map_err(error::write)?;
         promise.check(&stored.md5, &stored.checksums, asked.trailers.as_ref())?;
 
         let checksum = full_object(&stored, algorithm);
-        let (md5, _) = self.put_part(upload.id, number, stored, checksum.clone()).await?;
+        let (md5, _) = self.put_part(&upload, number, stored, checksum.clone()).await?;
         let mut output = UploadPartOutput {
             e_tag: Some(ETag::Strong(hex::encode(md5))),
             server_side_encryption: Some(ServerSideEncryption::from_static(attributes::ENCRYPTION)),
@@ -67,14 +67,14 @@ impl Breakwater {
                     "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120",
                 ));
             }
-            let request = part_request(asked.caller.tenant, &bucket, range.end - range.start, vec![algorithm]);
-            let stored = match self.store_again(&source.version.body, range, request).await {
+            let request = part_request(asked.caller.tenant, &bucket, &upload, range.end - range.start, vec![algorithm]);
+            let stored = match self.store_again(&source, range, request).await {
                 Ok(stored) => stored,
                 Err(StoreAgain::Again) => continue,
                 Err(StoreAgain::Fault(fault)) => return Err(fault),
             };
             let checksum = full_object(&stored, algorithm);
-            let (md5, modified) = self.put_part(upload.id, number, stored, checksum.clone()).await?;
+            let (md5, modified) = self.put_part(&upload, number, stored, checksum.clone()).await?;
             let mut result = CopyPartResult {
                 e_tag: Some(ETag::Strong(hex::encode(md5))),
                 last_modified: Some(moment::timestamp(modified)),
@@ -93,15 +93,16 @@ impl Breakwater {
     /// Makes a stored body part `number`; gives its MD5 and time.
     async fn put_part(
         &self,
-        upload: UploadId,
+        upload: &UploadRecord,
         number: u32,
         stored: StoredBody,
         checksum: Option<Checksum>,
     ) -> S3Result<([u8; 16], UnixMs)> {
         let (version, size, md5, modified) = (stored.version, stored.size, stored.md5, moment::now());
+        let (upload, bucket, key) = (upload.id, upload.bucket, upload.key.clone());
         let reply = self.path.commit(stored, move |body, manifest| {
             let part = PartRecord { number, version, size, md5, checksum, modified, body };
-            NamespaceCommand::PutPart { upload, part: Box::new(part), manifest }
+            NamespaceCommand::PutPart { upload, bucket, key, part: Box::new(part), manifest }
         });
         match reply.await.map_err(error::write)? {
             Reply::Done => Ok((md5, modified)),
@@ -111,9 +112,16 @@ impl Breakwater {
     }
 }
 
-fn part_request(tenant: TenantId, bucket: &BucketRecord, len: u64, checksums: Vec<ChecksumAlgorithm>) -> BodyRequest {
+fn part_request(
+    tenant: TenantId,
+    bucket: &BucketRecord,
+    upload: &UploadRecord,
+    len: u64,
+    checksums: Vec<ChecksumAlgorithm>,
+) -> BodyRequest {
     BodyRequest {
         tenant,
+        name: Name::new(upload.bucket, &upload.key),
         chunk_bytes: bucket.chunk_bytes,
         declared_len: Some(len),
         max_len: limit::PUT_BYTES,

@@ -3,8 +3,8 @@ use crate::path::fake::{CHUNK, Mood, TENANT, noise, quiet, request, rig, rig_wit
 use crate::write::*;
 use futures::FutureExt;
 use proptest::prelude::*;
-use spine::id::TenantId;
 use spine::id::UnixMs;
+use spine::id::{BucketId, TenantId};
 use spine::wire::Metadata;
 use spine::wire::chunk::ChunkState;
 use spine::wire::namespace::NamespaceCommand;
@@ -210,7 +210,7 @@ async fn a_stuck_node_is_waited_for_briefly_once_and_then_hardly_at_all() {
 async fn a_write_whose_intent_was_reaped_commits_nothing() {
     let rig = rig().await;
     let stored = rig.store(&noise(CHUNK as usize, 13)).await.unwrap();
-    let abort = Command::Namespace(NamespaceCommand::AbortIntent { version: stored.version });
+    let abort = Command::Namespace(NamespaceCommand::AbortIntent { version: stored.version, bucket: BucketId(1), key: "some/name".into() });
     rig.metadata.propose(Batch { chain: Chain::Independent, commands: vec![abort] }).await.unwrap();
     assert!(matches!(rig.commit("k", stored).await, Err(WriteError::Aborted { .. })));
     assert!(rig.body("k").await.is_none());
@@ -223,7 +223,15 @@ async fn a_refused_commit_says_so_and_its_chunks_are_collected() {
     let rig = rig().await;
     let stored = rig.store(&noise(CHUNK as usize, 14)).await.unwrap();
     let id = stored.version;
-    let reply = rig.path.commit(stored, |_, _| NamespaceCommand::RenewIntent { version: VersionId([9; 16]), now: UnixMs(0) }).await;
+    let reply = rig
+        .path
+        .commit(stored, |_, _| NamespaceCommand::RenewIntent {
+            version: VersionId([9; 16]),
+            bucket: BucketId(1),
+            key: "some/name".into(),
+            now: UnixMs(0),
+        })
+        .await;
     assert!(matches!(reply, Ok(Reply::Refused(Refusal::IntentClosed)) | Err(WriteError::Aborted { .. })), "{id} {reply:?}");
     rig.collect().await;
     assert_eq!((rig.shards(), rig.totals().await.chunks), (0, 0));

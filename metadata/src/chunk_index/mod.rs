@@ -33,7 +33,7 @@ pub fn apply(table: &mut dyn TableWrite, command: &ChunkCommand) -> Result<Reply
     let reply = match command {
         ChunkCommand::Reserve { version, chunks } => reserve(table, &mut ledger, *version, chunks)?,
         ChunkCommand::Confirm { version, chunks } => confirm(table, &mut ledger, *version, chunks)?,
-        ChunkCommand::Unref { version } => {
+        ChunkCommand::Unref { version, .. } => {
             holding::ENDED.release(table, *version)?;
             Reply::Unreferenced { more: holding::drop_some(table, &mut ledger, *version)? }
         }
@@ -51,7 +51,7 @@ pub fn apply(table: &mut dyn TableWrite, command: &ChunkCommand) -> Result<Reply
         ChunkCommand::Move { chunk, generation, index, place } => relocate(table, &mut ledger, *chunk, *generation, *index, *place)?,
         ChunkCommand::MarkLost { shard, node } => mark_lost(table, &mut ledger, *shard, *node)?,
         ChunkCommand::Restore { chunks, above } => Reply::Confirmed(restore::restore(table, &mut ledger, chunks, *above)?),
-        ChunkCommand::Hold { held } => {
+        ChunkCommand::Hold { held, .. } => {
             restore::hold(table, *held)?;
             Reply::Done
         }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use spine::id::*;
 use spine::limit::UNREF_STEP;
 use spine::wire::chunk::*;
+use spine::wire::range::ALL_CHUNKS;
 use spine::wire::{Refusal, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +41,7 @@ fn confirm(table: &mut MemoryTable, holder: u64, of: u8, generation: Gen, missin
 }
 
 fn unref(table: &mut MemoryTable, holder: u64) -> Reply {
-    run(table, ChunkCommand::Unref { version: version(holder) })
+    run(table, ChunkCommand::Unref { version: version(holder), span: ALL_CHUNKS })
 }
 
 fn condemn(table: &mut MemoryTable, of: u8, generation: Gen) {
@@ -212,7 +213,7 @@ fn a_large_version_is_unreferenced_in_steps_that_let_no_reserve_in_between() {
         })
         .collect();
     apply(&mut table, &ChunkCommand::Reserve { version: version(1), chunks: many.clone() }).unwrap();
-    let step = ChunkCommand::Unref { version: version(1) };
+    let step = ChunkCommand::Unref { version: version(1), span: ALL_CHUNKS };
     assert_eq!(apply(&mut table, &step).unwrap(), Reply::Unreferenced { more: true });
     assert_eq!(totals(&table).references, UNREF_STEP as u64 + 1);
     let late = ChunkCommand::Reserve { version: version(1), chunks: many[..1].to_vec() };
@@ -366,7 +367,7 @@ proptest! {
                     let placement = placement(generation, missing.as_slice());
                     ChunkCommand::Confirm { version: version(v), chunks: vec![Confirmation { chunk: chunk(c), generation, placement }] }
                 }
-                Step::Unref(v) => ChunkCommand::Unref { version: version(v) },
+                Step::Unref(v) => ChunkCommand::Unref { version: version(v), span: ALL_CHUNKS },
                 Step::Condemn(c, current, now) => ChunkCommand::Condemn { chunks: vec![(chunk(c), known(c, current))], now: UnixMs(now) },
                 Step::BeginDelete(c, current) => ChunkCommand::BeginDelete { chunks: vec![(chunk(c), known(c, current))] },
                 Step::FinishDelete(nth) => {
@@ -467,7 +468,7 @@ fn a_restored_chunk_is_found_by_writers_and_kept_by_a_held_collection() {
     assert_eq!(reserve(&mut table, 1, 7), ReserveOutcome::Hit);
     assert_eq!(upload(&mut table, 1, 8), Gen(100), "no number below is given again");
     unref(&mut table, 1);
-    run(&mut table, ChunkCommand::Hold { held: false });
+    run(&mut table, ChunkCommand::Hold { held: false, span: ALL_CHUNKS });
     condemn(&mut table, 7, Gen(40));
     assert!(begin_delete(&mut table, 7, Gen(40)), "released, it is garbage like any other");
     assert!(!restore(&mut table, 7, Gen(40), &[], 100), "what is being deleted is not brought back");
@@ -480,9 +481,9 @@ fn a_held_collection_begins_no_deletion_of_what_was_condemned_before() {
     assert!(confirm(&mut table, 1, 7, generation, &[]));
     unref(&mut table, 1);
     condemn(&mut table, 7, generation);
-    run(&mut table, ChunkCommand::Hold { held: true });
+    run(&mut table, ChunkCommand::Hold { held: true, span: ALL_CHUNKS });
     assert!(!begin_delete(&mut table, 7, generation));
-    run(&mut table, ChunkCommand::Hold { held: false });
+    run(&mut table, ChunkCommand::Hold { held: false, span: ALL_CHUNKS });
     assert!(begin_delete(&mut table, 7, generation));
 }
 

@@ -15,7 +15,7 @@ use openraft::{
     StoredMembership,
 };
 use serde::{Deserialize, Serialize};
-use spine::id::Seq;
+use spine::id::{GroupId, Seq};
 use spine::wire::Reply;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,13 +45,14 @@ const APPLIED: &[u8] = b"raft.applied";
 const ORDINAL_BITS: u32 = 20;
 
 pub struct Applier {
+    group: GroupId,
     checkpoints: Arc<Checkpoints>,
     index: AtomicU64,
 }
 
 impl Applier {
-    pub fn new(checkpoints: Arc<Checkpoints>) -> Result<Self, TableError> {
-        let applier = Self { checkpoints, index: AtomicU64::new(0) };
+    pub fn new(group: GroupId, checkpoints: Arc<Checkpoints>) -> Result<Self, TableError> {
+        let applier = Self { group, checkpoints, index: AtomicU64::new(0) };
         let applied = applier.applied()?.0;
         applier.index.store(applied.map_or(0, |id| id.index), Ordering::Release);
         Ok(applier)
@@ -87,7 +88,7 @@ impl Applier {
                     membership = StoredMembership::new(Some(entry.log_id), new.clone());
                     Outcome::default()
                 }
-                EntryPayload::Normal(payload) => apply_payload(&mut table, payload, entry.log_id.index)?,
+                EntryPayload::Normal(payload) => apply_payload(&mut table, self.group, payload, entry.log_id.index)?,
             });
         }
         let applied = postcard::to_allocvec(&(Some(last.log_id), &membership)).map_err(|e| TableError::Storage(e.to_string()))?;
@@ -99,14 +100,14 @@ impl Applier {
     }
 }
 
-fn apply_payload(table: &mut dyn TableWrite, payload: &Payload, index: u64) -> Result<Outcome, TableError> {
+fn apply_payload(table: &mut dyn TableWrite, group: GroupId, payload: &Payload, index: u64) -> Result<Outcome, TableError> {
     let batches = propose::decode(&payload.0).map_err(|e| TableError::Storage(format!("log entry {index} does not decode: {e}")))?;
     let mut at = index << ORDINAL_BITS;
     let mut applied = Vec::with_capacity(batches.len());
     for (stamp, batch) in &batches {
         applied.push(match stamp {
-            None => Applied::Replies { replies: machine::apply(table, batch, Seq(at))?, seen: 0 },
-            Some(stamp) => requests::apply(table, stamp, batch, Seq(at))?,
+            None => Applied::Replies { replies: machine::apply(table, group, batch, Seq(at))?, seen: 0 },
+            Some(stamp) => requests::apply(table, group, stamp, batch, Seq(at))?,
         });
         at += batch.commands.len() as u64;
     }

@@ -5,7 +5,7 @@
 
 #![allow(clippy::result_large_err, reason = "openraft's own error")]
 
-use super::{IDENTIFIED, LogId, NORMAL, Payload, Types};
+use super::{IDENTIFIED, LogId, NORMAL, OUTDATED, Payload, Types};
 use crate::journal::{Done, GroupLog, JournalError, Position};
 use bytes::Bytes;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
@@ -190,6 +190,9 @@ pub fn entry_of(position: Position, bytes: &Bytes) -> Result<Entry<Types>, Strin
         Some((&(NORMAL | IDENTIFIED), _)) => EntryPayload::Normal(Payload(bytes.clone())),
         Some((&MEMBERSHIP, rest)) => {
             EntryPayload::Membership(postcard::from_bytes(rest).map_err(|e| format!("membership of entry {}: {e}", position.index))?)
+        }
+        Some((kind, _)) if OUTDATED.contains(kind) => {
+            return Err(format!("entry {} is of an earlier version of Breakwater, whose metadata this one does not read", position.index));
         }
         _ => return Err(format!("entry {} is of no known kind", position.index)),
     };

@@ -7,18 +7,26 @@ use spine::id::*;
 use spine::limit;
 use spine::wire::chunk::*;
 use spine::wire::namespace::*;
+use spine::wire::range::ALL_CHUNKS;
 use spine::wire::root::RootQuery;
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 use std::collections::BTreeSet;
 
 const BUCKET: BucketId = BucketId(1);
+const GROUP: GroupId = GroupId(0);
 
 fn chained(commands: Vec<Command>) -> Batch {
     Batch { chain: Chain::Stop, commands }
 }
 
 fn open(n: u64) -> Command {
-    Command::Namespace(NamespaceCommand::OpenIntent { version: version(n), writer: WriterId([1; 16]), opened: UnixMs(1) })
+    Command::Namespace(NamespaceCommand::OpenIntent {
+        version: version(n),
+        bucket: BUCKET,
+        key: "k".into(),
+        writer: WriterId([1; 16]),
+        opened: UnixMs(1),
+    })
 }
 
 fn reserve(n: u64, chunks: &[u8]) -> Command {
@@ -37,7 +45,7 @@ fn commit(n: u64, key: &str, chunks: &[u8]) -> Command {
 
 fn table() -> MemoryTable {
     let mut table = MemoryTable::default();
-    apply(&mut table, &chained(vec![Command::Root(sample::bucket("one"))]), Seq(0)).unwrap();
+    apply(&mut table, GROUP, &chained(vec![Command::Root(sample::bucket("one"))]), Seq(0)).unwrap();
     table
 }
 
@@ -45,10 +53,10 @@ fn table() -> MemoryTable {
 fn a_refusal_stops_a_chain_and_what_came_before_it_stays() {
     let mut table = table();
     let batch = chained(vec![open(1), commit(2, "k", &[1]), open(3)]);
-    let replies = apply(&mut table, &batch, Seq(10)).unwrap();
+    let replies = apply(&mut table, GROUP, &batch, Seq(10)).unwrap();
     assert_eq!(replies, [Reply::Done, Reply::Refused(Refusal::IntentClosed), Reply::Refused(Refusal::Skipped)]);
     let Answer::Namespace(NamespaceAnswer::Intents(intents)) =
-        answer(&table, &Query::Namespace(NamespaceQuery::Intents { after: None, max: 9 })).unwrap()
+        answer(&table, GROUP, &Query::Namespace(NamespaceQuery::Intents { after: None, max: 9 })).unwrap()
     else {
         panic!()
     };
@@ -58,20 +66,20 @@ fn a_refusal_stops_a_chain_and_what_came_before_it_stays() {
 #[test]
 fn a_confirm_that_is_not_wholly_true_stops_a_chain() {
     let mut table = table();
-    let replies = apply(&mut table, &chained(vec![open(1), reserve(1, &[1, 2])]), Seq(10)).unwrap();
+    let replies = apply(&mut table, GROUP, &chained(vec![open(1), reserve(1, &[1, 2])]), Seq(10)).unwrap();
     let Reply::Reserved(outcomes) = &replies[1] else { panic!() };
     let ReserveOutcome::Upload { generation, .. } = outcomes[0] else { panic!() };
     let stale = chained(vec![confirm(1, &[(1, generation), (2, Gen(99))]), commit(1, "k", &[1, 2])]);
-    assert_eq!(apply(&mut table, &stale, Seq(20)).unwrap(), [Reply::Confirmed(vec![true, false]), Reply::Refused(Refusal::Skipped)]);
+    assert_eq!(apply(&mut table, GROUP, &stale, Seq(20)).unwrap(), [Reply::Confirmed(vec![true, false]), Reply::Refused(Refusal::Skipped)]);
     let good = chained(vec![confirm(1, &[(1, generation)]), commit(1, "k", &[1])]);
-    assert_eq!(apply(&mut table, &good, Seq(30)).unwrap()[1], Reply::Committed { seq: Seq(31), modified: UnixMs(1) });
+    assert_eq!(apply(&mut table, GROUP, &good, Seq(30)).unwrap()[1], Reply::Committed { seq: Seq(31), modified: UnixMs(1) });
 }
 
 #[test]
 fn independent_commands_stand_alone() {
     let mut table = table();
     let batch = Batch { chain: Chain::Independent, commands: vec![commit(2, "k", &[1]), open(3)] };
-    assert_eq!(apply(&mut table, &batch, Seq(10)).unwrap(), [Reply::Refused(Refusal::IntentClosed), Reply::Done]);
+    assert_eq!(apply(&mut table, GROUP, &batch, Seq(10)).unwrap(), [Reply::Refused(Refusal::IntentClosed), Reply::Done]);
 }
 
 #[test]
@@ -83,7 +91,13 @@ fn what_would_break_the_table_is_refused_before_the_log() {
     let part = |number| {
         let part =
             PartRecord { number, version: version(1), size: 1, md5: [0; 16], checksum: None, modified: UnixMs(1), body: piece(version(1)) };
-        Command::Namespace(NamespaceCommand::PutPart { upload: UploadId([0; 16]), part: Box::new(part), manifest: None })
+        Command::Namespace(NamespaceCommand::PutPart {
+            upload: UploadId([0; 16]),
+            bucket: BUCKET,
+            key: "k".into(),
+            part: Box::new(part),
+            manifest: None,
+        })
     };
     assert_eq!([0, 1, 10_000, 10_001].map(|number| fine(part(number))), [false, true, true, false]);
     assert!(fine(Command::Root(sample::bucket(&long(255)))) && !fine(Command::Root(sample::bucket(&long(256)))));
@@ -94,8 +108,8 @@ fn what_would_break_the_table_is_refused_before_the_log() {
 #[test]
 fn queries_go_to_the_machine_that_knows() {
     let table = table();
-    assert!(matches!(answer(&table, &Query::Root(RootQuery::Nodes)).unwrap(), Answer::Root(_)));
-    assert!(matches!(answer(&table, &Query::Chunk(ChunkQuery::Totals)).unwrap(), Answer::Chunk(_)));
+    assert!(matches!(answer(&table, GROUP, &Query::Root(RootQuery::Nodes)).unwrap(), Answer::Root(_)));
+    assert!(matches!(answer(&table, GROUP, &Query::Chunk(ChunkQuery::Totals)).unwrap(), Answer::Chunk(_)));
 }
 
 /// A gateway in the middle of one write.
@@ -167,13 +181,13 @@ impl World {
 
     fn send(&mut self, commands: Vec<Command>) -> Vec<Reply> {
         let batch = chained(commands);
-        let replies = apply(&mut self.table, &batch, Seq(1_000 * (1 + self.log.len() as u64))).unwrap();
+        let replies = apply(&mut self.table, GROUP, &batch, Seq(1_000 * (1 + self.log.len() as u64))).unwrap();
         self.log.push(batch);
         replies
     }
 
     fn chunk_ids(&self, query: ChunkQuery) -> Vec<(ChunkId, Gen)> {
-        match answer(&self.table, &Query::Chunk(query)).unwrap() {
+        match answer(&self.table, GROUP, &Query::Chunk(query)).unwrap() {
             Answer::Chunk(ChunkAnswer::Ids(ids)) => ids,
             Answer::Chunk(ChunkAnswer::Scan(records)) => records.into_iter().map(|(id, record)| (id, record.generation)).collect(),
             other => panic!("{other:?}"),
@@ -181,7 +195,7 @@ impl World {
     }
 
     fn outbox(&self) -> Vec<OutboxEntry> {
-        match answer(&self.table, &Query::Namespace(NamespaceQuery::Outbox { max: 99 })).unwrap() {
+        match answer(&self.table, GROUP, &Query::Namespace(NamespaceQuery::Outbox { max: 99 })).unwrap() {
             Answer::Namespace(NamespaceAnswer::Outbox(entries)) => entries,
             other => panic!("{other:?}"),
         }
@@ -247,7 +261,7 @@ impl World {
             }
             Event::Reap(w) => {
                 let Some(n) = self.writers[usize::from(*w)].as_ref().map(|writer| writer.version) else { return };
-                self.send(vec![Command::Namespace(NamespaceCommand::AbortIntent { version: version(n) })]);
+                self.send(vec![Command::Namespace(NamespaceCommand::AbortIntent { version: version(n), bucket: BUCKET, key: "k".into() })]);
             }
             Event::Delete(key) => {
                 let delete = NamespaceCommand::Delete { bucket: BUCKET, key: key.to_string(), condition: Condition::default() };
@@ -255,11 +269,11 @@ impl World {
             }
             Event::Unref(nth) => {
                 let Some(entry) = self.outbox().get(*nth).copied() else { return };
-                self.send(vec![Command::Chunk(ChunkCommand::Unref { version: entry.version })]);
+                self.send(vec![Command::Chunk(ChunkCommand::Unref { version: entry.version, span: ALL_CHUNKS })]);
             }
             Event::OutboxDone(nth) => {
                 let Some(entry) = self.outbox().get(*nth).copied() else { return };
-                let unref = Command::Chunk(ChunkCommand::Unref { version: entry.version });
+                let unref = Command::Chunk(ChunkCommand::Unref { version: entry.version, span: ALL_CHUNKS });
                 self.send(vec![unref, Command::Namespace(NamespaceCommand::OutboxDone { entries: vec![entry] })]);
             }
             Event::Again(nth) => {
@@ -294,7 +308,7 @@ impl World {
             _ => {
                 let named = |(of, generation): &(u8, Gen)| {
                     let query = Query::Chunk(ChunkQuery::Records(vec![chunk(*of)]));
-                    let Answer::Chunk(ChunkAnswer::Records(records)) = answer(&self.table, &query).unwrap() else { panic!() };
+                    let Answer::Chunk(ChunkAnswer::Records(records)) = answer(&self.table, GROUP, &query).unwrap() else { panic!() };
                     records[0].as_ref().is_some_and(|record| record.generation == *generation)
                 };
                 let kept = self.disk.iter().copied().filter(named).collect();
@@ -308,14 +322,14 @@ impl World {
         let mut visible = BTreeSet::new();
         for key in ["0", "1"] {
             let open = Query::Namespace(NamespaceQuery::Open { bucket: BUCKET, key: key.into() });
-            let Answer::Namespace(NamespaceAnswer::Open(found)) = answer(&self.table, &open).unwrap() else { panic!() };
+            let Answer::Namespace(NamespaceAnswer::Open(found)) = answer(&self.table, GROUP, &open).unwrap() else { panic!() };
             let Some((head, VersionBody { body: Body::Pieces(_), .. })) = found else { continue };
             visible.insert(head.id);
-            let query = Query::Namespace(NamespaceQuery::Manifests(vec![head.id]));
-            let Answer::Namespace(NamespaceAnswer::Manifests(manifests)) = answer(&self.table, &query).unwrap() else { panic!() };
+            let query = Query::Namespace(NamespaceQuery::Manifests { bucket: BUCKET, key: "k".into(), versions: vec![head.id] });
+            let Answer::Namespace(NamespaceAnswer::Manifests(manifests)) = answer(&self.table, GROUP, &query).unwrap() else { panic!() };
             for chunk in &manifests[0].as_ref().expect("a committed version without its manifest").chunks {
                 let query = Query::Chunk(ChunkQuery::Records(vec![chunk.id]));
-                let Answer::Chunk(ChunkAnswer::Records(records)) = answer(&self.table, &query).unwrap() else { panic!() };
+                let Answer::Chunk(ChunkAnswer::Records(records)) = answer(&self.table, GROUP, &query).unwrap() else { panic!() };
                 let record = records[0].as_ref().expect("a committed version's chunk is absent");
                 assert_eq!(record.state, ChunkState::Live);
                 assert!(self.disk.contains(&(chunk.id.0[0], record.generation)), "a committed version's shards are gone");
@@ -331,7 +345,7 @@ impl World {
     /// Everything is deleted and every writer is gone: nothing may be left.
     fn come_to_rest(&mut self) {
         for n in 0..self.next {
-            self.send(vec![Command::Namespace(NamespaceCommand::AbortIntent { version: version(n) })]);
+            self.send(vec![Command::Namespace(NamespaceCommand::AbortIntent { version: version(n), bucket: BUCKET, key: "k".into() })]);
         }
         for key in 0..2 {
             self.run(&Event::Delete(key));
@@ -342,7 +356,10 @@ impl World {
         for event in [Event::Condemn, Event::BeginDelete, Event::Trash, Event::FinishDelete, Event::Sweep] {
             self.run(&event);
         }
-        assert_eq!(answer(&self.table, &Query::Chunk(ChunkQuery::Totals)).unwrap(), Answer::Chunk(ChunkAnswer::Totals(Totals::default())));
+        assert_eq!(
+            answer(&self.table, GROUP, &Query::Chunk(ChunkQuery::Totals)).unwrap(),
+            Answer::Chunk(ChunkAnswer::Totals(Totals::default()))
+        );
         for space in [Space::Objects, Space::Bodies, Space::Manifests, Space::Outbox, Space::Chunks, Space::References, Space::Holdings] {
             assert!(self.table.is_empty(space), "left in {space:?}");
         }
@@ -363,7 +380,7 @@ proptest! {
         world.come_to_rest();
         let mut replayed = table();
         for (n, batch) in (1..).zip(&world.log) {
-            apply(&mut replayed, batch, Seq(1_000 * n)).unwrap();
+            apply(&mut replayed, GROUP, batch, Seq(1_000 * n)).unwrap();
         }
         prop_assert_eq!(replayed, world.table, "the same log makes the same bytes");
     }

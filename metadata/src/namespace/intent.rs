@@ -9,7 +9,8 @@ use crate::key;
 use crate::record::{broken, decode, each, load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use serde::{Deserialize, Serialize};
-use spine::id::{UnixMs, VersionId, WriterId};
+use spine::id::{BucketId, UnixMs, VersionId, WriterId};
+use spine::wire::namespace::IntentRecord;
 use spine::wire::{Refusal, Reply};
 use std::ops::ControlFlow;
 
@@ -47,8 +48,10 @@ pub fn may_abort(standing: Standing) -> bool {
     standing == Standing::Open
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct OpenIntent {
+    bucket: BucketId,
+    key: String,
     writer: WriterId,
     renewed: UnixMs,
 }
@@ -66,12 +69,19 @@ pub fn standing(table: &dyn TableRead, version: VersionId) -> Result<Standing, T
     })
 }
 
-pub fn open(table: &mut dyn TableWrite, version: VersionId, writer: WriterId, opened: UnixMs) -> Result<Reply, TableError> {
+pub fn open(
+    table: &mut dyn TableWrite,
+    version: VersionId,
+    (bucket, key): (BucketId, &str),
+    writer: WriterId,
+    opened: UnixMs,
+) -> Result<Reply, TableError> {
     match may_open(standing(table, version)?) {
         Err(refusal) => Ok(Reply::Refused(refusal)),
         Ok(false) => Ok(Reply::Done),
         Ok(true) => {
-            save(table, Space::Intents, &key::intent(version), &OpenIntent { writer, renewed: opened })?;
+            let intent = OpenIntent { bucket, key: key.to_owned(), writer, renewed: opened };
+            save(table, Space::Intents, &key::intent(version), &intent)?;
             Ok(Reply::Done)
         }
     }
@@ -101,7 +111,7 @@ pub fn close(table: &mut dyn TableWrite, version: VersionId) -> Result<(), Table
 }
 
 /// Open intents of versions after `after`, in order.
-pub fn list(table: &dyn TableRead, after: Option<VersionId>, max: usize) -> Result<Vec<(VersionId, WriterId, UnixMs)>, TableError> {
+pub fn list(table: &dyn TableRead, after: Option<VersionId>, max: usize) -> Result<Vec<IntentRecord>, TableError> {
     let after = after.map(key::intent);
     let mut out = Vec::new();
     each(table, Space::Intents, &[key::INTENT_OPEN], after.as_ref().map_or(&[], |at| at), |at, value| {
@@ -112,8 +122,8 @@ pub fn list(table: &dyn TableRead, after: Option<VersionId>, max: usize) -> Resu
             return Ok(ControlFlow::Break(()));
         }
         let version = key::version_at_end(at).ok_or_else(|| broken(Space::Intents, at))?;
-        let intent: OpenIntent = decode(Space::Intents, at, value)?;
-        out.push((version, intent.writer, intent.renewed));
+        let OpenIntent { bucket, key, writer, renewed } = decode(Space::Intents, at, value)?;
+        out.push(IntentRecord { version, bucket, key, writer, renewed });
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(out)

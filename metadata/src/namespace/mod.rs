@@ -3,6 +3,7 @@
 //! - `intent.rs`: the fence of one write, open once and then over for good
 //! - `object.rs`: commit, delete, tags; `condition.rs`: what a client demands of the current version
 //! - `upload.rs`, `complete.rs`: multipart uploads; `uploads.rs`: their listing
+//! - `closed.rs`: buckets that take no writes
 //! - `list.rs`: listing objects; how keys fall into common prefixes is [`spine::listing::group`]'s to say
 //! - `outbox.rs`: ended versions, whose chunk references are dropped only after the log says that they ended
 //!
@@ -25,6 +26,7 @@
 //!
 //! Not here: references (`chunk_index/`), buckets (`root/`), who may do what (the gateway).
 
+pub mod closed;
 mod complete;
 mod condition;
 pub mod intent;
@@ -37,43 +39,45 @@ mod upload;
 mod uploads;
 
 use crate::table::{TableError, TableRead, TableWrite};
-use spine::id::Seq;
+use spine::id::{GroupId, Seq};
 use spine::wire::Reply;
 use spine::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 
 /// Applies one command at its place in the log; a refusal changed nothing.
-pub fn apply(table: &mut dyn TableWrite, command: &NamespaceCommand, seq: Seq) -> Result<Reply, TableError> {
+pub fn apply(table: &mut dyn TableWrite, group: GroupId, command: &NamespaceCommand, seq: Seq) -> Result<Reply, TableError> {
     match command {
-        NamespaceCommand::OpenIntent { version, writer, opened } => intent::open(table, *version, *writer, *opened),
-        NamespaceCommand::RenewIntent { version, now } => intent::renew(table, *version, *now),
-        NamespaceCommand::AbortIntent { version } => intent::abort(table, *version),
+        NamespaceCommand::OpenIntent { version, bucket, key, writer, opened } => {
+            intent::open(table, *version, (*bucket, key), *writer, *opened)
+        }
+        NamespaceCommand::RenewIntent { version, now, .. } => intent::renew(table, *version, *now),
+        NamespaceCommand::AbortIntent { version, .. } => intent::abort(table, *version),
         NamespaceCommand::Commit { bucket, key, new, condition } => object::commit(table, *bucket, key, new, condition, seq),
         NamespaceCommand::Delete { bucket, key, condition } => object::delete(table, *bucket, key, condition),
         NamespaceCommand::SetTags { bucket, key, tags } => object::set_tags(table, *bucket, key, tags),
         NamespaceCommand::CreateUpload(record) => upload::create(table, record),
-        NamespaceCommand::PutPart { upload, part, manifest } => upload::put_part(table, *upload, part, manifest.as_ref()),
+        NamespaceCommand::PutPart { upload, part, manifest, .. } => upload::put_part(table, *upload, part, manifest.as_ref()),
         NamespaceCommand::CompleteUpload { upload, bucket, key, parts, new, condition } => {
             complete::complete(table, *upload, *bucket, key, parts, new, condition, seq)
         }
         NamespaceCommand::AbortUpload { upload, bucket, key } => upload::abort(table, *upload, *bucket, key),
-        NamespaceCommand::OutboxDone { entries } => outbox::done(table, entries),
+        NamespaceCommand::OutboxDone { entries } => outbox::done(table, group, entries),
     }
 }
 
 /// Answers one query.
-pub fn answer(table: &dyn TableRead, query: &NamespaceQuery) -> Result<NamespaceAnswer, TableError> {
+pub fn answer(table: &dyn TableRead, group: GroupId, query: &NamespaceQuery) -> Result<NamespaceAnswer, TableError> {
     Ok(match query {
         NamespaceQuery::Head { bucket, key } => NamespaceAnswer::Head(object::head(table, *bucket, key)?),
         NamespaceQuery::Open { bucket, key } => NamespaceAnswer::Open(object::open(table, *bucket, key)?),
-        NamespaceQuery::Manifests(versions) => NamespaceAnswer::Manifests(object::manifests(table, versions)?),
-        NamespaceQuery::List(query) => NamespaceAnswer::List(list::list(table, query)?),
+        NamespaceQuery::Manifests { versions, .. } => NamespaceAnswer::Manifests(object::manifests(table, versions)?),
+        NamespaceQuery::List { query, .. } => NamespaceAnswer::List { page: list::list(table, query)?, end: None },
         NamespaceQuery::Upload { bucket, key, upload } => NamespaceAnswer::Upload(upload::get(table, *bucket, key, *upload)?),
-        NamespaceQuery::Parts { upload, after, max } => {
+        NamespaceQuery::Parts { upload, after, max, .. } => {
             let (parts, truncated) = upload::parts(table, *upload, *after, *max)?;
             NamespaceAnswer::Parts { parts, truncated }
         }
-        NamespaceQuery::Uploads(query) => NamespaceAnswer::Uploads(uploads::list(table, query)?),
-        NamespaceQuery::Outbox { max } => NamespaceAnswer::Outbox(outbox::list(table, *max)?),
+        NamespaceQuery::Uploads { query, .. } => NamespaceAnswer::Uploads { page: uploads::list(table, query)?, end: None },
+        NamespaceQuery::Outbox { max } => NamespaceAnswer::Outbox(outbox::list(table, group, *max)?),
         NamespaceQuery::Intents { after, max } => NamespaceAnswer::Intents(intent::list(table, *after, *max)?),
     })
 }

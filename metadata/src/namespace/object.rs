@@ -1,12 +1,12 @@
 //! Objects: the current version of each key. Commit is the linearization point of a write, Delete that of a removal.
 
+use super::closed;
 use super::condition;
 use super::intent;
 use super::intent::Standing;
 use super::outbox;
 use crate::key;
 use crate::record::{broken, load, save};
-use crate::root::bucket_exists;
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::{BucketId, Seq, VersionId};
 use spine::wire::namespace::{Body, Condition, Manifest, NewVersion, VersionBody, VersionHead};
@@ -44,8 +44,8 @@ pub fn begin(
     key: &str,
     new: &NewVersion,
 ) -> Result<Result<Option<VersionHead>, Reply>, TableError> {
-    if !bucket_exists(table, bucket)? {
-        return Ok(Err(Reply::Refused(Refusal::NoSuchBucket)));
+    if let Err(refusal) = closed::may_write(table, bucket)? {
+        return Ok(Err(Reply::Refused(refusal)));
     }
     let current = head(table, bucket, key)?;
     Ok(match current {

@@ -8,9 +8,9 @@ use super::intent;
 use super::intent::{ENDED, Standing};
 use crate::record::{broken, each, load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
-use spine::id::VersionId;
-use spine::wire::Reply;
+use spine::id::{GroupId, VersionId};
 use spine::wire::namespace::{Body, OutboxEntry};
+use spine::wire::{Refusal, Reply};
 use std::ops::ControlFlow;
 
 const COUNTER: &[u8] = b"outbox";
@@ -43,7 +43,10 @@ pub fn end(table: &mut dyn TableWrite, version: VersionId, body: &Body) -> Resul
 }
 
 /// The references are dropped: forgets the entries and what only readers of their versions needed.
-pub fn done(table: &mut dyn TableWrite, entries: &[OutboxEntry]) -> Result<Reply, TableError> {
+pub fn done(table: &mut dyn TableWrite, group: GroupId, entries: &[OutboxEntry]) -> Result<Reply, TableError> {
+    if entries.iter().any(|entry| entry.group != group) {
+        return Ok(Reply::Refused(Refusal::NotHere));
+    }
     for entry in entries {
         let at = entry.position.to_be_bytes();
         if table.get(Space::Outbox, &at)? == Some(&entry.version.0[..]) {
@@ -56,7 +59,7 @@ pub fn done(table: &mut dyn TableWrite, entries: &[OutboxEntry]) -> Result<Reply
 }
 
 /// The oldest entries.
-pub fn list(table: &dyn TableRead, max: usize) -> Result<Vec<OutboxEntry>, TableError> {
+pub fn list(table: &dyn TableRead, group: GroupId, max: usize) -> Result<Vec<OutboxEntry>, TableError> {
     let mut out = Vec::new();
     each(table, Space::Outbox, &[], &[], |at, value| {
         if out.len() == max {
@@ -64,7 +67,7 @@ pub fn list(table: &dyn TableRead, max: usize) -> Result<Vec<OutboxEntry>, Table
         }
         let position = at.try_into().map(u64::from_be_bytes).map_err(|_| broken(Space::Outbox, at))?;
         let version = value.try_into().map(VersionId).map_err(|_| broken(Space::Outbox, at))?;
-        out.push(OutboxEntry { position, version });
+        out.push(OutboxEntry { group, position, version });
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(out)

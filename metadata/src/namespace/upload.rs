@@ -3,12 +3,12 @@
 //! Invariants: an upload is in Uploads under its bucket and key, and in Parts alone under its id, or in neither; parts lie only
 //! under uploads that are there; an upload that is over is remembered as ended (`ended.rs`).
 
+use super::closed;
 use super::intent::ENDED;
 use super::object::{guard, settle};
 use super::outbox;
 use crate::key;
 use crate::record::{broken, decode, each, load, save};
-use crate::root::bucket_exists;
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::{BucketId, UploadId, VersionId};
 use spine::wire::namespace::{Manifest, PartRecord, UploadRecord};
@@ -16,8 +16,8 @@ use spine::wire::{Refusal, Reply};
 use std::ops::ControlFlow;
 
 pub fn create(table: &mut dyn TableWrite, record: &UploadRecord) -> Result<Reply, TableError> {
-    if !bucket_exists(table, record.bucket)? {
-        return Ok(Reply::Refused(Refusal::NoSuchBucket));
+    if let Err(refusal) = closed::may_write(table, record.bucket)? {
+        return Ok(Reply::Refused(refusal));
     }
     if table.get(Space::Parts, &record.id.0)?.is_some() {
         return Ok(Reply::Done);

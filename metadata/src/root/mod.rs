@@ -2,7 +2,8 @@
 //! the map of ranges to groups and its moves.
 //!
 //! One file a noun. Invariants: names of tenants, access keys and buckets are unique; a bucket id is never given twice;
-//! a bucket is in the name table, the id table and its owner's list, or in none.
+//! a bucket is in the name table and its owner's list, or in
+//! neither.
 //! Not here: who may ask (the gateway), what lies in a bucket (`namespace/`).
 
 mod access_key;
@@ -18,8 +19,6 @@ mod node;
 mod tenant;
 #[cfg(test)]
 mod tests;
-
-pub use bucket::exists as bucket_exists;
 
 use crate::table::{TableError, TableRead, TableWrite};
 use spine::wire::Reply;
@@ -45,6 +44,7 @@ pub fn apply(table: &mut dyn TableWrite, command: &RootCommand) -> Result<Reply,
         RootCommand::AdmitMetadataNode(record) => metadata_node::admit(table, record),
         RootCommand::RemoveMetadataNode { node, now } => metadata_node::remove(table, *node, *now),
         RootCommand::TakeLease { holder, seen } => lease::take(table, *holder, *seen),
+        RootCommand::EndDelete { name, round, gone } => bucket::end_delete(table, name, *round, *gone),
         RootCommand::BeginMove { ask, expected, reason, now } => moves::begin(table, ask, *expected, reason, *now),
         RootCommand::TakeMove { id } => moves::take(table, *id),
         RootCommand::StepMove { id, attempt, step, now } => moves::step(table, *id, *attempt, *step, *now),
@@ -69,6 +69,7 @@ pub fn answer(table: &dyn TableRead, query: &RootQuery) -> Result<RootAnswer, Ta
         RootQuery::Invite(id) => RootAnswer::Invite(invite::get(table, *id)?),
         RootQuery::MetadataNodes => RootAnswer::MetadataNodes(metadata_node::all(table)?),
         RootQuery::Lease => RootAnswer::Lease(lease::get(table)?),
+        RootQuery::Deleting => RootAnswer::Deleting(bucket::deleting(table)?),
         RootQuery::Map { known } => RootAnswer::Map(map::newer(table, *known)?),
         RootQuery::Groups => RootAnswer::Groups(map::groups(table)?),
         RootQuery::Moves => RootAnswer::Moves(moves::all(table)?),

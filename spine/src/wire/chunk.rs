@@ -2,6 +2,7 @@
 
 use crate::id::{ChunkId, Gen, KeyEpoch, NodeId, ShardIndex, ShardRoot, Tag, TenantId, UnixMs, VersionId};
 use crate::wire::namespace::Codec;
+use crate::wire::range::ChunkSpan;
 use serde::{Deserialize, Serialize};
 
 /// Where one shard is.
@@ -71,14 +72,16 @@ pub struct Confirmation {
     pub placement: Placement,
 }
 
+/// All are refused with `NotHere` unless the group owns every chunk that is named, and with `Frozen` if one is about to move.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChunkCommand {
     /// Adds `version`'s reference to each chunk. Replies `Reserved`, one outcome a chunk, in order.
     Reserve { version: VersionId, chunks: Vec<ChunkId> },
     /// Makes uploads durable. Replies `Confirmed`, one bool a chunk; `false`: that gen is over (reserve again). A chain stops if any is false.
     Confirm { version: VersionId, chunks: Vec<Confirmation> },
-    /// Drops up to [`crate::limit::UNREF_STEP`] references of a terminal version. Replies `Unreferenced`.
-    Unref { version: VersionId },
+    /// Drops up to [`crate::limit::UNREF_STEP`] references of a terminal version. Replies `Unreferenced`. The group must own all of `span`, so that
+    /// nobody takes a part of the chunks for all of them.
+    Unref { version: VersionId, span: ChunkSpan },
     /// Chunks without references become Condemned as of `now`. Others stay as they are.
     Condemn { chunks: Vec<(ChunkId, Gen)>, now: UnixMs },
     /// Condemned chunks whose references are still empty become Deleting. Replies `Deleting` with those that did.
@@ -97,8 +100,8 @@ pub enum ChunkCommand {
     /// collection (as `Hold` does) in the same step, and no generation or tag below `above` is given from here on.
     /// Replies `Confirmed`, one bool a chunk; `false`: it is known, or its placement is none.
     Restore { chunks: Vec<Confirmation>, above: u64 },
-    /// While held, nothing is condemned and nothing begins to be deleted, until an operator releases it.
-    Hold { held: bool },
+    /// While held, nothing is condemned and nothing begins to be deleted, until an operator releases it. `span` as for Unref.
+    Hold { held: bool, span: ChunkSpan },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -109,6 +112,7 @@ pub enum ReserveOutcome {
     Upload { generation: Gen, tag: Tag },
 }
 
+/// Those without chunks answer for what the group owns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChunkQuery {
     /// Records in the order asked.

@@ -383,6 +383,7 @@ pub fn http_status(error: &ClusterError) -> u16 {
         ClusterError::Metadata(MetadataError::Storage { .. }) => 500,
         ClusterError::Metadata(MetadataError::Unavailable { .. }) => 503,
         ClusterError::Metadata(MetadataError::Full { .. }) => 507,
+        ClusterError::Metadata(MetadataError::NotHere) => 412,
     }
 }
 

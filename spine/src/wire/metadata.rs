@@ -1,8 +1,10 @@
 //! What a gateway says to a metadata node, and hears.
 
-use crate::id::{ChunkId, Gen, MoveId, Seq, Tag, UnixMs};
+use crate::id::{BucketId, ChunkId, Gen, MoveId, Seq, Tag, UnixMs};
+use crate::map::NamePoint;
 use crate::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Place, ReserveOutcome};
 use crate::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, VersionHead};
+use crate::wire::range::{ChunkSpan, Handover, RangeAnswer, RangeCommand, RangeQuery};
 use crate::wire::root::{BucketRecord, RootAnswer, RootCommand, RootQuery};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +13,7 @@ pub enum Command {
     Root(RootCommand),
     Namespace(NamespaceCommand),
     Chunk(ChunkCommand),
+    Range(RangeCommand),
 }
 
 /// What a refused command does to the rest of its batch.
@@ -89,6 +92,20 @@ pub enum Refusal {
     OldRevocations,
     #[error("another gateway has renewed or taken the lease meanwhile")]
     LeaseTaken,
+    /// Wait a few milliseconds and ask again.
+    #[error("the range is about to move, or the bucket about to go")]
+    Frozen,
+    /// Look at the map again.
+    #[error("the group does not own this")]
+    NotHere,
+    #[error("the group is not part of such a move, or not in this step of it")]
+    NoSuchMove,
+    #[error("somebody else has taken this up meanwhile")]
+    OldAttempt,
+    #[error("the target of the move has not come so far")]
+    NotDrained,
+    #[error("the bucket is being deleted")]
+    BucketDeleting,
     #[error("the map of ranges has changed meanwhile")]
     MapChanged,
     #[error("no range is there that could move so")]
@@ -99,10 +116,6 @@ pub enum Refusal {
     GroupMoves,
     #[error("as many moves are under way as may be")]
     TooManyMoves,
-    #[error("no such move is under way")]
-    NoSuchMove,
-    #[error("somebody else has taken the move up since")]
-    OldAttempt,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +143,24 @@ pub enum Reply {
     Moved {
         old: Option<Place>,
     },
+    /// BLAKE3 as of [`crate::wire::range::Page::digest`], over the rows as they were read back from the target's table.
+    Imported {
+        digest: [u8; 32],
+    },
+    Released(Handover),
+    /// `more`: call again.
+    Purged {
+        more: bool,
+    },
+    /// Where the group's part of the bucket ends; `None`: with the bucket.
+    Stepped {
+        end: Option<NamePoint>,
+    },
+    /// The bucket is marked: its names may lie in several groups, which are to be closed in this round.
+    BucketDeleting {
+        bucket: BucketId,
+        round: u64,
+    },
     /// A move that has begun.
     Moving(MoveId),
     /// Which taking up of a move this is.
@@ -141,6 +172,12 @@ pub enum Query {
     Root(RootQuery),
     Namespace(NamespaceQuery),
     Chunk(ChunkQuery),
+    Range(RangeQuery),
+    /// About chunks of this span alone, all of which the group must own as it answers.
+    Within {
+        span: ChunkSpan,
+        query: ChunkQuery,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +186,7 @@ pub enum Answer {
     Root(RootAnswer),
     Namespace(NamespaceAnswer),
     Chunk(ChunkAnswer),
+    Range(RangeAnswer),
 }
 
 /// Metadata could not answer. None of these says anything about what is stored.
@@ -166,6 +204,9 @@ pub enum MetadataError {
     /// The request breaks a limit of [`crate::limit`].
     #[error("metadata request is too large. what=`{what}`")]
     TooLarge { what: String },
+    /// The group does not own what was asked about: look at the map again.
+    #[error("the group does not own what was asked about")]
+    NotHere,
 }
 
 /// The metadata service: a function call in the all-in-one process, a connection elsewhere.

@@ -5,6 +5,7 @@ pub mod chunk;
 pub mod cluster;
 pub mod namespace;
 pub mod peer;
+pub mod range;
 pub mod root;
 pub mod routing;
 pub mod shard;

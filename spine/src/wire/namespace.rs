@@ -1,6 +1,7 @@
 //! A subtree's group: objects, uploads, intents, and the outbox of references to drop.
 
-use crate::id::{BucketId, ChunkId, KeyEpoch, Seq, UnixMs, UploadId, VersionId, WriterId};
+use crate::id::{BucketId, ChunkId, GroupId, KeyEpoch, Seq, UnixMs, UploadId, VersionId, WriterId};
+use crate::map::NamePoint;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -194,14 +195,15 @@ pub struct NewVersion {
     pub manifest: Option<Manifest>,
 }
 
+/// All but OutboxDone are refused with `NotHere` unless the group owns (bucket, key), and with `Frozen` if that is about to move.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NamespaceCommand {
     /// Opens the intent that fences a writer. Idempotent while open. Refused with `IntentClosed` once terminal.
-    OpenIntent { version: VersionId, writer: WriterId, opened: UnixMs },
+    OpenIntent { version: VersionId, bucket: BucketId, key: String, writer: WriterId, opened: UnixMs },
     /// Renews what OpenIntent set, so that a slow upload is not reaped. Refused with `IntentClosed`.
-    RenewIntent { version: VersionId, now: UnixMs },
+    RenewIntent { version: VersionId, bucket: BucketId, key: String, now: UnixMs },
     /// Makes the version terminal and queues its Unref. Idempotent; no intent: nothing.
-    AbortIntent { version: VersionId },
+    AbortIntent { version: VersionId, bucket: BucketId, key: String },
     /// The linearization point of a write. A body in pieces needs its intent open (refused with `IntentClosed`) and closes it;
     /// an inline body needs none. The replaced version's references go to the outbox. Replies `Committed`.
     /// Refused with `NoSuchBucket`, `PreconditionFailed`, `NoSuchObject`.
@@ -214,7 +216,7 @@ pub enum NamespaceCommand {
     CreateUpload(Box<UploadRecord>),
     /// Like Commit for a part: needs the part version's intent open if its body has a piece; a part replaced goes to the outbox.
     /// Refused with `NoSuchUpload`, `IntentClosed`.
-    PutPart { upload: UploadId, part: Box<PartRecord>, manifest: Option<Manifest> },
+    PutPart { upload: UploadId, bucket: BucketId, key: String, part: Box<PartRecord>, manifest: Option<Manifest> },
     /// `parts`: exactly what the gateway validated, in order. `new.body.body` has their pieces (or, where a part was inline,
     /// the gateway turned it into a piece first). Parts not listed go to the outbox. Replies `Committed`.
     /// Refused with `NoSuchUpload`, `PartChanged`, and as Commit.
@@ -228,15 +230,30 @@ pub enum NamespaceCommand {
     },
     /// Parts' references go to the outbox. Refused with `NoSuchUpload`.
     AbortUpload { upload: UploadId, bucket: BucketId, key: String },
-    /// Forgets outbox entries whose Unref is through, and the manifests of their versions. Idempotent.
+    /// Forgets outbox entries of the group whose Unref is through, and the manifests of their versions. Idempotent. Refused with `NotHere` if
+    /// one is of another group.
     OutboxDone { entries: Vec<OutboxEntry> },
 }
 
 /// A terminal version whose chunk references are to be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OutboxEntry {
+    /// Whose outbox it is in.
+    pub group: GroupId,
     pub position: u64,
     pub version: VersionId,
+}
+
+/// An intent that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntentRecord {
+    pub version: VersionId,
+    /// Where the version is to be committed, or the upload of which it is to be a part.
+    pub bucket: BucketId,
+    pub key: String,
+    pub writer: WriterId,
+    /// When it was opened or renewed last.
+    pub renewed: UnixMs,
 }
 
 /// ListObjects V1 and V2 share this.
@@ -293,9 +310,18 @@ pub enum NamespaceQuery {
         bucket: BucketId,
         key: String,
     },
-    /// Manifests in the order asked; `None` where there is none (the version was replaced and collected meanwhile).
-    Manifests(Vec<VersionId>),
-    List(ListQuery),
+    /// Manifests of pieces of this object or of its uploads, in the order asked; `None` where there is none (the version was replaced
+    /// and collected meanwhile).
+    Manifests {
+        bucket: BucketId,
+        key: String,
+        versions: Vec<VersionId>,
+    },
+    /// What lies at `place` or after it in the group's own range; without `place`, from where the query itself begins.
+    List {
+        query: ListQuery,
+        place: Option<NamePoint>,
+    },
     /// The upload, if it is open and of this bucket and key.
     Upload {
         bucket: BucketId,
@@ -305,14 +331,21 @@ pub enum NamespaceQuery {
     /// Parts with numbers after `after`, ascending, and whether there are more.
     Parts {
         upload: UploadId,
+        bucket: BucketId,
+        key: String,
         after: u32,
         max: usize,
     },
-    Uploads(UploadsQuery),
+    /// `place` as for List.
+    Uploads {
+        query: UploadsQuery,
+        place: Option<NamePoint>,
+    },
+    /// The oldest entries of the group.
     Outbox {
         max: usize,
     },
-    /// Open intents, any order: (version, writer, last renewed). Paged by version.
+    /// Open intents of the group, by version.
     Intents {
         after: Option<VersionId>,
         max: usize,
@@ -324,10 +357,21 @@ pub enum NamespaceAnswer {
     Head(Option<VersionHead>),
     Open(Option<(VersionHead, VersionBody)>),
     Manifests(Vec<Option<Manifest>>),
-    List(ListPage),
+    /// `end`: where the range of the group ended as it answered.
+    List {
+        page: ListPage,
+        end: Option<NamePoint>,
+    },
     Upload(Option<UploadRecord>),
-    Parts { parts: Vec<PartRecord>, truncated: bool },
-    Uploads(UploadsPage),
+    Parts {
+        parts: Vec<PartRecord>,
+        truncated: bool,
+    },
+    /// `end` as of List.
+    Uploads {
+        page: UploadsPage,
+        end: Option<NamePoint>,
+    },
     Outbox(Vec<OutboxEntry>),
-    Intents(Vec<(VersionId, WriterId, UnixMs)>),
+    Intents(Vec<IntentRecord>),
 }

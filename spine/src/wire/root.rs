@@ -252,9 +252,11 @@ pub enum RootCommand {
     /// Idempotent. Refused with `NoSuchKey`.
     RevokeKey { access_key: String },
     /// `id` in the record is ignored and given by the log. Replies `Bucket`.
-    /// Refused with `BucketOwnedByYou`, `BucketExists` (another tenant's), `TooManyBuckets`.
+    /// Refused with `BucketOwnedByYou`, `BucketExists` (another tenant's), `TooManyBuckets`, `BucketDeleting` (whoever meets that mark finishes it).
     CreateBucket(BucketRecord),
-    /// Refused with `NoSuchBucket`, `NotYours`, `BucketNotEmpty` (an object or an open upload is in it).
+    /// Refused with `NoSuchBucket`, `NotYours`, `BucketNotEmpty` (an object or an open upload is in it). Where names of the bucket may lie in
+    /// other groups: marks it, so that nobody finds it and its name stays taken, and replies `BucketDeleting` with the next round; the caller
+    /// goes through the groups and ends with `EndDelete`.
     DeleteBucket { name: String, tenant: TenantId },
     /// Idempotent: a known id keeps its first record.
     NoteNode(NodeRecord),
@@ -280,6 +282,9 @@ pub enum RootCommand {
     RemoveMetadataNode { node: NodeId, now: UnixMs },
     /// Takes or renews the lease. Refused with `LeaseTaken` unless its count is still `seen` (0: nobody ever had it).
     TakeLease { holder: WriterId, seen: u64 },
+    /// Ends the deletion of a marked bucket: all groups were found empty and closed, and it is gone; or they were opened again, and it is what it
+    /// was. Refused with `OldAttempt` unless `round` is the last one given, with `NoSuchBucket` if it is not marked.
+    EndDelete { name: String, round: u64, gone: bool },
     /// Begins a move, if the map is still that of `expected`. Replies `Moving`.
     /// Refused with `MapChanged`, `NoSuchRange`, `MapFull`, `GroupMoves` (one of its groups is in a move already), `TooManyMoves`.
     BeginMove { ask: MoveAsk, expected: Epoch, reason: String, now: UnixMs },
@@ -312,6 +317,8 @@ pub enum RootQuery {
     /// All that were ever admitted, removed ones included, by id.
     MetadataNodes,
     Lease,
+    /// Buckets that are marked for deletion, with their last rounds, by id.
+    Deleting,
     /// The map, unless it is still that of `known`.
     Map {
         known: Option<Epoch>,
@@ -336,6 +343,7 @@ pub enum RootAnswer {
     Invite(Option<InviteRecord>),
     MetadataNodes(Vec<MetadataNodeRecord>),
     Lease(Option<LeaseRecord>),
+    Deleting(Vec<(BucketRecord, u64)>),
     Map(Option<Map>),
     Groups(Vec<GroupRecord>),
     Moves(Vec<MoveRecord>),

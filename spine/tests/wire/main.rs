@@ -22,6 +22,7 @@ use spine::wire::cluster::{
 };
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::peer::{Listing, PeerStatus, Slice};
+use spine::wire::range::{BucketStep, Range, RangeAnswer, RangeCommand, RangeKind, RangeQuery};
 use spine::wire::root::{FleetNodeState, RootAnswer, RootCommand, RootQuery, Versioning};
 use spine::wire::routing::Hello;
 use spine::wire::shard::{Held, NodeError, NodeState, NodeStatus, ScrubReport, ShardHeader};
@@ -98,7 +99,7 @@ messages! {
     Slice, Listing, PeerStatus, Revocations, SignedRevocations, Admission, Question, Answered, ScrubReport,
     Announcement, SignedAnnouncement, Hello, Held,
     Propose, Proposed, Ask, Append, Appended, RequestVote, Voted, SnapshotPart, SnapshotTaken, Change, MemberChange, Changed, ClusterStatus,
-    ClusterError, Endpoint, Enlisted, GroupCall, GroupOrder, GroupDone, Beats, Beaten,
+    ClusterError, Endpoint, Enlisted, Range, RangeKind, BucketStep, RangeCommand, RangeQuery, RangeAnswer, GroupCall, GroupOrder, GroupDone, Beats, Beaten,
 }
 
 proptest! {
@@ -144,4 +145,9 @@ fn golden_bytes_decode_to_what_encodes_to_them() {
         let bytes = hex::decode(bytes).unwrap();
         assert_eq!(recode(label.split("::").next().unwrap(), &bytes), bytes, "{label}");
     }
+}
+
+#[test]
+fn write_golden() {
+    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.txt"), all_lines().join("\n") + "\n").unwrap();
 }

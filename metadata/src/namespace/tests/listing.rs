@@ -52,14 +52,14 @@ fn filled(keys: &BTreeSet<String>) -> MemoryTable {
         for bucket in [BucketId(1), BucketId(2)] {
             let new = inline(version(bucket.0 << 32 | n), 1, 1);
             let command = NamespaceCommand::Commit { bucket, key: key.clone(), new, condition: Condition::default() };
-            apply(&mut table, &command, Seq(n)).unwrap();
+            apply(&mut table, GROUP, &command, Seq(n)).unwrap();
         }
     }
     table
 }
 
 fn page(table: &MemoryTable, query: ListQuery) -> ListPage {
-    let NamespaceAnswer::List(page) = answer(table, &NamespaceQuery::List(query)).unwrap() else { panic!() };
+    let NamespaceAnswer::List { page, .. } = answer(table, GROUP, &NamespaceQuery::List { query, place: None }).unwrap() else { panic!() };
     page
 }
 
@@ -121,7 +121,7 @@ proptest! {
                 let record = UploadRecord {
                     id, bucket, key: key.clone(), created: UnixMs(1), attributes: Attributes::default(), tags: vec![], checksum: None, initiator: String::new(),
                 };
-                apply(&mut table, &NamespaceCommand::CreateUpload(Box::new(record)), Seq(1)).unwrap();
+                apply(&mut table, GROUP, &NamespaceCommand::CreateUpload(Box::new(record)), Seq(1)).unwrap();
             }
         }
         let names: BTreeSet<String> = keys.iter().map(|(key, _)| key.clone()).collect();
@@ -135,7 +135,7 @@ proptest! {
         let mut found = Vec::new();
         let mut query = UploadsQuery { bucket: BUCKET, prefix, delimiter, key_marker: String::new(), upload_marker: None, max };
         loop {
-            let NamespaceAnswer::Uploads(page) = answer(&table, &NamespaceQuery::Uploads(query.clone())).unwrap() else { panic!() };
+            let NamespaceAnswer::Uploads { page, .. } = answer(&table, GROUP, &NamespaceQuery::Uploads { query: query.clone(), place: None }).unwrap() else { panic!() };
             let mut new: Vec<(String, bool, UploadId)> = page.uploads.iter().map(|upload| (upload.key.clone(), false, upload.id)).collect();
             prop_assert!(new.is_sorted());
             new.extend(page.prefixes.iter().map(|prefix| (prefix.clone(), true, UploadId([0; 16]))));
@@ -182,7 +182,9 @@ fn a_key_marker_skips_all_uploads_of_its_key() {
             upload_marker,
             max: 9,
         };
-        let NamespaceAnswer::Uploads(page) = answer(&table, &NamespaceQuery::Uploads(query)).unwrap() else { panic!() };
+        let NamespaceAnswer::Uploads { page, .. } = answer(&table, GROUP, &NamespaceQuery::Uploads { query, place: None }).unwrap() else {
+            panic!()
+        };
         page.uploads.iter().map(|upload| upload.id.0[0]).collect::<Vec<_>>()
     };
     assert_eq!(list("", None), [1, 2, 3, 4]);
@@ -221,7 +223,11 @@ fn a_delimiter_listing_looks_at_one_key_of_each_prefix() {
     let table = filled(&keys);
     let steps = Cell::new(0);
     let query = ListQuery { bucket: BUCKET, prefix: String::new(), delimiter: "/".into(), after: None, max: 10 };
-    let NamespaceAnswer::List(page) = answer(&Counting(&table, &steps), &NamespaceQuery::List(query)).unwrap() else { panic!() };
+    let NamespaceAnswer::List { page, .. } =
+        answer(&Counting(&table, &steps), GROUP, &NamespaceQuery::List { query, place: None }).unwrap()
+    else {
+        panic!()
+    };
     assert_eq!(page.prefixes.len(), 10);
     assert_eq!(page.next.as_deref(), Some("09/"));
     assert_eq!(steps.get(), 11);

@@ -9,7 +9,7 @@ use crate::root;
 use crate::sample::bucket;
 use crate::table::Space;
 use crate::table::memory::MemoryTable;
-use spine::id::{BucketId, Seq, VersionId};
+use spine::id::{BucketId, GroupId, Seq, VersionId};
 use spine::wire::namespace::*;
 use spine::wire::{Refusal, Reply};
 
@@ -22,10 +22,11 @@ fn table() -> MemoryTable {
 }
 
 const BUCKET: BucketId = BucketId(1);
+const GROUP: GroupId = GroupId(0);
 
 fn run_at(table: &mut MemoryTable, command: NamespaceCommand, seq: u64) -> Reply {
     let before = table.clone();
-    let reply = apply(table, &command, Seq(seq)).unwrap();
+    let reply = apply(table, GROUP, &command, Seq(seq)).unwrap();
     if matches!(reply, Reply::Refused(_)) {
         assert_eq!(*table, before, "a refused command changed the table");
     }
@@ -42,7 +43,7 @@ fn refused(why: Refusal) -> Reply {
 }
 
 fn outbox(table: &MemoryTable) -> Vec<OutboxEntry> {
-    let NamespaceAnswer::Outbox(entries) = answer(table, &NamespaceQuery::Outbox { max: usize::MAX }).unwrap() else { panic!() };
+    let NamespaceAnswer::Outbox(entries) = answer(table, GROUP, &NamespaceQuery::Outbox { max: usize::MAX }).unwrap() else { panic!() };
     entries
 }
 
@@ -51,12 +52,18 @@ fn ended(table: &MemoryTable) -> Vec<VersionId> {
 }
 
 fn head_of(table: &MemoryTable, key: &str) -> Option<VersionHead> {
-    let NamespaceAnswer::Head(head) = answer(table, &NamespaceQuery::Head { bucket: BUCKET, key: key.into() }).unwrap() else { panic!() };
+    let NamespaceAnswer::Head(head) = answer(table, GROUP, &NamespaceQuery::Head { bucket: BUCKET, key: key.into() }).unwrap() else {
+        panic!()
+    };
     head
 }
 
 fn has_manifest(table: &MemoryTable, version: VersionId) -> bool {
-    let NamespaceAnswer::Manifests(found) = answer(table, &NamespaceQuery::Manifests(vec![version])).unwrap() else { panic!() };
+    let NamespaceAnswer::Manifests(found) =
+        answer(table, GROUP, &NamespaceQuery::Manifests { bucket: BUCKET, key: String::new(), versions: vec![version] }).unwrap()
+    else {
+        panic!()
+    };
     found[0].is_some()
 }
 

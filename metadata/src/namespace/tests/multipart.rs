@@ -18,7 +18,10 @@ fn upload(id: UploadId, key: &str) -> NamespaceCommand {
 }
 
 fn put(table: &mut MemoryTable, number: u32, n: u64) -> Reply {
-    run(table, NamespaceCommand::OpenIntent { version: version(n), writer: WriterId([1; 16]), opened: UnixMs(1) });
+    run(
+        table,
+        NamespaceCommand::OpenIntent { version: version(n), bucket: BUCKET, key: "k".into(), writer: WriterId([1; 16]), opened: UnixMs(1) },
+    );
     put_again(table, number, n)
 }
 
@@ -32,7 +35,16 @@ fn put_again(table: &mut MemoryTable, number: u32, n: u64) -> Reply {
         modified: UnixMs(1),
         body: piece(version(n)),
     };
-    run(table, NamespaceCommand::PutPart { upload: UPLOAD, part: Box::new(part), manifest: Some(manifest(&[n as u8])) })
+    run(
+        table,
+        NamespaceCommand::PutPart {
+            upload: UPLOAD,
+            bucket: BUCKET,
+            key: "k".into(),
+            part: Box::new(part),
+            manifest: Some(manifest(&[n as u8])),
+        },
+    )
 }
 
 fn complete(table: &mut MemoryTable, listed: &[(u32, u64)], body: &[u64], condition: Condition) -> Reply {
@@ -44,7 +56,7 @@ fn complete(table: &mut MemoryTable, listed: &[(u32, u64)], body: &[u64], condit
 }
 
 fn parts(table: &MemoryTable, after: u32, max: usize) -> (Vec<u32>, bool) {
-    match answer(table, &NamespaceQuery::Parts { upload: UPLOAD, after, max }).unwrap() {
+    match answer(table, GROUP, &NamespaceQuery::Parts { upload: UPLOAD, bucket: BUCKET, key: "k".into(), after, max }).unwrap() {
         NamespaceAnswer::Parts { parts, truncated } => (parts.iter().map(|part| part.number).collect(), truncated),
         _ => panic!(),
     }
@@ -120,7 +132,7 @@ fn an_object_of_one_empty_part_has_no_pieces() {
     run(&mut table, upload(UPLOAD, "k"));
     let part =
         PartRecord { number: 1, version: version(1), size: 0, md5: [0; 16], checksum: None, modified: UnixMs(1), body: inline_body() };
-    run(&mut table, NamespaceCommand::PutPart { upload: UPLOAD, part: Box::new(part), manifest: None });
+    run(&mut table, NamespaceCommand::PutPart { upload: UPLOAD, bucket: BUCKET, key: "k".into(), part: Box::new(part), manifest: None });
     assert!(matches!(complete(&mut table, &[(1, 1)], &[], Condition::default()), Reply::Committed { .. }));
     run(&mut table, NamespaceCommand::Delete { bucket: BUCKET, key: "k".into(), condition: Condition::default() });
     assert_eq!(ended(&table), []);
@@ -132,7 +144,7 @@ fn a_part_that_was_inline_may_become_a_piece_of_the_new_version() {
     run(&mut table, upload(UPLOAD, "k"));
     let part =
         PartRecord { number: 1, version: version(1), size: 5, md5: [0; 16], checksum: None, modified: UnixMs(1), body: inline_body() };
-    run(&mut table, NamespaceCommand::PutPart { upload: UPLOAD, part: Box::new(part), manifest: None });
+    run(&mut table, NamespaceCommand::PutPart { upload: UPLOAD, bucket: BUCKET, key: "k".into(), part: Box::new(part), manifest: None });
     put(&mut table, 2, 2);
     let of = vec![Piece { version: version(100), size: 5 }, Piece { version: version(2), size: 1_000 }];
     let new = NewVersion {
@@ -150,7 +162,16 @@ fn a_part_that_was_inline_may_become_a_piece_of_the_new_version() {
         condition: Condition::default(),
     };
     assert_eq!(run(&mut table, command.clone()), refused(Refusal::IntentClosed));
-    run(&mut table, NamespaceCommand::OpenIntent { version: version(100), writer: WriterId([1; 16]), opened: UnixMs(1) });
+    run(
+        &mut table,
+        NamespaceCommand::OpenIntent {
+            version: version(100),
+            bucket: BUCKET,
+            key: "k".into(),
+            writer: WriterId([1; 16]),
+            opened: UnixMs(1),
+        },
+    );
     assert!(matches!(run(&mut table, command), Reply::Committed { .. }));
     run(&mut table, NamespaceCommand::Delete { bucket: BUCKET, key: "k".into(), condition: Condition::default() });
     assert_eq!(ended(&table), [version(100), version(2)]);

@@ -89,8 +89,8 @@ proptest! {
         for (seq, step) in (1..).zip(steps) {
             let name = |key: u8| key.to_string();
             let command = match &step {
-                Step::Open(n) => NamespaceCommand::OpenIntent { version: version(*n), writer: WriterId([0; 16]), opened: UnixMs(1) },
-                Step::Abort(n) => NamespaceCommand::AbortIntent { version: version(*n) },
+                Step::Open(n) => NamespaceCommand::OpenIntent { version: version(*n), bucket: BUCKET, key: "k".into(), writer: WriterId([0; 16]), opened: UnixMs(1) },
+                Step::Abort(n) => NamespaceCommand::AbortIntent { version: version(*n), bucket: BUCKET, key: "k".into() },
                 Step::Commit { key, inline: small, version: n, modified, condition: demand } => {
                     let mut new = if *small { inline(version(*n), *modified, *n) } else { pieces(version(*n), *modified, &[1]) };
                     new.head.size = *n;
@@ -106,7 +106,7 @@ proptest! {
                 continue;
             }
             let reply = run_at(&mut table, command.clone(), seq);
-            prop_assert_eq!(&apply(&mut twin, &command, Seq(seq)).unwrap(), &reply);
+            prop_assert_eq!(&apply(&mut twin, GROUP, &command, Seq(seq)).unwrap(), &reply);
             prop_assert_eq!(&table, &twin, "the same commands make the same bytes");
             match step {
                 Step::Open(n) => match lives.get(&n) {

@@ -58,7 +58,7 @@ impl Cluster {
                 let group = self.map.names().of(&NamePoint::new(bucket, key.as_str())).group;
                 let new = inline(version(bucket.0 << 32 | n), 1, 1);
                 let command = NamespaceCommand::Commit { bucket, key: key.clone(), new, condition: Condition::default() };
-                apply(self.tables.get_mut(&group).unwrap(), &command, Seq(n)).unwrap();
+                apply(self.tables.get_mut(&group).unwrap(), GROUP, &command, Seq(n)).unwrap();
             }
         }
     }
@@ -99,7 +99,10 @@ fn gather(cluster: &mut Cluster, query: &ListQuery, keys: &[String], turns: &mut
 }
 
 fn answer_of(table: &dyn TableRead, query: &ListQuery) -> ListPage {
-    let NamespaceAnswer::List(page) = answer(table, &NamespaceQuery::List(query.clone())).unwrap() else { panic!() };
+    let NamespaceAnswer::List { page, .. } = answer(table, GROUP, &NamespaceQuery::List { query: query.clone(), place: None }).unwrap()
+    else {
+        panic!()
+    };
     page
 }
 

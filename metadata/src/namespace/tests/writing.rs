@@ -1,13 +1,23 @@
 use super::*;
 use crate::sample::{inline, manifest, piece, pieces, version};
-use spine::id::{UnixMs, WriterId};
+use spine::id::{TenantId, UnixMs, UploadId, WriterId};
+use spine::wire::root::RootCommand;
 
 fn open(table: &mut MemoryTable, n: u64) -> Reply {
-    run(table, NamespaceCommand::OpenIntent { version: version(n), writer: WriterId([1; 16]), opened: UnixMs(10) })
+    run(
+        table,
+        NamespaceCommand::OpenIntent {
+            version: version(n),
+            bucket: BUCKET,
+            key: "k".into(),
+            writer: WriterId([1; 16]),
+            opened: UnixMs(10),
+        },
+    )
 }
 
 fn abort(table: &mut MemoryTable, n: u64) -> Reply {
-    run(table, NamespaceCommand::AbortIntent { version: version(n) })
+    run(table, NamespaceCommand::AbortIntent { version: version(n), bucket: BUCKET, key: "k".into() })
 }
 
 fn commit(table: &mut MemoryTable, new: Box<NewVersion>, seq: u64) -> Reply {
@@ -34,7 +44,9 @@ fn a_commit_of_pieces_needs_its_intent_and_closes_it() {
     assert_eq!(commit(&mut table, pieces(version(1), 5, &[1]), 7), Reply::Committed { seq: Seq(7), modified: UnixMs(5) });
     assert_eq!(head_of(&table, "k").unwrap().seq, Seq(7));
     assert!(has_manifest(&table, version(1)));
-    let NamespaceAnswer::Intents(intents) = answer(&table, &NamespaceQuery::Intents { after: None, max: 9 }).unwrap() else { panic!() };
+    let NamespaceAnswer::Intents(intents) = answer(&table, GROUP, &NamespaceQuery::Intents { after: None, max: 9 }).unwrap() else {
+        panic!()
+    };
     assert_eq!(intents, []);
     assert_eq!(commit(&mut table, pieces(version(1), 9, &[1]), 8), Reply::Committed { seq: Seq(7), modified: UnixMs(5) }, "sent again");
     assert_eq!(abort(&mut table, 1), Reply::Done);
@@ -68,7 +80,10 @@ fn an_aborted_version_is_over_for_good() {
     for _ in 0..2 {
         assert_eq!(open(&mut table, 1), refused(Refusal::IntentClosed));
         assert_eq!(commit(&mut table, pieces(version(1), 5, &[1]), 1), refused(Refusal::IntentClosed));
-        assert_eq!(run(&mut table, NamespaceCommand::RenewIntent { version: version(1), now: UnixMs(20) }), refused(Refusal::IntentClosed));
+        assert_eq!(
+            run(&mut table, NamespaceCommand::RenewIntent { version: version(1), bucket: BUCKET, key: "k".into(), now: UnixMs(20) }),
+            refused(Refusal::IntentClosed)
+        );
         outbox_done(&mut table);
     }
     assert_eq!(abort(&mut table, 2), Reply::Done, "no intent: nothing");
@@ -142,10 +157,10 @@ fn intents_are_renewed_forwards_only_and_paged_by_version() {
         open(&mut table, n);
     }
     abort(&mut table, 9);
-    run(&mut table, NamespaceCommand::RenewIntent { version: version(2), now: UnixMs(30) });
-    run(&mut table, NamespaceCommand::RenewIntent { version: version(2), now: UnixMs(20) });
-    let page = |after, max| match answer(&table, &NamespaceQuery::Intents { after, max }).unwrap() {
-        NamespaceAnswer::Intents(intents) => intents.iter().map(|intent| (intent.0, intent.2.0)).collect::<Vec<_>>(),
+    run(&mut table, NamespaceCommand::RenewIntent { version: version(2), bucket: BUCKET, key: "k".into(), now: UnixMs(30) });
+    run(&mut table, NamespaceCommand::RenewIntent { version: version(2), bucket: BUCKET, key: "k".into(), now: UnixMs(20) });
+    let page = |after, max| match answer(&table, GROUP, &NamespaceQuery::Intents { after, max }).unwrap() {
+        NamespaceAnswer::Intents(intents) => intents.iter().map(|intent| (intent.version, intent.renewed.0)).collect::<Vec<_>>(),
         _ => panic!(),
     };
     assert_eq!(page(None, 2), [(version(1), 10), (version(2), 30)]);
@@ -155,9 +170,19 @@ fn intents_are_renewed_forwards_only_and_paged_by_version() {
 #[test]
 fn nothing_is_written_into_a_bucket_that_is_gone() {
     let mut table = table();
-    let command =
-        NamespaceCommand::Commit { bucket: BucketId(9), key: "k".into(), new: inline(version(1), 1, 1), condition: Condition::default() };
-    assert_eq!(run(&mut table, command), refused(Refusal::NoSuchBucket));
+    root::apply(&mut table, &RootCommand::DeleteBucket { name: "one".into(), tenant: TenantId(1) }).unwrap();
+    let upload = UploadRecord {
+        id: UploadId([1; 16]),
+        bucket: BUCKET,
+        key: "k".into(),
+        created: UnixMs(1),
+        attributes: Attributes::default(),
+        tags: vec![],
+        checksum: None,
+        initiator: String::new(),
+    };
+    assert_eq!(run(&mut table, NamespaceCommand::CreateUpload(Box::new(upload))), refused(Refusal::NoSuchBucket));
+    assert_eq!(commit(&mut table, inline(version(1), 1, 1), 1), refused(Refusal::NoSuchBucket));
 }
 
 #[test]

@@ -1,0 +1,57 @@
+//! Buckets that take no writes: about to be deleted, or deleted.
+//!
+//! A bucket that a group has no record of takes writes: ids come from the root, and only of buckets that are there. A record stays for
+//! good, some twenty bytes, since an id is never given again and a late write must not find its bucket open.
+//! Invariant: what comes from an older round of a deletion than one that was seen changes nothing.
+
+use crate::key;
+use crate::record::{decode, load, save};
+use crate::table::{Space, TableError, TableRead, TableWrite};
+use serde::{Deserialize, Serialize};
+use spine::id::BucketId;
+use spine::wire::Refusal;
+use spine::wire::range::BucketStep;
+
+/// The last step and its round. Of two, the greater holds: a later round, or the later step of one round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Closing {
+    round: u64,
+    step: BucketStep,
+}
+
+/// Whether the bucket takes writes.
+///
+/// # Errors
+/// The inner one: `Frozen` while it is being deleted, `NoSuchBucket` afterwards.
+pub fn may_write(table: &dyn TableRead, bucket: BucketId) -> Result<Result<(), Refusal>, TableError> {
+    Ok(match load::<Closing>(table, Space::Meta, &key::closing(bucket))?.map(|closing| closing.step) {
+        None | Some(BucketStep::Open) => Ok(()),
+        Some(BucketStep::Close) => Err(Refusal::Frozen),
+        Some(BucketStep::End) => Err(Refusal::NoSuchBucket),
+    })
+}
+
+/// Notes a step.
+///
+/// # Errors
+/// The inner one: `OldAttempt` if a later round was seen, or a later step of this one.
+pub fn note(table: &mut dyn TableWrite, bucket: BucketId, round: u64, step: BucketStep) -> Result<Result<(), Refusal>, TableError> {
+    let at = key::closing(bucket);
+    let (known, wanted) = (load::<Closing>(table, Space::Meta, &at)?, Closing { round, step });
+    if known.is_some_and(|known| known > wanted) {
+        return Ok(Err(Refusal::OldAttempt));
+    }
+    if known != Some(wanted) {
+        save(table, Space::Meta, &at, &wanted)?;
+    }
+    Ok(Ok(()))
+}
+
+/// What two groups know of a bucket that both have a part of.
+///
+/// # Errors
+/// A record that does not decode.
+pub fn later(table: &dyn TableRead, at: &[u8], other: &[u8]) -> Result<bool, TableError> {
+    let other: Closing = decode(Space::Meta, at, other)?;
+    Ok(load::<Closing>(table, Space::Meta, at)?.is_none_or(|known| known < other))
+}
