@@ -53,6 +53,7 @@ metric!(CLUSTER_CONNECTIONS: Gauge, "breakwater_metadata_cluster_connections", "
 metric!(CLUSTER_REFUSALS: CounterVec, "breakwater_metadata_cluster_refusals_total", "Connections that were refused or cut.", ["why"]);
 metric!(SNAPSHOT_BYTES: CounterVec, "breakwater_metadata_snapshot_bytes_total", "Bytes of snapshots between members.", ["direction"]);
 metric!(LEADS: Gauge, "breakwater_metadata_leads", "Groups that this process leads.");
+metric!(GROUPS: Gauge, "breakwater_metadata_groups", "Groups that this process has a replica of.");
 metric!(TERM: Gauge, "breakwater_metadata_term", "The highest term of its groups: how often somebody stood for leading.");
 
 /// Makes the families of a cluster appear, at zero, before there is one.
@@ -67,5 +68,6 @@ pub fn declare() {
         SNAPSHOT_BYTES.with_label_values(&[direction]).inc_by(0);
     }
     CLUSTER_CONNECTIONS.add(0);
+    GROUPS.add(0);
     LazyLock::force(&READ_ROUND_READERS);
 }
