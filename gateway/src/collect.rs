@@ -3,7 +3,7 @@
 //! ```text
 //! reap      intents of dead writers, and those out of time   -> AbortIntent: the version is terminal, its Unref is in the outbox
 //! outbox    terminal versions                                -> Unref until nothing is left -> OutboxDone
-buckets   deletions that somebody has left                 -> gone on with (unmake.rs)
+//! buckets   deletions that somebody has left                 -> gone on with (unmake.rs)
 //! condemn   chunks without references                        -> Condemned as of now
 //! delete    Condemned for longer than the grace              -> BeginDelete (only if still without references) -> nodes trash -> FinishDelete
 //! sweep     shards on nodes that the index does not name     -> trash, within limits (sweep.rs)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! root marks it (nobody finds it, its name stays taken) -> Close in every group: empty, and it stays so
-//!     all closed: root forgets it -> End everywhere        one has something: Open everywhere -> root unmarks it
+//!     all closed: End everywhere -> root forgets it        one has something: Open everywhere -> root unmarks it
 //! ```
 //! Invariants: it is gone only once every group has said that its part is empty and stays so; whoever finds the mark of a deletion that
 //! nobody goes on with begins the next round of it, and the groups refuse what an older round still asks.
@@ -35,22 +35,12 @@ pub struct Round {
 /// `Unavailable` also where somebody else has begun a later round; the mark stays, and the deletion is gone on with.
 pub async fn finish(metadata: &dyn Metadata, name: &str, of: Round) -> Result<Unmade, MetadataError> {
     let empty = everywhere(metadata, of, BucketStep::Close).await?;
-    if !empty {
-        everywhere(metadata, of, BucketStep::Open).await?;
-    }
+    everywhere(metadata, of, if empty { BucketStep::End } else { BucketStep::Open }).await?;
     let end = RootCommand::EndDelete { name: name.to_string(), round: of.round, gone: empty };
     match one(metadata, Command::Root(end)).await? {
-        Reply::Done => {}
-        other => return Err(unexpected(&other)),
+        Reply::Done => Ok(if empty { Unmade::Gone } else { Unmade::NotEmpty }),
+        other => Err(unexpected(&other)),
     }
-    if !empty {
-        return Ok(Unmade::NotEmpty);
-    }
-    // It is gone: that writers hear so, and not that they should wait, is all that is left.
-    if let Err(error) = everywhere(metadata, of, BucketStep::End).await {
-        tracing::debug!(name, %error, "late writes into a bucket that is gone will wait until they run out of time");
-    }
-    Ok(Unmade::Gone)
 }
 
 /// Takes one step in every group that may have names of the bucket; `false`: something is in it.

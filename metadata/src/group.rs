@@ -8,8 +8,10 @@
 //! applied in log order and each exactly once per table state; the log is purged only up to a checkpoint.
 //! Not here: what entries do (`machine.rs`), gathering proposals into entries (`propose.rs`).
 
+mod appliers;
 mod apply;
 mod convert;
+mod hand_over;
 mod log;
 mod members;
 mod network;
@@ -17,13 +19,13 @@ mod reads;
 mod receive;
 mod send;
 
+pub use appliers::Appliers;
 pub use apply::{Applied, Outcome};
 pub use log::Flushed;
 
 use crate::checkpoint::{Checkpoints, INSTALLED, Image};
-use crate::cluster::{Beat, Begin, Membership};
+use crate::cluster::{Beat, Membership, Ways};
 use crate::journal::{GroupId, GroupLog, Journal, JournalError};
-use crate::metric;
 use crate::table::{Space, TableError, TableRead};
 use apply::{Applier, Machine};
 use bytes::Bytes;
@@ -40,6 +42,7 @@ use spine::wire::cluster::{Endpoint, Member};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{RwLock, Semaphore};
 
 /// A log entry's bytes: [`NORMAL`], then what `propose.rs` encodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,11 +91,35 @@ pub enum GroupError {
     Start(String),
 }
 
+/// What all groups of a process share.
+pub struct Means {
+    /// This process in its groups: [`ALONE`] without a membership.
+    pub id: MemberId,
+    pub membership: Option<Membership>,
+    pub journal: Arc<Journal>,
+    pub appliers: Arc<Appliers>,
+    /// Checkpoints at once: each syncs a file.
+    pub takes: Arc<Semaphore>,
+    /// `None`: alone, there is nobody to reach.
+    pub ways: Option<Arc<Ways>>,
+}
+
+impl Means {
+    /// This process in its groups.
+    pub fn member(&self) -> Member {
+        let nowhere = || Endpoint { node: NodeId([0; 32]), address: String::new() };
+        Member { id: self.id, at: self.membership.as_ref().map_or_else(nowhere, |membership| membership.at.clone()) }
+    }
+}
+
 pub struct Group {
     group: GroupId,
     id: MemberId,
     at: Endpoint,
     raft: Raft<Types>,
+    ways: Option<Arc<Ways>>,
+    /// Closed (written) while another member is to take over: nothing new is begun.
+    door: RwLock<()>,
     log: GroupLog,
     applier: Arc<Applier>,
     flushed: Arc<Flushed>,
@@ -102,20 +129,13 @@ pub struct Group {
 }
 
 impl Group {
-    /// Replays what the table lacks. Alone, or as the founder of a cluster, it leads when this returns; else it is whatever the others say.
-    ///
-    /// - `membership`: who this process is among others; `None`: it is alone, and `id` is [`ALONE`].
+    /// Replays what the table lacks. Alone it leads when this returns, if it was founded before; else it is whatever the others say.
     ///
     /// # Errors
     /// See [`GroupError`].
-    pub async fn open(
-        group: GroupId,
-        id: MemberId,
-        membership: Option<&Membership>,
-        journal: &Arc<Journal>,
-        checkpoints: Arc<Checkpoints>,
-    ) -> Result<Self, GroupError> {
-        let log = journal.group(group);
+    pub async fn open(group: GroupId, means: &Means, checkpoints: Arc<Checkpoints>) -> Result<Self, GroupError> {
+        let (id, membership) = (means.id, means.membership.as_ref());
+        let log = means.journal.group(group);
         let applier = Arc::new(Applier::new(group, checkpoints)?);
         {
             let (applier, log, among_others) = (applier.clone(), log.clone(), membership.is_some());
@@ -129,29 +149,81 @@ impl Group {
         }
         let flushed = Arc::new(Flushed::default());
         let storage = Log::new(log.clone(), flushed.clone());
-        let machine = Machine::start(applier.clone()).map_err(|e| GroupError::Start(e.to_string()))?;
-        let network = Network::new(group, membership.map(|m| m.connect.clone()));
+        let machine = Machine::new(applier.clone(), means.appliers.clone(), means.takes.clone());
+        let network = Network::new(group, means.ways.clone());
         let raft = Raft::new(id.0, Arc::new(config(membership.map(|m| m.beat))?), network, storage, machine).await.map_err(start)?;
-        let at = membership.map_or_else(|| Endpoint { node: NodeId([0; 32]), address: String::new() }, |m| m.at.clone());
-        let founds = membership.is_none_or(|m| m.begin == Begin::Found);
-        let fresh = founds && !raft.is_initialized().await.map_err(start)?;
-        if fresh {
-            let node = membership.map_or_else(BasicNode::default, |_| convert::node_of(&Member { id, at: at.clone() }));
-            raft.initialize(BTreeMap::from([(id.0, node)])).await.map_err(|e| GroupError::Start(e.to_string()))?;
-        }
-        if fresh || membership.is_none() {
-            let ready = |metrics: &openraft::RaftMetrics<u64, BasicNode>| {
-                metrics.state == ServerState::Leader
-                    && metrics.last_log_index.is_some()
-                    && metrics.last_applied.map(|id| id.index) == metrics.last_log_index
-            };
-            raft.wait(Some(START_DEADLINE))
-                .metrics(ready, "this node leads and has applied its log")
-                .await
-                .map_err(|e| GroupError::Start(e.to_string()))?;
-        }
+        let at = means.member().at;
         let reads = membership.map(|_| Reads::start(raft.clone()));
-        Ok(Self { group, id, at, raft, log, applier, flushed, reads, receiving: tokio::sync::Mutex::default() })
+        let (ways, door, receiving) = (means.ways.clone(), RwLock::default(), tokio::sync::Mutex::default());
+        let group = Self { group, id, at, raft, ways, door, log, applier, flushed, reads, receiving };
+        if group.is_alone() && group.is_founded().await? {
+            group.wait_to_lead().await?;
+        }
+        Ok(group)
+    }
+
+    /// Whether it ever had members.
+    ///
+    /// # Errors
+    /// The group has ended.
+    pub async fn is_founded(&self) -> Result<bool, GroupError> {
+        self.raft.is_initialized().await.map_err(start)
+    }
+
+    /// Makes `members`, this process among them, the group's first voters. Does nothing if it has members. Any of them may do it, and all of
+    /// them at once, as long as they name the same: the entry is the same everywhere.
+    ///
+    /// # Errors
+    /// The group has ended, or heard from others at this very moment.
+    pub async fn found(&self, members: &[Member]) -> Result<(), GroupError> {
+        if self.is_founded().await? {
+            return Ok(());
+        }
+        let node = |member: &Member| if self.is_alone() { BasicNode::default() } else { convert::node_of(member) };
+        let nodes: BTreeMap<u64, BasicNode> = members.iter().map(|member| (member.id.0, node(member))).collect();
+        self.raft.initialize(nodes).await.map_err(|e| GroupError::Start(e.to_string()))
+    }
+
+    /// Returns once this process leads and has applied all of its log.
+    ///
+    /// # Errors
+    /// It took too long.
+    pub async fn wait_to_lead(&self) -> Result<(), GroupError> {
+        let ready = |metrics: &openraft::RaftMetrics<u64, BasicNode>| {
+            metrics.state == ServerState::Leader
+                && metrics.last_log_index.is_some()
+                && metrics.last_applied.map(|id| id.index) == metrics.last_log_index
+        };
+        let waited = self.raft.wait(Some(START_DEADLINE)).metrics(ready, "this node leads and has applied its log").await;
+        waited.map(drop).map_err(|e| GroupError::Start(e.to_string()))
+    }
+
+    /// Waits until somebody leads, for so long at most; who that is.
+    pub async fn wait_for_leader(&self, longest: Duration) -> Option<MemberId> {
+        let waited = self.raft.wait(Some(longest)).metrics(|metrics| metrics.current_leader.is_some(), "somebody leads").await;
+        waited.ok()?.current_leader.map(MemberId)
+    }
+
+    /// Who leads, as far as this process knows.
+    pub fn leader(&self) -> Option<MemberId> {
+        self.raft.metrics().borrow().current_leader.map(MemberId)
+    }
+
+    /// Tells the followers that their leader lives. openraft's own timer would do that for each group at another moment, and each would cost
+    /// a message of its own.
+    pub async fn beat(&self) {
+        let followed = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            metrics.state == ServerState::Leader && metrics.membership_config.nodes().count() > 1
+        };
+        if followed && let Err(error) = self.raft.trigger().heartbeat().await {
+            tracing::debug!(%error, "no sign of life: the group has ended");
+        }
+    }
+
+    pub fn number(&self) -> GroupId {
+        self.group
     }
 
     /// Whether nobody else is ever asked.
@@ -206,17 +278,41 @@ impl Group {
         self.raft.trigger().snapshot().await.map_err(|e| fatal(&e))
     }
 
+    /// Lets go of the entries that stay behind the checkpoint for members that were away: those will need a snapshot.
+    pub async fn purge_behind_checkpoint(&self) -> Result<(), MetadataError> {
+        let upto = self.raft.metrics().borrow().snapshot.map(|id| id.index);
+        let Some(upto) = upto.filter(|upto| self.purged_index().is_none_or(|purged| purged < *upto)) else { return Ok(()) };
+        self.raft.trigger().purge_log(upto).await.map_err(|e| fatal(&e))
+    }
+
+    /// Forgets the group's log. It must have been shut down.
+    ///
+    /// # Errors
+    /// The log's.
+    pub async fn forget_log(&self) -> Result<(), GroupError> {
+        let (sender, forgotten) = tokio::sync::oneshot::channel();
+        // Nobody listens only if this call was given up.
+        self.log.forget(Box::new(move |outcome| drop(sender.send(outcome))));
+        Ok(forgotten.await.map_err(|e| GroupError::Start(e.to_string()))??)
+    }
+
     /// Index of the last entry that is purged from the log.
     pub fn purged_index(&self) -> Option<u64> {
         self.log.state().purged.map(|purged| purged.index)
     }
 
-    /// Brings the gauges up to date.
-    pub fn measure(&self) {
+    /// Whether it is certain that this process does not lead. Where the group has failed, nothing is.
+    pub fn is_led_elsewhere(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        metric::LEADS.set(i64::from(metrics.state == ServerState::Leader));
-        metric::TERM.set(i64::try_from(metrics.current_term).unwrap_or(i64::MAX));
+        metrics.state != ServerState::Leader && metrics.running_state.is_ok()
+    }
+
+    /// Whether this process leads, and the term.
+    pub fn standing(&self) -> (bool, u64) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        (metrics.state == ServerState::Leader && metrics.running_state.is_ok(), metrics.current_term)
     }
 
     /// Ends the group; what is submitted after this fails.
@@ -258,13 +354,16 @@ fn config(beat: Option<Beat>) -> Result<Config, GroupError> {
     let config = match beat {
         // Nobody to send heartbeats to; what these cost an idle group is one timer.
         None => Config {
+            enable_heartbeat: false,
             heartbeat_interval: 500,
             election_timeout_min: 1_500,
             election_timeout_max: 3_000,
             max_in_snapshot_log_to_keep: 0,
             ..common
         },
+        // `Group::beat` is called for all groups at once.
         Some(beat) => Config {
+            enable_heartbeat: false,
             heartbeat_interval: millis(beat.every),
             election_timeout_min: millis(beat.election),
             election_timeout_max: millis(beat.election + beat.election / 2),

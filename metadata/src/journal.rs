@@ -50,7 +50,7 @@ pub struct Settings {
     /// Bytes of one segment file, 64 KiB to 1 GiB; default 16 MiB. An entry has at most half of it.
     /// Larger: fewer file creations. Smaller: less disk, of which two files are always taken; sooner free.
     pub segment_bytes: u64,
-    /// Newest entries kept in memory per group, in bytes; default 32 MiB. Smaller: followers and replays read from the file.
+    /// Newest entries kept in memory, in bytes, shared evenly by the groups; default 32 MiB. Smaller: followers and replays read from the file.
     pub cache_bytes: usize,
     /// Most bytes of entries one write carries; default 16 MiB.
     pub frame_bytes: usize,
@@ -59,6 +59,12 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self { segment_bytes: 16 << 20, cache_bytes: 32 << 20, frame_bytes: 16 << 20 }
+    }
+}
+
+impl Settings {
+    fn cache_share(&self, groups: usize) -> usize {
+        self.cache_bytes / groups.max(1)
     }
 }
 
@@ -144,6 +150,18 @@ impl Journal {
     /// Bytes of frames written since the process started.
     pub fn written_bytes(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the log's files, and the groups whose entries keep the oldest of them.
+    pub fn pinned(&self) -> (u64, Vec<GroupId>) {
+        let groups = self.all();
+        let purged: HashMap<GroupId, u64> =
+            groups.iter().filter_map(|(group, index)| Some((*group, lock(index).purged()?.index))).collect();
+        self.segments.pinned(|group| purged.get(&group).copied())
+    }
+
+    fn cache_share(&self) -> usize {
+        self.settings.cache_share(lock(&self.groups).len())
     }
 
     /// `Some` once a write or sync failed.
@@ -283,6 +301,12 @@ impl GroupLog {
     pub fn purge(&self, upto: Position) {
         lock(&self.index).purge(upto);
         self.journal.send(writer::Order::Purge { group: self.group, upto });
+    }
+
+    /// Forgets everything of the group but its vote; `done` hears when that is on disk. Nothing else of the group may be on its way until then.
+    pub fn forget(&self, done: Done) {
+        lock(&self.journal.committed).remove(&self.group);
+        self.journal.send(writer::Order::Forget { group: self.group, done });
     }
 
     /// Notes that entries up to `upto` are committed. Reaches the disk with the next write.

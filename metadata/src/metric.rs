@@ -53,6 +53,7 @@ metric!(CLUSTER_CONNECTIONS: Gauge, "breakwater_metadata_cluster_connections", "
 metric!(CLUSTER_REFUSALS: CounterVec, "breakwater_metadata_cluster_refusals_total", "Connections that were refused or cut.", ["why"]);
 metric!(SNAPSHOT_BYTES: CounterVec, "breakwater_metadata_snapshot_bytes_total", "Bytes of snapshots between members.", ["direction"]);
 metric!(LEADS: Gauge, "breakwater_metadata_leads", "Groups that this process leads.");
+metric!(GROUPS: Gauge, "breakwater_metadata_groups", "Groups that this process has a replica of.");
 metric!(TERM: Gauge, "breakwater_metadata_term", "The highest term of its groups: how often somebody stood for leading.");
 metric!(RANGE_MOVES: CounterVec, "breakwater_metadata_range_moves_total", "Moves of ranges that are over.", ["outcome"]);
 metric!(RANGE_FREEZE_SECONDS: Histogram, "breakwater_metadata_range_freeze_seconds", "A range frozen while it was handed over.", SECONDS);
@@ -73,5 +74,6 @@ pub fn declare() {
     }
     LazyLock::force(&RANGE_FREEZE_SECONDS);
     CLUSTER_CONNECTIONS.add(0);
+    GROUPS.add(0);
     LazyLock::force(&READ_ROUND_READERS);
 }

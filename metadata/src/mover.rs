@@ -133,7 +133,9 @@ impl Mover {
                     MoveStep::Mapped
                 }
                 MoveStep::Mapped => {
-                    orders.until_no_more(record.from, "Purge", |by, kind| RangeCommand::Purge { by, kind, max: self.limits.rows }).await?;
+                    for group in [record.from, record.to] {
+                        orders.until_no_more(group, "Purge", |by, kind| RangeCommand::Purge { by, kind, max: self.limits.rows }).await?;
+                    }
                     MoveStep::Done
                 }
                 over => {
@@ -150,7 +152,7 @@ impl Mover {
         if facts.leaving(record.id).is_some() {
             return Ok(Copied::Released);
         }
-        if record.unwanted || facts.is_past(record.id) {
+        if record.unwanted || facts.is_past(record.id) || facts.cancelled == Some(record.id.0) {
             return self.back(orders, record).await;
         }
         orders.done(record.to, "Prepare", |by| RangeCommand::Prepare { by, range: record.span.clone(), from: record.from }).await?;

@@ -48,11 +48,30 @@ const STAMP_BYTES: usize = 27;
 /// A queue's bytes are counted in units of this, so that they fit a semaphore.
 const UNIT: usize = 1 << 10;
 
+/// Why a proposal has no replies.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Somebody else leads by now. Nothing was done, and nothing will be.
+    #[error("this node does not lead the group")]
+    NotLed,
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+}
+
+impl From<ProposeError> for MetadataError {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLed => MetadataError::Unavailable { reason: error.to_string() },
+            ProposeError::Metadata(error) => error,
+        }
+    }
+}
+
 struct Waiting {
     stamp: Option<Stamp>,
     encoded: Vec<u8>,
     commands: usize,
-    answer: oneshot::Sender<Result<Applied, MetadataError>>,
+    answer: oneshot::Sender<Result<Applied, ProposeError>>,
     _count: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
 }
@@ -102,23 +121,22 @@ impl Proposer {
     ///
     /// # Errors
     /// As [`Self::propose`].
-    pub async fn propose_stamped(&self, stamp: Option<Stamp>, batch: &Batch) -> Result<Applied, MetadataError> {
+    pub async fn propose_stamped(&self, stamp: Option<Stamp>, batch: &Batch) -> Result<Applied, ProposeError> {
         let begun = Instant::now();
         let commands = batch.commands.len();
         machine::check(batch)?;
         let encoded =
             postcard::to_allocvec(batch).map_err(|e| MetadataError::TooLarge { what: format!("batch that does not encode: {e}") })?;
         if encoded.len() + ENTRY_HEAD > limit::LOG_ENTRY_BYTES {
-            return Err(MetadataError::TooLarge {
-                what: format!("batch of {} bytes, {} are allowed", encoded.len(), limit::LOG_ENTRY_BYTES - ENTRY_HEAD),
-            });
+            let what = format!("batch of {} bytes, {} are allowed", encoded.len(), limit::LOG_ENTRY_BYTES - ENTRY_HEAD);
+            return Err(MetadataError::TooLarge { what }.into());
         }
         let (count, bytes) = self.enter(encoded.len()).await?;
         let (answer, answered) = oneshot::channel();
         {
             let mut queue = lock(&self.queue);
             if queue.closed {
-                return Err(closed());
+                return Err(closed().into());
             }
             queue.waiting.push_back(Waiting { stamp, encoded, commands, answer, _count: count, _bytes: bytes });
         }
@@ -211,12 +229,19 @@ async fn run(proposer: Arc<Proposer>, group: Arc<Group>) {
             flushed.changed().await;
         }
         let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
+        // While another member takes over, all wait; then they go there.
+        let settled = group.settled().await;
         let Some(batches) = proposer.next().await else { return };
+        if group.is_led_elsewhere() {
+            batches.into_iter().for_each(|waiting| drop(waiting.answer.send(Err(ProposeError::NotLed))));
+            continue;
+        }
         metric::ENTRY_BATCHES.observe(batches.len() as f64);
         let payload = encode(batches.iter().map(|waiting| (waiting.stamp, waiting.encoded.as_slice())));
         submitted += 1;
         let nth = submitted;
         let entry = group.submit(payload).await;
+        drop(settled);
         let flushed = flushed.clone();
         tokio::spawn(async move {
             let outcome = match entry {
@@ -238,7 +263,7 @@ fn answer(batches: Vec<Waiting>, outcome: Result<Outcome, MetadataError>) {
     // A caller that gave up hears nothing; that is all the difference.
     match replies {
         Ok(replies) => batches.into_iter().zip(replies).for_each(|(waiting, replies)| drop(waiting.answer.send(Ok(replies)))),
-        Err(e) => batches.into_iter().for_each(|waiting| drop(waiting.answer.send(Err(e.clone())))),
+        Err(e) => batches.into_iter().for_each(|waiting| drop(waiting.answer.send(Err(e.clone().into())))),
     }
 }
 

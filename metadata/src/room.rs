@@ -3,7 +3,7 @@
 //! Reads and commands that only take away go on; a B-tree needs new pages for those, too, which is what the reserve is for.
 
 use crate::checkpoint::Checkpoints;
-use crate::metric;
+use crate::lmdb::Usage;
 use spine::wire::chunk::ChunkCommand;
 use spine::wire::namespace::NamespaceCommand;
 use spine::wire::range::RangeCommand;
@@ -33,11 +33,9 @@ impl Room {
     }
 
     /// Looks again; once a second is often enough for the reserve. May walk the free list when room is short.
-    pub fn measure(&self) {
+    pub fn measure(&self) -> Usage {
         let table = self.checkpoints.table();
         let usage = table.usage();
-        metric::TABLE_USED.set(i64::try_from(usage.high_bytes).unwrap_or(i64::MAX));
-        metric::TABLE_MAP.set(i64::try_from(usage.map_bytes).unwrap_or(i64::MAX));
         let map_left = usage.map_bytes.saturating_sub(usage.high_bytes);
         let disk_left = available(&self.dir).unwrap_or_else(|error| {
             tracing::warn!(%error, "the room on the metadata disk is not known");
@@ -48,8 +46,9 @@ impl Room {
         let short = left < self.reserve_bytes && left.saturating_add(table.free_bytes().unwrap_or(0)) < self.reserve_bytes;
         let was = self.full.swap(short, Ordering::AcqRel);
         if short != was {
-            tracing::warn!(full = short, map_left, disk_left, reserve = self.reserve_bytes, "room of the metadata table");
+            tracing::warn!(full = short, map_left, disk_left, reserve = self.reserve_bytes, "room of a metadata table");
         }
+        usage
     }
 
     /// Whether less than the reserve is left.

@@ -1,24 +1,27 @@
-//! A metadata node: the log, the table, the group over them, and the two calls that gateways make.
+//! A metadata node: one log, and over it any number of groups with a table each.
 //!
-//! Folder: `owner.lock`, `log/` (segments), `table/` (LMDB and `checkpoint`), `member` (of a cluster's: its id).
-//! Invariants: `propose` returns after the entry was synced and applied; `query` sees every proposal that returned before it
-//! was called; one process at a time owns the folder; no read transaction crosses an await.
-//! Not here: what commands and queries mean (`machine.rs`), what a member of a cluster does besides (`member.rs`).
+//! Folder: `owner.lock`, `log/` (segments of all groups), `table/` (the root group's: LMDB and `checkpoint`), `groups/` (the other groups'),
+//! `member` (of a cluster's: its id).
+//! Invariant: one process at a time owns the folder.
+//! Not here: what commands and queries mean (`machine.rs`), one group's two calls (`hosted.rs`), making groups (`groups.rs`), what all of
+//! them need now and then (`watch.rs`), what a member of a cluster does besides (`member.rs`).
 
+mod groups;
+mod hosted;
+mod list;
 mod member;
+mod watch;
 
-use crate::checkpoint::{CheckpointError, Checkpoints};
-use crate::cluster::Membership;
-use crate::group::{self, Group, GroupError};
+pub use hosted::Hosted;
+
+use crate::checkpoint::CheckpointError;
+use crate::cluster::{Begin, Membership, Ways};
+use crate::group::{self, Appliers, GroupError, Means};
 use crate::journal::{self, GroupId, Journal, JournalError};
-use crate::propose::{self, Proposer};
-use crate::room::Room;
-use crate::{machine, metric};
+use crate::{metric, propose};
+use groups::{Groups, ROOT};
+use list::List;
 use spine::id::MemberId;
-use spine::wire::chunk::ChunkQuery;
-use spine::wire::namespace::NamespaceQuery;
-use spine::wire::range::RangeQuery;
-use spine::wire::root::RootQuery;
 use spine::wire::{Answer, Batch, Metadata, MetadataError, Query, Reply};
 use std::fs::{self, File};
 use std::io;
@@ -29,24 +32,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-/// The only group so far: root, one subtree, one chunk range.
-const GROUP: GroupId = GroupId(0);
-/// How often the node looks whether a checkpoint is due and how much room there is.
-const TICK: Duration = Duration::from_secs(1);
-/// How long a member that ends waits for others to agree to what was proposed.
-const DRAIN: Duration = Duration::from_secs(3);
-/// Records of a query that are answered on the caller's thread: a few microseconds each.
-const INLINE_RECORDS: usize = 32;
+/// Checkpoints at once: each syncs a file.
+const TAKES: usize = 2;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Folder of the log and the table; created.
+    /// Folder of the log and the tables; created.
     pub dir: PathBuf,
-    /// Most bytes the table can grow to; default 256 GiB. Only address space is taken. Never changes while the process runs.
+    /// Most bytes the root group's table can grow to; default 256 GiB. Only address space is taken. Never changes while the process runs.
     pub map_bytes: u64,
+    /// The same of every other group's; default 32 GiB: as many groups as a process may have fit into an address space.
+    pub group_map_bytes: u64,
     /// Writes are refused once the map or the file system has less than this left; default 192 MiB (at most an eighth of the map).
     pub reserve_bytes: u64,
-    /// A checkpoint is taken after this much log; default 64 MiB. Larger: longer replay after a kill, more disk.
+    /// A checkpoint is taken after this much log of each group; default 64 MiB. Larger: longer replay after a kill, more disk.
     pub checkpoint_bytes: u64,
     /// And after this long if anything changed; default 30 s.
     pub checkpoint_interval: Duration,
@@ -55,6 +54,9 @@ pub struct Settings {
     pub quiet: Duration,
     /// Listings and scans at once; default 8. More wait.
     pub scans: usize,
+    /// While the log is longer than this, groups keep nothing in it behind their checkpoints; default 256 MiB. Larger: more disk; smaller:
+    /// members that were away need snapshots sooner.
+    pub log_bytes: u64,
     pub journal: journal::Settings,
     pub propose: propose::Settings,
     /// This process among others; default none: it is alone.
@@ -66,11 +68,13 @@ impl Settings {
         Self {
             dir: dir.into(),
             map_bytes: 256 << 30,
+            group_map_bytes: 32 << 30,
             reserve_bytes: 192 << 20,
             checkpoint_bytes: 64 << 20,
             checkpoint_interval: Duration::from_secs(30),
             quiet: Duration::from_secs(5),
             scans: 8,
+            log_bytes: 256 << 20,
             journal: journal::Settings::default(),
             propose: propose::Settings::default(),
             membership: None,
@@ -89,6 +93,8 @@ pub enum OpenError {
     Clustered { path: PathBuf },
     #[error("the member file does not read. path=`{path}`")]
     Member { path: PathBuf },
+    #[error("the list of groups does not read. path=`{path}`")]
+    List { path: PathBuf },
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
@@ -98,15 +104,11 @@ pub enum OpenError {
 }
 
 pub struct MetadataNode {
-    checkpoints: Arc<Checkpoints>,
-    journal: Arc<Journal>,
-    group: Arc<Group>,
-    proposer: Arc<Proposer>,
-    room: Arc<Room>,
-    scans: Arc<Semaphore>,
+    groups: Arc<Groups>,
+    root: Arc<Hosted>,
     watch: Mutex<Option<JoinHandle<()>>>,
-    /// Proposals' task; ends by itself once closed and empty.
-    filler: Mutex<Option<JoinHandle<()>>>,
+    /// Signs of life; `None`: alone.
+    beat: Mutex<Option<JoinHandle<()>>>,
     _owner: File,
 }
 
@@ -122,61 +124,58 @@ impl MetadataNode {
             let settings = settings.clone();
             tokio::task::spawn_blocking(move || open_files(&settings)).await
         };
-        let Files { owner, member, checkpoints, journal } = blocking.map_err(|e| GroupError::Start(e.to_string()))??;
-        let checkpoints = Arc::new(checkpoints);
-        let group = Arc::new(Group::open(GROUP, member, settings.membership.as_ref(), &journal, checkpoints.clone()).await?);
-        let (proposer, filler) = Proposer::start(group.clone(), settings.propose.clone());
-        let room = Arc::new(Room::new(checkpoints.clone(), &settings.dir, settings.reserve_bytes));
-        let watch = Watch { group: group.clone(), journal: journal.clone(), checkpoints: checkpoints.clone(), room: room.clone() };
-        let watch = tokio::spawn(watch.run(settings.clone()));
-        tracing::info!(applied = group.applied_index(), seconds = begun.elapsed().as_secs_f64(), "metadata node is open");
-        Ok(Arc::new(Self {
-            checkpoints,
+        let Files { owner, member, journal, list } = blocking.map_err(|e| GroupError::Start(e.to_string()))??;
+        let membership = settings.membership.clone();
+        let means = Means {
+            id: member,
+            ways: membership.as_ref().map(|membership| Ways::new(membership.connect.clone())),
+            membership: membership.clone(),
             journal,
-            group,
-            proposer,
-            room,
-            scans: Arc::new(Semaphore::new(settings.scans.max(1))),
-            watch: Mutex::new(Some(watch)),
-            filler: Mutex::new(Some(filler)),
-            _owner: owner,
-        }))
+            appliers: Appliers::start().map_err(|e| GroupError::Start(e.to_string()))?,
+            takes: Arc::new(Semaphore::new(TAKES)),
+        };
+        let groups = Groups::new(means, settings, list);
+        groups.start().await?;
+        let Some(root) = groups.get(ROOT) else { return Err(GroupError::Start("the root group is not open".into()).into()) };
+        let beat = membership.as_ref().map(|membership| tokio::spawn(watch::beat(groups.clone(), membership.beat.every)));
+        let founds = membership.is_none_or(|membership| membership.begin == Begin::Found);
+        if founds && !root.group.is_founded().await? {
+            root.group.found(&[groups.means.member()]).await?;
+            root.group.wait_to_lead().await?;
+        }
+        let watch = tokio::spawn(watch::run(groups.clone()));
+        let (applied, count) = (root.group.applied_index(), groups.all().len());
+        tracing::info!(applied, groups = count, seconds = begun.elapsed().as_secs_f64(), "metadata node is open");
+        Ok(Arc::new(Self { groups, root, watch: Mutex::new(Some(watch)), beat: Mutex::new(beat), _owner: owner }))
     }
 
-    /// Finishes what was proposed, refuses the rest, takes a checkpoint, and lets go of the disk. Idempotent.
+    /// A group that this process has a replica of.
+    pub fn group(&self, group: GroupId) -> Option<Arc<Hosted>> {
+        self.groups.get(group)
+    }
+
+    /// Finishes what was proposed, refuses the rest, takes checkpoints, and lets go of the disk. Idempotent.
     pub async fn shutdown(&self) {
         self.end().await;
-        if self.journal.failure().is_some() {
+        if self.groups.means.journal.failure().is_some() {
             return;
         }
-        let checkpoints = self.checkpoints.clone();
-        match tokio::task::spawn_blocking(move || checkpoints.take()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the last checkpoint failed; the next start replays the log"),
-            Err(error) => tracing::error!(%error, "the last checkpoint's task failed; the next start replays the log"),
+        for hosted in self.groups.all() {
+            let checkpoints = hosted.checkpoints.clone();
+            match tokio::task::spawn_blocking(move || checkpoints.take()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the last checkpoint failed; the next start replays the log"),
+                Err(error) => tracing::error!(%error, "the last checkpoint's task failed; the next start replays the log"),
+            }
         }
     }
 
-    /// What shutdown does short of the checkpoint.
+    /// What shutdown does short of the checkpoints.
     async fn end(&self) {
-        self.proposer.close();
-        let mut filler = take(&self.filler);
-        if let Some(filler) = &mut filler {
-            // It ends when the queue is empty; a panic in it was reported where it happened. Without a majority it may never be: then the
-            // group ends first, and those who wait hear that nobody knows.
-            let longest = if self.group.is_alone() { Duration::MAX } else { DRAIN };
-            let _ = tokio::time::timeout(longest, &mut *filler).await;
-        }
-        let watch = take(&self.watch);
-        if let Some(watch) = watch {
-            watch.abort();
-            let _ = watch.await;
-        }
-        self.group.shutdown().await;
-        if let Some(filler) = filler.filter(|filler| !filler.is_finished()) {
-            let _ = filler.await;
-        }
-        let journal = self.journal.clone();
+        cease(&self.watch).await;
+        self.groups.end().await;
+        cease(&self.beat).await;
+        let journal = self.groups.means.journal.clone();
         let _ = tokio::task::spawn_blocking(move || journal.close()).await;
     }
 
@@ -186,74 +185,52 @@ impl MetadataNode {
         self.end().await;
     }
 
-    /// The tables, for comparing.
+    /// The root group's tables, for comparing.
     #[cfg(test)]
-    pub(crate) fn checkpoints(&self) -> &Arc<Checkpoints> {
-        &self.checkpoints
-    }
-
-    fn answer_now(&self, query: &Query) -> Result<Answer, MetadataError> {
-        machine::answer(&self.checkpoints.table().read()?, GROUP, query)
+    pub(crate) fn checkpoints(&self) -> &Arc<crate::checkpoint::Checkpoints> {
+        &self.root.checkpoints
     }
 }
 
+/// The root group's.
 #[async_trait::async_trait]
 impl Metadata for MetadataNode {
     async fn propose(&self, batch: Batch) -> Result<Vec<Reply>, MetadataError> {
-        self.room.admit(&batch)?;
-        self.proposer.propose(&batch).await
+        self.root.propose(batch).await
     }
 
     async fn query(&self, query: Query) -> Result<Answer, MetadataError> {
-        let begun = Instant::now();
-        let kind = kind(&query);
-        self.group.barrier().await?;
-        let answer = if is_quick(&query) {
-            self.answer_now(&query)
-        } else {
-            let ended = |e: &dyn std::error::Error| MetadataError::Unavailable { reason: e.to_string() };
-            let permit = self.scans.clone().acquire_owned().await.map_err(|e| ended(&e))?;
-            let table = self.checkpoints.table();
-            let scan = tokio::task::spawn_blocking(move || {
-                let answer = table.read().map_err(MetadataError::from).and_then(|read| machine::answer(&read, GROUP, &query));
-                drop(permit);
-                answer
-            });
-            scan.await.map_err(|e| ended(&e))?
-        };
-        metric::QUERY_SECONDS.with_label_values(&[kind]).observe(begun.elapsed().as_secs_f64());
-        answer
+        self.root.query(query).await
     }
 }
 
 struct Files {
     owner: File,
     member: MemberId,
-    checkpoints: Checkpoints,
     journal: Arc<Journal>,
+    list: List,
 }
 
 fn open_files(settings: &Settings) -> Result<Files, OpenError> {
-    let (log, table) = (settings.dir.join("log"), settings.dir.join("table"));
-    for dir in [&log, &table] {
+    let (log, groups) = (settings.dir.join("log"), settings.dir.join("groups"));
+    for dir in [&log, &groups] {
         fs::create_dir_all(dir).map_err(|source| OpenError::Folder { path: dir.clone(), source })?;
     }
     journal::file::sync_dir(&settings.dir).map_err(|source| OpenError::Folder { path: settings.dir.clone(), source })?;
     let owner = own(&settings.dir)?;
+    let path = settings.dir.join(list::FILE);
+    let list = match list::load(&settings.dir) {
+        Ok(Some(list)) => list,
+        Ok(None) => return Err(OpenError::List { path }),
+        Err(source) => return Err(OpenError::Folder { path, source }),
+    };
     let journal = Journal::open(&log, settings.journal.clone())?;
-    // Before anything of the table is touched: with the checkpoint put back it may be whole.
-    if let Some(purged) = journal.group(GROUP).state().purged
-        && !Checkpoints::exists(&table).map_err(|source| OpenError::Folder { path: table.clone(), source })?
-    {
-        return Err(GroupError::CheckpointBehind { purged: purged.index, applied: None }.into());
-    }
     let member = match &settings.membership {
         None if member::exists(&settings.dir)? => return Err(OpenError::Clustered { path: settings.dir.clone() }),
         None => group::ALONE,
-        Some(_) => member::id_of(&settings.dir, journal.group(GROUP).state() != journal::GroupState::default())?,
+        Some(_) => member::id_of(&settings.dir, journal.group(ROOT).state() != journal::GroupState::default())?,
     };
-    let checkpoints = Checkpoints::open(&table, settings.map_bytes)?;
-    Ok(Files { owner, member, checkpoints, journal })
+    Ok(Files { owner, member, journal, list })
 }
 
 /// The lock goes with the file, however the process ends.
@@ -276,104 +253,12 @@ fn own(dir: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Takes checkpoints when they are due, measures the room, and tidies up when nothing is written.
-struct Watch {
-    group: Arc<Group>,
-    journal: Arc<Journal>,
-    checkpoints: Arc<Checkpoints>,
-    room: Arc<Room>,
-}
-
-impl Watch {
-    async fn run(self, settings: Settings) {
-        let (mut written, mut applied, mut at) = (self.journal.written_bytes(), 0, Instant::now());
-        let (mut seen, mut changed, mut tidy) = (0, Instant::now(), false);
-        loop {
-            tokio::time::sleep(TICK).await;
-            let measured = self.room.clone();
-            if tokio::task::spawn_blocking(move || measured.measure()).await.is_err() {
-                return;
-            }
-            self.group.forget_abandoned().await;
-            self.group.measure();
-            let (written_now, applied_now) = (self.journal.written_bytes(), self.group.applied_index());
-            if applied_now != seen {
-                (seen, changed, tidy) = (applied_now, Instant::now(), false);
-            }
-            let quiet = changed.elapsed() >= settings.quiet;
-            if applied_now == applied {
-                // The tick after the checkpoint, when the log has let go of what that one has.
-                // A copy of the table takes from what is left of the disk, for a while.
-                if quiet && !tidy && at.elapsed() >= TICK && !self.room.is_short() {
-                    self.tidy().await;
-                    tidy = true;
-                }
-                continue;
-            }
-            let due = written_now - written >= settings.checkpoint_bytes || at.elapsed() >= settings.checkpoint_interval;
-            if !due && !quiet {
-                continue;
-            }
-            if let Err(error) = self.group.begin_checkpoint().await {
-                tracing::error!(%error, "no more checkpoints: the group has ended");
-                return;
-            }
-            (written, applied, at) = (written_now, applied_now, Instant::now());
-        }
+async fn cease(task: &Mutex<Option<JoinHandle<()>>>) {
+    let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(task) = task {
+        task.abort();
+        let _ = task.await;
     }
-
-    /// Gives back what was needed only while there was more to do.
-    async fn tidy(&self) {
-        let (journal, checkpoints) = (self.journal.clone(), self.checkpoints.clone());
-        let work = move || {
-            journal.trim();
-            checkpoints.shrink()
-        };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(bytes)) => tracing::info!(bytes, "the metadata table was made smaller"),
-            Ok(Err(error)) => tracing::warn!(%error, "the metadata table could not be made smaller"),
-            Err(error) => tracing::error!(%error, "making the metadata table smaller failed"),
-        }
-    }
-}
-
-/// Answered on the caller's thread: a bounded handful of point reads.
-fn is_quick(query: &Query) -> bool {
-    match query {
-        Query::Root(RootQuery::Tenants | RootQuery::Keys(_) | RootQuery::Buckets(_)) => false,
-        Query::Root(RootQuery::Map { .. } | RootQuery::Groups | RootQuery::Moves) => false,
-        Query::Root(_) => true,
-        Query::Namespace(NamespaceQuery::Head { .. } | NamespaceQuery::Open { .. } | NamespaceQuery::Upload { .. }) => true,
-        Query::Namespace(NamespaceQuery::Manifests { versions, .. }) => versions.len() == 1,
-        Query::Namespace(_) => false,
-        Query::Chunk(ChunkQuery::Records(chunks)) => chunks.len() <= INLINE_RECORDS,
-        Query::Chunk(ChunkQuery::Totals) => true,
-        Query::Chunk(_) | Query::Within { .. } => false,
-        Query::Range(query) => matches!(query, RangeQuery::Status),
-    }
-}
-
-/// The metric's label.
-fn kind(query: &Query) -> &'static str {
-    match query {
-        Query::Root(_) => "root",
-        Query::Namespace(query) => match query {
-            NamespaceQuery::Head { .. } => "head",
-            NamespaceQuery::Open { .. } => "open",
-            NamespaceQuery::Manifests { .. } => "manifests",
-            NamespaceQuery::List { .. } => "list",
-            NamespaceQuery::Upload { .. } | NamespaceQuery::Parts { .. } | NamespaceQuery::Uploads { .. } => "uploads",
-            NamespaceQuery::Outbox { .. } | NamespaceQuery::Intents { .. } => "collector",
-        },
-        Query::Chunk(ChunkQuery::Records(_)) => "records",
-        Query::Chunk(_) | Query::Within { .. } => "collector",
-        Query::Range(_) => "range",
-    }
-}
-
-fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 #[cfg(test)]

@@ -38,6 +38,10 @@ fn a_move(record: &Value) -> String {
     let unwanted = if record["unwanted"] == true && record["over"] != true { ", to be given up" } else { "" };
     format!(
         "  {:<5} {from} to {to}: group {} -> {}, {}{unwanted}, {took} ms so far, {}",
-        record["move"], record["from"], record["to"], word("step"), word("reason"),
+        record["move"],
+        record["from"],
+        record["to"],
+        word("step"),
+        word("reason"),
     )
 }

@@ -166,8 +166,7 @@ pub(super) async fn split(operator: &Operator, cluster: &dyn Members, fleet: &Fl
     let ask = match (asked.at, asked.chunk) {
         (Some(at), None) => {
             let (bucket, key) = at.split_once('/').unwrap_or((&at, ""));
-            let RootAnswer::Bucket(Some(bucket)) =
-                root_query(operator.path.metadata(), RootQuery::Bucket(bucket.to_string())).await?
+            let RootAnswer::Bucket(Some(bucket)) = root_query(operator.path.metadata(), RootQuery::Bucket(bucket.to_string())).await?
             else {
                 return Err(Refused::Wrong(format!("there is no bucket {bucket}")));
             };
@@ -177,7 +176,8 @@ pub(super) async fn split(operator: &Operator, cluster: &dyn Members, fleet: &Fl
         }
         (None, Some(digits)) => {
             let padded = format!("{digits:0<64}");
-            let at = ChunkId::parse_hex(&padded).ok_or_else(|| Refused::Wrong(format!("{digits} are no first digits of a chunk's name")))?;
+            let at =
+                ChunkId::parse_hex(&padded).ok_or_else(|| Refused::Wrong(format!("{digits} are no first digits of a chunk's name")))?;
             let members = voters(cluster, fleet, map.chunks().of(&at).group).await?;
             MoveAsk::SplitChunks { at, members }
         }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use spine::fleet::admission::Role;
 use spine::wire::MetadataError;
-use spine::wire::cluster::{self, Call, Change, ClusterError, MemberChange};
+use spine::wire::cluster::{self, Call, Change, ClusterError, GroupCall, MemberChange};
 use spine::wire::peer;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -54,7 +54,7 @@ async fn admitted(shared: &Arc<Shared>, session: &Arc<Session>, call: Call, requ
     }
     let node = &shared.node;
     if call == Call::Status {
-        return Ok(peer::encode(&node.status()));
+        return outgoing(shared, session, call, peer::encode(&node.status())).await;
     }
     let (body, room) = body(shared, call, request.into_body()).await?;
     let answer = match call {
@@ -71,9 +71,22 @@ async fn admitted(shared: &Arc<Shared>, session: &Arc<Session>, call: Call, requ
         Call::Append => done(node.append(message(&body)?).await)?,
         Call::Vote => done(node.vote(message(&body)?).await)?,
         Call::Snapshot => done(node.take_part(message(&body)?).await)?,
+        Call::Beats => done(node.beats(message(&body)?).await)?,
+        Call::Group => {
+            let order: GroupCall = message(&body)?;
+            if order.is_for_members() && !is_member {
+                return Err(invalid("only metadata nodes may order this"));
+            }
+            done(node.order(order).await)?
+        }
         Call::Status => return Err(invalid("answered above")),
     };
     drop((body, room));
+    outgoing(shared, session, call, answer).await
+}
+
+/// An answer with what stands for it until the socket has taken it.
+async fn outgoing(shared: &Shared, session: &Arc<Session>, call: Call, answer: Bytes) -> Result<Bytes, ClusterError> {
     if answer.len() > call.answer_limit() {
         return Err(MetadataError::TooLarge { what: format!("answer of {} bytes", answer.len()) }.into());
     }

@@ -86,7 +86,8 @@ impl State {
     fn known(&mut self, group: GroupId) -> &mut Known {
         if self.groups.len() >= REMEMBERED && !self.groups.contains_key(&group) {
             // Any but the root's. What it had seen goes too: 0 is always right, and at worst a proposal is refused as forgotten and sent anew.
-            let other = self.groups.keys().copied().find(|other| *other != ROOT && *other > group).or(self.groups.keys().next_back().copied());
+            let other =
+                self.groups.keys().copied().find(|other| *other != ROOT && *other > group).or(self.groups.keys().next_back().copied());
             other.and_then(|other| self.groups.remove(&other));
         }
         self.groups.entry(group).or_default()
@@ -271,12 +272,7 @@ impl Client {
     /// Asks until there is an answer that counts or the deadline is over.
     ///
     /// - `body`: the message, given what the group says it has forgotten up to, if it does.
-    async fn ask<A: DeserializeOwned>(
-        &self,
-        group: GroupId,
-        call: Call,
-        body: impl Fn(Option<u64>) -> Bytes,
-    ) -> Result<A, ClusterError> {
+    async fn ask<A: DeserializeOwned>(&self, group: GroupId, call: Call, body: impl Fn(Option<u64>) -> Bytes) -> Result<A, ClusterError> {
         let until = Instant::now() + self.bounds.deadline;
         let (mut patience, mut pause, mut hops) = (self.bounds.attempt, self.bounds.pause, 0);
         // Whether some sending may have been applied though nobody said so.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gateway: Client -> link.rs -> TLS -> listen.rs: who is it -> answer.rs: one call -> MetadataNode -> its group
-//! member:  group/network.rs -> link.rs -> the same way in
+//! member:  group/network.rs -> ways.rs -> link.rs -> the same way in
 //! ```
 //! Invariants: nobody is heard before the handshake judged them, and nobody stays after being retired or running out; only members speak
 //! raft; what comes from outside is bounded in size, count, time and memory before anything is made of it, and gateways cannot take what
@@ -16,10 +16,12 @@ mod listen;
 mod many;
 mod peers;
 mod settings;
+mod ways;
 
 pub use client::{Client, ClientBounds};
 pub use link::{CallError, Link};
 pub use settings::{Beat, Begin, Membership};
+pub use ways::{Way, Ways};
 
 use crate::service::MetadataNode;
 use peers::Peers;

@@ -1,10 +1,11 @@
-//! Applies committed entries to the table, on a thread of its own: one write transaction for all that is committed.
+//! Applies committed entries to the table, on a thread made for that (`appliers.rs`): one write transaction for all that is committed.
 //!
 //! The last applied log id and the membership are written in that same transaction, so that a table state always says
 //! exactly which entries it has.
 
 #![allow(clippy::result_large_err, reason = "openraft's own error")]
 
+use super::appliers::{Appliers, Work};
 use super::{LogId, Payload, Types};
 use crate::checkpoint::{Checkpoints, Image, Pinned};
 use crate::table::{Space, TableError, TableRead, TableWrite};
@@ -17,12 +18,10 @@ use openraft::{
 use serde::{Deserialize, Serialize};
 use spine::id::{GroupId, Seq};
 use spine::wire::Reply;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 /// What became of one entry's batches. Empty for entries that openraft makes for itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,35 +121,17 @@ pub fn applied_in(table: &dyn TableRead) -> Result<(Option<LogId>, Membership), 
     }
 }
 
-struct Work {
-    entries: Vec<Entry<Types>>,
-    done: oneshot::Sender<Result<Vec<Outcome>, TableError>>,
-}
-
-/// openraft's state machine: hands the work to the thread, and checkpoints out as snapshots.
+/// openraft's state machine: hands the work to the threads, and checkpoints out as snapshots.
 pub struct Machine {
     applier: Arc<Applier>,
-    work: UnboundedSender<Work>,
+    appliers: Arc<Appliers>,
+    /// Checkpoints at once, of all groups.
+    takes: Arc<Semaphore>,
 }
 
 impl Machine {
-    /// Starts the thread; it ends when the machine is dropped.
-    pub fn start(applier: Arc<Applier>) -> io::Result<Self> {
-        let (work, waiting) = tokio::sync::mpsc::unbounded_channel();
-        let thread_applier = applier.clone();
-        std::thread::Builder::new().name("metadata-apply".into()).spawn(move || run(&thread_applier, waiting))?;
-        Ok(Self { applier, work })
-    }
-}
-
-fn run(applier: &Applier, mut waiting: UnboundedReceiver<Work>) {
-    while let Some(work) = waiting.blocking_recv() {
-        let outcome = applier.apply(&work.entries);
-        if let Err(e) = &outcome {
-            tracing::error!(error = %e, "committed entries could not be applied: the group stops");
-        }
-        // Nobody listens only when the group has ended.
-        let _ = work.done.send(outcome);
+    pub fn new(applier: Arc<Applier>, appliers: Arc<Appliers>, takes: Arc<Semaphore>) -> Self {
+        Self { applier, appliers, takes }
     }
 }
 
@@ -171,14 +152,13 @@ impl RaftStateMachine<Types> for Machine {
         I::IntoIter: OptionalSend,
     {
         let (done, outcome) = oneshot::channel();
-        let work = Work { entries: entries.into_iter().collect(), done };
-        let gone = || StorageError::from(StorageIOError::write_state_machine(AnyError::error("the apply thread is gone")));
-        self.work.send(work).map_err(|_| gone())?;
-        outcome.await.map_err(|_| gone())?.map_err(machine_error)
+        self.appliers.apply(Work { applier: self.applier.clone(), entries: entries.into_iter().collect(), done });
+        let gone = |_| StorageError::from(StorageIOError::write_state_machine(AnyError::error("applying ended in a panic")));
+        outcome.await.map_err(gone)?.map_err(machine_error)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder(self.applier.checkpoints.clone())
+        Builder { checkpoints: self.applier.checkpoints.clone(), takes: self.takes.clone() }
     }
 
     /// openraft's own way of receiving is not used: `receive.rs` hands it a snapshot that is whole.
@@ -203,11 +183,15 @@ impl RaftStateMachine<Types> for Machine {
 }
 
 /// Takes checkpoints when openraft asks for a snapshot.
-pub struct Builder(Arc<Checkpoints>);
+pub struct Builder {
+    checkpoints: Arc<Checkpoints>,
+    takes: Arc<Semaphore>,
+}
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<u64>> {
-        let checkpoints = self.0.clone();
+        let _turn = self.takes.acquire().await.map_err(machine_error)?;
+        let checkpoints = self.checkpoints.clone();
         let taken = tokio::task::spawn_blocking(move || checkpoints.take()).await;
         let reader = taken.map_err(machine_error)?.map_err(machine_error)?;
         snapshot_of(reader)

@@ -1,25 +1,22 @@
 //! How openraft reaches the other members. A process that is alone has none to reach.
+//!
+//! Appends without entries go with those of other groups (`cluster/ways.rs`).
 
 #![allow(clippy::result_large_err, reason = "openraft's own error")]
 
 use super::{Types, convert, send};
 use crate::checkpoint::Image;
-use crate::cluster::{CallError, Link};
+use crate::cluster::{CallError, Way, Ways};
 use openraft::error::{Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{AnyError, BasicNode, OptionalSend, Snapshot, Vote};
-use rustls::ClientConfig;
 use spine::id::{GroupId, MemberId};
-use spine::limit::MEMBERS;
 use spine::wire::cluster::{Appended, Call, Endpoint, Voted};
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Connections to one member: one for entries, one for a snapshot, some for rounds of reads.
-const PLACES: usize = 8;
 /// Pause before a member that cannot be reached is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -27,13 +24,12 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Network {
     group: GroupId,
     /// `None`: alone.
-    connect: Option<Arc<ClientConfig>>,
-    links: HashMap<Endpoint, Arc<Link>>,
+    ways: Option<Arc<Ways>>,
 }
 
 impl Network {
-    pub fn new(group: GroupId, connect: Option<Arc<ClientConfig>>) -> Self {
-        Self { group, connect, links: HashMap::new() }
+    pub fn new(group: GroupId, ways: Option<Arc<Ways>>) -> Self {
+        Self { group, ways }
     }
 }
 
@@ -42,14 +38,8 @@ impl RaftNetworkFactory<Types> for Network {
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
         let endpoint: Option<Endpoint> = node.addr.parse().ok();
-        let link = endpoint.zip(self.connect.clone()).map(|(endpoint, connect)| {
-            if self.links.len() > 2 * MEMBERS {
-                // Addresses that nobody has any more are among them; who is still there is connected to again.
-                self.links.clear();
-            }
-            self.links.entry(endpoint.clone()).or_insert_with(|| Link::new(endpoint, connect, PLACES)).clone()
-        });
-        Peer { group: self.group, to: MemberId(target), link }
+        let way = endpoint.zip(self.ways.as_ref()).map(|(endpoint, ways)| ways.to(&endpoint));
+        Peer { group: self.group, to: MemberId(target), way }
     }
 }
 
@@ -57,15 +47,15 @@ impl RaftNetworkFactory<Types> for Network {
 pub struct Peer {
     pub(super) group: GroupId,
     pub(super) to: MemberId,
-    pub(super) link: Option<Arc<Link>>,
+    pub(super) way: Option<Arc<Way>>,
 }
 
 type RpcError = RPCError<u64, BasicNode, RaftError<u64>>;
 
 impl Peer {
-    fn link(&self) -> Result<&Link, RpcError> {
+    fn way(&self) -> Result<&Way, RpcError> {
         let nobody = || RPCError::Unreachable(Unreachable::new(&AnyError::error("the member has no address that this process can reach")));
-        self.link.as_deref().ok_or_else(nobody)
+        self.way.as_deref().ok_or_else(nobody)
     }
 }
 
@@ -83,13 +73,17 @@ impl RaftNetwork<Types> for Peer {
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RpcError> {
         let append = convert::append_of(self.group, self.to, request).map_err(|e| RPCError::Unreachable(Unreachable::new(&e)))?;
-        let appended: Appended = self.link()?.call(Call::Append, &append).await.map_err(rpc_error)?;
+        let way = self.way()?;
+        let appended: Appended = match append.entries.is_empty() {
+            true => way.beat(append).await.map_err(rpc_error)?,
+            false => way.link().call(Call::Append, &append).await.map_err(rpc_error)?,
+        };
         Ok(convert::append_response_of(&appended))
     }
 
     async fn vote(&mut self, request: VoteRequest<u64>, _option: RPCOption) -> Result<VoteResponse<u64>, RpcError> {
         let question = convert::request_vote_of(self.group, self.to, &request);
-        let voted: Voted = self.link()?.call(Call::Vote, &question).await.map_err(rpc_error)?;
+        let voted: Voted = self.way()?.link().call(Call::Vote, &question).await.map_err(rpc_error)?;
         Ok(convert::vote_response_of(&voted))
     }
 
@@ -102,7 +96,9 @@ impl RaftNetwork<Types> for Peer {
     ) -> Result<SnapshotResponse<u64>, StreamingError<Types, Fatal<u64>>> {
         let unreachable = |reason: String| StreamingError::Unreachable(Unreachable::new(&AnyError::error(reason)));
         let Image::Kept(pinned) = *snapshot.snapshot else { return Err(unreachable("only a checkpoint can be sent".into())) };
-        let Some(link) = self.link.clone() else { return Err(unreachable("the member has no address".into())) };
+        let Some(link) = self.way.as_ref().map(|way| way.link().clone()) else {
+            return Err(unreachable("the member has no address".into()));
+        };
         let sending =
             send::Sending { link, group: self.group, to: self.to, ballot: convert::ballot_of(&vote), meta: snapshot.meta, pinned };
         tokio::select! {

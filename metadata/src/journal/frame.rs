@@ -30,11 +30,15 @@ pub enum Kind {
     Purge = 4,
     /// Entries up to `position` are committed.
     Committed = 5,
+    /// The group is not here any more: nothing before counts but its vote. Position unused.
+    Forget = 6,
 }
 
 impl Kind {
     fn parse(number: u32) -> Option<Self> {
-        [Self::Entry, Self::Vote, Self::Truncate, Self::Purge, Self::Committed].into_iter().find(|kind| *kind as u32 == number)
+        [Self::Entry, Self::Vote, Self::Truncate, Self::Purge, Self::Committed, Self::Forget]
+            .into_iter()
+            .find(|kind| *kind as u32 == number)
     }
 }
 

@@ -98,6 +98,11 @@ impl Index {
         }
     }
 
+    /// Nothing is left but the vote: whoever comes back must not vote twice.
+    pub fn forget(&mut self) {
+        *self = Self { vote: self.vote.take(), ..Self::default() };
+    }
+
     pub fn truncate(&mut self, from: u64) {
         let keep = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
         while self.slots.len() > keep {

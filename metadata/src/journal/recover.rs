@@ -12,7 +12,7 @@ use super::index::{Index, Place};
 use super::segment::{Segment, is_spare, number_of};
 use super::{GroupId, JournalError, Settings};
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,8 @@ pub fn recover(dir: &Path, settings: &Settings) -> Result<Recovered, JournalErro
         file.read_to_end(&mut buffer).map_err(|e| JournalError::io(&path, e))?;
         let mut segment = Segment { number, path: path.clone(), file: Arc::new(file), highest: HashMap::new() };
         let begins = out.tail.as_ref().map(|tail| tail.frame);
-        let (end, next) = read_segment(&buffer, &mut segment, begins, &mut out.groups, settings)?;
+        let (end, next, forgotten) = read_segment(&buffer, &mut segment, begins, &mut out.groups, settings)?;
+        out.segments.iter_mut().for_each(|earlier| earlier.highest.retain(|group, _| !forgotten.contains(group)));
         match next {
             Some(frame) if end > 0 => {
                 out.tail = Some(Tail { segment: number, file: segment.file.clone(), offset: end as u64, frame });
@@ -64,6 +65,8 @@ pub fn recover(dir: &Path, settings: &Settings) -> Result<Recovered, JournalErro
         }
     }
     check_beginnings(&out.groups, &last_path)?;
+    let share = settings.cache_share(out.groups.len());
+    out.groups.values_mut().for_each(|index| index.shrink_cache(share));
     if let Some(tail) = &out.tail {
         clear_tail(tail, settings.segment_bytes).map_err(|e| JournalError::io(&last_path, e))?;
     }
@@ -92,7 +95,16 @@ fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
     Ok(files)
 }
 
-/// Takes in the frames of one segment. Returns where they end and the number of the frame that comes next.
+/// What one segment says besides entries.
+#[derive(Default)]
+struct Seen {
+    /// Highest entry of each group.
+    highest: HashMap<GroupId, u64>,
+    /// Groups of which nothing before counts.
+    forgotten: HashSet<GroupId>,
+}
+
+/// Takes in the frames of one segment. Returns where they end, the number of the frame that comes next, and the groups that it forgot.
 ///
 /// - `expected`: the number its first frame must have; `None` for the first segment of all.
 fn read_segment(
@@ -101,17 +113,17 @@ fn read_segment(
     mut expected: Option<u64>,
     groups: &mut HashMap<GroupId, Index>,
     settings: &Settings,
-) -> Result<(usize, Option<u64>), JournalError> {
+) -> Result<(usize, Option<u64>, HashSet<GroupId>), JournalError> {
     let damaged = |offset: usize, reason: String| JournalError::Damaged { path: segment.path.clone(), offset: offset as u64, reason };
     let mut at = 0;
-    let mut highest = HashMap::new();
+    let mut seen = Seen::default();
     while let Some(frame) = parse(buffer, at, segment.number) {
         if let Some(expected) = expected
             && frame.number != expected
         {
             return Err(damaged(at, format!("frame {} stands where {expected} belongs", frame.number)));
         }
-        take_in(&frame, buffer, segment.number, groups, &mut highest, settings);
+        take_in(&frame, buffer, segment.number, groups, &mut seen, settings);
         expected = Some(frame.number + 1);
         at = frame.end;
     }
@@ -124,26 +136,20 @@ fn read_segment(
         }
         probe += ALIGN as usize;
     }
-    segment.highest = highest;
-    Ok((at, expected))
+    segment.highest = seen.highest;
+    Ok((at, expected, seen.forgotten))
 }
 
-fn take_in(
-    frame: &Frame,
-    buffer: &[u8],
-    segment: u64,
-    groups: &mut HashMap<GroupId, Index>,
-    highest: &mut HashMap<GroupId, u64>,
-    settings: &Settings,
-) {
+fn take_in(frame: &Frame, buffer: &[u8], segment: u64, groups: &mut HashMap<GroupId, Index>, seen: &mut Seen, settings: &Settings) {
+    let share = settings.cache_share(groups.len());
     for record in &frame.records {
         let index = groups.entry(record.group).or_default();
         let payload = &buffer[record.payload.clone()];
         match record.kind {
             Kind::Entry => {
                 let place = Place { segment, offset: record.start() as u32, len: payload.len() as u32 };
-                index.recovered(record.position, place, payload, settings.cache_bytes);
-                let highest = highest.entry(record.group).or_insert(0);
+                index.recovered(record.position, place, payload, share);
+                let highest = seen.highest.entry(record.group).or_insert(0);
                 *highest = record.position.index.max(*highest);
             }
             Kind::Vote => index.vote = Some(Bytes::copy_from_slice(payload)),
@@ -153,6 +159,11 @@ fn take_in(
                 index.committed = Some(record.position)
             }
             Kind::Committed => {}
+            Kind::Forget => {
+                index.forget();
+                seen.highest.remove(&record.group);
+                seen.forgotten.insert(record.group);
+            }
         }
     }
 }

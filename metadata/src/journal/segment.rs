@@ -95,6 +95,21 @@ impl Segments {
         }
     }
 
+    /// No entry of `group` that was written so far is needed.
+    pub fn forget(&self, group: GroupId) {
+        for segment in lock(&self.held).values_mut() {
+            segment.highest.remove(&group);
+        }
+    }
+
+    /// Bytes of the files that hold frames, and the groups that need the oldest of them.
+    pub fn pinned(&self, purged: impl Fn(GroupId) -> Option<u64>) -> (u64, Vec<GroupId>) {
+        let held = lock(&self.held);
+        let needs = |(group, highest): (&GroupId, &u64)| purged(*group).is_none_or(|purged| *highest > purged).then_some(*group);
+        let oldest = held.values().next().map(|oldest| oldest.highest.iter().filter_map(needs).collect());
+        (held.len() as u64 * self.bytes, oldest.unwrap_or_default())
+    }
+
     /// Lets go of the oldest segments, up to but without `current`, that hold no entry above what its group purged.
     pub fn release(&self, current: u64, purged: &HashMap<GroupId, u64>) -> Result<(), JournalError> {
         let mut held = lock(&self.held);

@@ -21,6 +21,7 @@ pub enum Order {
     Vote { group: GroupId, vote: Bytes, done: Done },
     Truncate { group: GroupId, from: u64 },
     Purge { group: GroupId, upto: Position },
+    Forget { group: GroupId, done: Done },
 }
 
 impl Order {
@@ -30,7 +31,7 @@ impl Order {
 
     fn answer(self, outcome: Result<(), JournalError>) {
         match self {
-            Self::Append { done: Some(done), .. } | Self::Vote { done, .. } => done(outcome),
+            Self::Append { done: Some(done), .. } | Self::Vote { done, .. } | Self::Forget { done, .. } => done(outcome),
             Self::Append { done: None, .. } | Self::Truncate { .. } | Self::Purge { .. } => {}
         }
     }
@@ -40,7 +41,7 @@ impl Order {
         match self {
             Self::Append { entries, .. } => entries.iter().map(|(_, bytes)| RECORD_HEAD + bytes.len()).sum(),
             Self::Vote { vote, .. } => RECORD_HEAD + vote.len(),
-            Self::Truncate { .. } | Self::Purge { .. } => RECORD_HEAD,
+            Self::Truncate { .. } | Self::Purge { .. } | Self::Forget { .. } => RECORD_HEAD,
         }
     }
 }
@@ -138,11 +139,13 @@ impl Writer {
         tail.frame = self.next_frame;
         self.buffer = frame;
         self.place(journal, placed);
+        self.forget(journal, batch);
         Ok(())
     }
 
     /// Tells the groups where their entries lie, so that memory can let go of them.
     fn place(&self, journal: &Journal, placed: Vec<(GroupId, Position, Place)>) {
+        let share = journal.cache_share();
         let mut rest = placed.as_slice();
         while let Some((group, last, place)) = rest.first().copied() {
             let same = rest.iter().take_while(|(other, ..)| *other == group).count();
@@ -153,18 +156,35 @@ impl Writer {
                 for (_, position, place) in &rest[..same] {
                     index.placed(*position, *place);
                 }
-                index.shrink_cache(self.settings.cache_bytes);
+                index.shrink_cache(share);
             }
             rest = &rest[same..];
+        }
+    }
+
+    /// What was written of a group that is let go of holds no file back. Its memory goes only now: until the record is on the disk, a new
+    /// segment begins with what the group was.
+    fn forget(&mut self, journal: &Journal, batch: &[Order]) {
+        for order in batch {
+            let Order::Forget { group, .. } = order else { continue };
+            self.purged.remove(group);
+            self.segments.forget(*group);
+            if let Some(index) = journal.index(*group) {
+                lock(&index).forget();
+            }
         }
     }
 
     fn finish(&mut self, batch: Vec<Order>) {
         let mut purges = false;
         for order in batch {
-            if let Order::Purge { group, upto } = &order {
-                purges = true;
-                self.purged.insert(*group, upto.index);
+            match &order {
+                Order::Purge { group, upto } => {
+                    purges = true;
+                    self.purged.insert(*group, upto.index);
+                }
+                Order::Forget { .. } => purges = true,
+                Order::Append { .. } | Order::Vote { .. } | Order::Truncate { .. } => {}
             }
             order.answer(Ok(()));
         }
@@ -209,6 +229,9 @@ fn push(order: &Order, frame: &mut Builder, mut placed: impl FnMut(GroupId, Posi
         }
         Order::Purge { group, upto } => {
             frame.push(*group, Kind::Purge, *upto, &[]);
+        }
+        Order::Forget { group, .. } => {
+            frame.push(*group, Kind::Forget, Position::default(), &[]);
         }
     }
 }

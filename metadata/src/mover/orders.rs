@@ -6,9 +6,7 @@ use crate::router::Groups;
 use spine::id::{GroupId, MoveId, UnixMs};
 use spine::map::Map;
 use spine::wire::namespace::{NamespaceAnswer, NamespaceQuery};
-use spine::wire::range::{
-    Handover, Holding, Mover as By, Page, Progress, RangeAnswer, RangeCommand, RangeKind, RangeQuery, RangeStatus,
-};
+use spine::wire::range::{Handover, Holding, Mover as By, Page, Progress, RangeAnswer, RangeCommand, RangeKind, RangeQuery, RangeStatus};
 use spine::wire::root::{GroupRecord, MoveRecord, MoveStep, RootAnswer, RootCommand, RootQuery};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 use std::sync::Arc;
@@ -25,6 +23,8 @@ pub struct Orders {
 pub struct Facts {
     pub leaving: Option<(By, Handover)>,
     pub incoming: Option<(By, Progress)>,
+    /// The move that it is taking back.
+    pub cancelled: Option<u64>,
     /// The last move that is over for it.
     pub past: u64,
 }
@@ -33,6 +33,7 @@ fn facts_of<P>(holding: Holding<P>) -> Facts {
     Facts {
         leaving: holding.leaving.map(|leaving| (leaving.by, leaving.handover)),
         incoming: holding.incoming.map(|incoming| (incoming.by, incoming.progress)),
+        cancelled: holding.outgoing.filter(|outgoing| outgoing.cancelled).map(|outgoing| outgoing.by.id),
         past: holding.past,
     }
 }
@@ -86,7 +87,11 @@ async fn status(groups: &dyn Groups, group: GroupId) -> Result<RangeStatus, Move
 }
 
 fn is_free<P>(holding: &Holding<P>) -> bool {
-    holding.owned.is_none() && holding.outgoing.is_none() && holding.leaving.is_none() && holding.incoming.is_none()
+    holding.owned.is_none()
+        && holding.outgoing.is_none()
+        && holding.leaving.is_none()
+        && holding.incoming.is_none()
+        && holding.settling.is_none()
 }
 
 /// Whether the group has nothing and owes nothing: no range, no move, an empty outbox.
@@ -186,4 +191,3 @@ impl Orders {
         })
     }
 }
-

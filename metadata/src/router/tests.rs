@@ -241,7 +241,10 @@ impl Writer {
         assert_eq!(found, [Some(sample::manifest(&chunks))]);
         let query = Query::Chunk(ChunkQuery::Records(chunks.iter().map(|n| sample::chunk(*n)).collect()));
         let Answer::Chunk(ChunkAnswer::Records(records)) = self.router.query(query).await.unwrap() else { panic!() };
-        assert!(records.iter().all(|record| record.as_ref().is_some_and(|record| record.placement.is_some())), "a committed chunk has no place");
+        assert!(
+            records.iter().all(|record| record.as_ref().is_some_and(|record| record.placement.is_some())),
+            "a committed chunk has no place"
+        );
     }
 
     async fn list(&mut self) {
@@ -309,7 +312,9 @@ fn an_ask(draw: &mut Draw, map: &Map) -> MoveAsk {
         }
         3 => MoveAsk::SplitChunks { at: sample::chunk(1 + draw.below(255) as u8), members: members() },
         4 => MoveAsk::MergeNames { into: map.names().iter().nth(of(draw.below(99), map.names().len())).map_or(group, |route| route.group) },
-        5 => MoveAsk::MergeChunks { into: map.chunks().iter().nth(of(draw.below(99), map.chunks().len())).map_or(group, |route| route.group) },
+        5 => MoveAsk::MergeChunks {
+            into: map.chunks().iter().nth(of(draw.below(99), map.chunks().len())).map_or(group, |route| route.group),
+        },
         6 => MoveAsk::MoveNames { from: group, members: members() },
         _ => MoveAsk::MoveChunks { from: group, members: members() },
     }

@@ -1,25 +1,28 @@
 //! What a metadata node does as a member of a cluster: its id, what other processes ask of it, and joining them.
 
-use super::{GROUP, MetadataNode, OpenError};
-use crate::cluster::Client;
-use crate::group::{ALONE, Applied, Group};
+use super::groups::ROOT;
+use super::{MetadataNode, OpenError};
+use crate::cluster::{CallError, Client};
+use crate::group::ALONE;
 use crate::journal::file::write_durably;
-use crate::requests::Stamp;
-use spine::id::{GroupId, MemberId};
+use spine::id::MemberId;
 use spine::wire::cluster::{
-    Append, Appended, Ask, Change, Changed, ClusterError, ClusterStatus, Member, MemberChange, Propose, Proposed, RequestVote,
-    SnapshotPart, SnapshotTaken, Voted,
+    Append, Appended, Ask, Beaten, Beats, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder,
+    GroupStatus, Member, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
 };
-use spine::wire::{Answer, Metadata, MetadataError};
+use spine::wire::{Answer, MetadataError};
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// 16 hexadecimal digits and a line's end.
 const FILE: &str = "member";
+/// Longest wait for a group that takes a sign of life; the others' answers wait with it.
+const BEAT: Duration = Duration::from_millis(250);
+/// Longest wait for another process's word about its groups, and for a leader to take this process in.
+const ASKED: Duration = Duration::from_secs(5);
 /// Pause before a member that learns asks again whether it has caught up.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -52,47 +55,38 @@ pub(super) fn id_of(dir: &Path, used: bool) -> Result<MemberId, OpenError> {
 }
 
 impl MetadataNode {
-    /// # Errors
-    /// There is no such group here.
-    fn group_of(&self, group: GroupId) -> Result<&Arc<Group>, ClusterError> {
-        if group == GROUP { Ok(&self.group) } else { Err(ClusterError::NoSuchGroup { group }) }
-    }
-
     /// This process in its groups.
     pub fn member(&self) -> Member {
-        self.group.member()
+        self.groups.means.member()
     }
 
-    /// This process and its groups as it sees them. Never waits.
+    /// This process and its groups as it sees them, the root group first. Never waits.
     pub fn status(&self) -> ClusterStatus {
-        ClusterStatus { member: self.member(), groups: vec![self.group.status()] }
+        ClusterStatus { member: self.member(), groups: self.groups.all().iter().map(|hosted| hosted.group.status()).collect() }
     }
 
-    /// A proposal of another process; one with an id is applied once, however often it comes.
+    /// Makes, removes or hands over a group. Can be asked for again.
     ///
     /// # Errors
-    /// `NotLeader` and `Forgotten`: nothing was done. As [`Metadata::propose`] else.
+    /// `Invalid` for what cannot be; `NoSuchGroup`; `OtherMember`; `NotLeader`; `Metadata` where another attempt may do better.
+    pub async fn order(&self, call: GroupCall) -> Result<GroupDone, ClusterError> {
+        self.groups.order(call).await
+    }
+
+    /// As [`super::Hosted::propose_once`], of any group here.
+    ///
+    /// # Errors
+    /// `NoSuchGroup`, and those.
     pub async fn propose_once(&self, propose: Propose) -> Result<Proposed, ClusterError> {
-        let Propose { group, request, seen, batch } = propose;
-        self.group_of(group)?.check_leader()?;
-        self.room.admit(&batch)?;
-        if batch.commands.is_empty() {
-            return Ok(Proposed { replies: Vec::new(), seen });
-        }
-        let stamp = request.map(|id| Stamp { id, seen });
-        match self.proposer.propose_stamped(stamp, &batch).await? {
-            Applied::Replies { replies, seen } => Ok(Proposed { replies, seen }),
-            Applied::Forgotten { seen } => Err(ClusterError::Forgotten { seen }),
-        }
+        self.groups.here(propose.group)?.propose_once(propose).await
     }
 
-    /// A query of another process. Linearizable.
+    /// As [`super::Hosted::ask`], of any group here.
     ///
     /// # Errors
-    /// `NotLeader`; as [`Metadata::query`] else.
+    /// `NoSuchGroup`, and those.
     pub async fn ask(&self, ask: Ask) -> Result<Answer, ClusterError> {
-        self.group_of(ask.group)?.check_leader()?;
-        Ok(self.query(ask.query).await?)
+        self.groups.here(ask.group)?.ask(ask).await
     }
 
     /// A change of who is in a group. Can be asked for again.
@@ -100,7 +94,7 @@ impl MetadataNode {
     /// # Errors
     /// `NotLeader`; `Invalid` where the change cannot be; `Metadata` where another attempt may do better.
     pub async fn change(&self, change: Change) -> Result<Changed, ClusterError> {
-        self.group_of(change.group)?.change(&change.change).await
+        self.groups.here(change.group)?.group.change(&change.change).await
     }
 
     /// Entries, or a sign of life, of a leader.
@@ -108,7 +102,19 @@ impl MetadataNode {
     /// # Errors
     /// `OtherMember`, `Invalid`, `Metadata`.
     pub async fn append(&self, append: Append) -> Result<Appended, ClusterError> {
-        self.group_of(append.group)?.append(append).await
+        self.groups.here(append.group)?.group.append(append).await
+    }
+
+    /// Signs of life of many groups' leaders, side by side.
+    ///
+    /// # Errors
+    /// `Invalid`, if they are not bounded as they should be; what became of each is in the answer.
+    pub async fn beats(&self, beats: Beats) -> Result<Beaten, ClusterError> {
+        beats.check().map_err(|what| ClusterError::Invalid { what: what.to_string() })?;
+        let until = Instant::now() + BEAT;
+        let late = |_| ClusterError::from(MetadataError::Unavailable { reason: "the group takes too long".to_string() });
+        let each = beats.0.into_iter().map(|append| async move { timeout_at(until, self.append(append)).await.map_err(late)? });
+        Ok(Beaten(futures::future::join_all(each).await))
     }
 
     /// A candidate asks for a vote.
@@ -116,7 +122,7 @@ impl MetadataNode {
     /// # Errors
     /// `OtherMember`, `Metadata`.
     pub async fn vote(&self, request: RequestVote) -> Result<Voted, ClusterError> {
-        self.group_of(request.group)?.vote(request).await
+        self.groups.here(request.group)?.group.vote(request).await
     }
 
     /// A part of a snapshot.
@@ -124,15 +130,16 @@ impl MetadataNode {
     /// # Errors
     /// `OtherMember`, `Invalid`, `Metadata`: `Full` while the disk has no room for a second table.
     pub async fn take_part(&self, part: SnapshotPart) -> Result<SnapshotTaken, ClusterError> {
-        let group = self.group_of(part.group)?;
-        if self.room.is_short() {
-            let usage = self.checkpoints.table().usage();
+        let hosted = self.groups.here(part.group)?;
+        if hosted.room.is_short() {
+            let usage = hosted.checkpoints.table().usage();
             return Err(MetadataError::Full { used: usage.high_bytes, map: usage.map_bytes }.into());
         }
-        group.take_part(part).await
+        hosted.group.take_part(part).await
     }
 
-    /// Asks the others to take this process in, until it votes. At every start: a new address is noted, too.
+    /// Asks the others to take this process in, until it votes: in the root group, and in every other group that they know it, or the folder
+    /// before it, to be in. At every start: a new address is noted, too.
     ///
     /// # Errors
     /// The last refusal, or that it has not caught up, once `patience` is over. It goes on learning and can be asked for again.
@@ -140,10 +147,8 @@ impl MetadataNode {
         let until = Instant::now() + patience;
         loop {
             let why = match others.change(MemberChange::Join(self.member())).await {
-                Ok(Changed::Done) => return Ok(()),
-                Ok(Changed::Learning { behind }) => {
-                    MetadataError::Unavailable { reason: format!("it has not caught up: {behind} entries are missing") }.into()
-                }
+                Ok(Changed::Done) => break,
+                Ok(Changed::Learning { behind }) => lacks(behind),
                 Err(error @ ClusterError::Invalid { .. }) => return Err(error),
                 Err(error) => error,
             };
@@ -152,5 +157,53 @@ impl MetadataNode {
             }
             tokio::time::sleep(PAUSE).await;
         }
+        loop {
+            match self.rejoin(others).await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() >= until => return Err(error),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
     }
+
+    /// One attempt at every group that the others know this process's key to be in, in another folder or at another address.
+    async fn rejoin(&self, others: &Client) -> Result<(), ClusterError> {
+        let own = self.member();
+        let mut outcome = Ok(());
+        for endpoint in others.endpoints().into_iter().filter(|endpoint| endpoint.node != own.at.node) {
+            // Who is not there now is not asked; its groups are known to the others of them.
+            let Ok(Ok(status)) = timeout(ASKED, others.status_of(&endpoint)).await else { continue };
+            for group in status.groups.iter().filter(|group| group.group != ROOT) {
+                let here = |member: &Member| member.at.node == own.at.node;
+                let mut known = group.members.iter().filter(|known| here(&known.member));
+                if !known.clone().any(|known| here(&known.member)) || known.all(|known| known.member == own && known.votes) {
+                    continue;
+                }
+                if let Err(error) = self.rejoin_one(group).await {
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn rejoin_one(&self, group: &GroupStatus) -> Result<(), ClusterError> {
+        let unavailable = |reason: &str| ClusterError::from(MetadataError::Unavailable { reason: reason.to_string() });
+        let Some(ways) = &self.groups.means.ways else { return Ok(()) };
+        let leader = group.members.iter().find(|known| Some(known.member.id) == group.leader);
+        let leader: &Endpoint = leader.map(|known| &known.member.at).ok_or_else(|| unavailable("nobody leads a group"))?;
+        self.order(GroupCall { group: group.group, order: GroupOrder::Host }).await?;
+        let change = Change { group: group.group, change: MemberChange::Join(self.member()) };
+        match timeout(ASKED, ways.to(leader).link().call(Call::Change, &change)).await {
+            Ok(Ok(Changed::Done)) => Ok(()),
+            Ok(Ok(Changed::Learning { behind })) => Err(lacks(behind)),
+            Ok(Err(CallError::Refused(error))) => Err(error),
+            Ok(Err(error)) => Err(unavailable(&error.to_string())),
+            Err(_) => Err(unavailable("a leader took too long")),
+        }
+    }
+}
+
+fn lacks(behind: u64) -> ClusterError {
+    MetadataError::Unavailable { reason: format!("it has not caught up: {behind} entries are missing") }.into()
 }

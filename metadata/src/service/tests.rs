@@ -4,7 +4,7 @@ use super::*;
 use crate::sample;
 use spine::id::{KeyEpoch, NodeId, TenantId, UnixMs};
 use spine::wire::namespace::{Body, Codec, Condition, NamespaceCommand};
-use spine::wire::root::{NodeRecord, RootAnswer, RootCommand, TenantRecord};
+use spine::wire::root::{NodeRecord, RootAnswer, RootCommand, RootQuery, TenantRecord};
 use spine::wire::{Chain, Command, Refusal};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -76,12 +76,12 @@ async fn a_checkpoint_lets_the_log_go_and_a_kill_after_it_loses_nothing() {
     let node = MetadataNode::open(settings.clone()).await.unwrap();
     create(&node, 0..2_000).await;
     for _ in 0..100 {
-        if node.group.purged_index().is_some_and(|purged| purged > 100) {
+        if node.root.group.purged_index().is_some_and(|purged| purged > 100) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let purged = node.group.purged_index().unwrap();
+    let purged = node.root.group.purged_index().unwrap();
     assert!(purged > 100, "{purged}");
     create(&node, 2_000..2_100).await;
     node.kill().await;
@@ -97,7 +97,7 @@ async fn a_checkpoint_lets_the_log_go_and_a_kill_after_it_loses_nothing() {
 async fn concurrent_proposals_share_entries_and_syncs() {
     let dir = tempfile::tempdir().unwrap();
     let node = MetadataNode::open(small(dir.path())).await.unwrap();
-    let before = node.group.applied_index();
+    let before = node.root.group.applied_index();
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..64 {
         let node = node.clone();
@@ -106,7 +106,7 @@ async fn concurrent_proposals_share_entries_and_syncs() {
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
     }
-    let entries = node.group.applied_index() - before;
+    let entries = node.root.group.applied_index() - before;
     assert!(entries * 4 < 6_400, "{entries} entries for 6,400 proposals");
     assert!(metric::ENTRY_BATCHES.get_sample_sum() >= 6_400.0);
     for id in 0..6_400 {
@@ -146,7 +146,7 @@ async fn a_full_table_refuses_what_grows_and_goes_on_reading_and_removing() {
             Ok(replies) => assert_eq!(replies, [Reply::Done]),
             Err(e) => break e,
         }
-        node.room.measure();
+        node.root.room.measure();
         id += 1;
         assert!(id < 1_000);
     };
@@ -171,7 +171,7 @@ async fn a_failed_log_stops_acknowledging() {
     let dir = tempfile::tempdir().unwrap();
     let node = MetadataNode::open(small(dir.path())).await.unwrap();
     create(&node, 0..5).await;
-    node.journal.fail_for_test();
+    node.groups.means.journal.fail_for_test();
     assert!(node.propose(tenant(5)).await.is_err());
     assert!(node.propose(tenant(6)).await.is_err());
     assert!(node.query(Query::Root(RootQuery::Tenant(TenantId(0)))).await.is_err());
@@ -188,7 +188,7 @@ async fn a_log_or_a_checkpoint_that_was_taken_away_is_refused() {
     let settings = Settings { checkpoint_bytes: 1, ..small(dir.path()) };
     let node = MetadataNode::open(settings.clone()).await.unwrap();
     create(&node, 0..50).await;
-    while node.group.purged_index().is_none() {
+    while node.root.group.purged_index().is_none() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     node.shutdown().await;
@@ -223,7 +223,7 @@ async fn once_nothing_is_written_the_folder_is_about_as_small_as_it_began() {
         ..small(dir.path())
     };
     let node = MetadataNode::open(settings.clone()).await.unwrap();
-    tokio::time::sleep(TICK * 2).await;
+    tokio::time::sleep(watch::TICK * 2).await;
     let empty = bytes(dir.path());
     let batch = |commands| Batch { chain: Chain::Stop, commands };
     let made = node.propose(batch(vec![Command::Root(sample::bucket("emptied"))])).await.unwrap();

@@ -17,7 +17,7 @@ fn writer_process_of_the_other_tests() {
     runtime.block_on(async {
         let settings = Settings { checkpoint_bytes: 64 << 10, ..small(Path::new(&dir)) };
         let node = MetadataNode::open(settings).await.unwrap();
-        let shrinking = node.checkpoints.clone();
+        let shrinking = node.checkpoints().clone();
         std::thread::spawn(move || {
             loop {
                 std::thread::sleep(Duration::from_millis(30));
@@ -226,13 +226,13 @@ async fn what_a_restart_read_back_is_still_there_when_the_power_goes_right_after
         target.write_all_at(&fs::read(file.path()).unwrap(), 0).unwrap();
     }
     let journal = Journal::open(&log, small(&log).journal).unwrap();
-    let read_back = journal.group(GROUP).state();
+    let read_back = journal.group(ROOT).state();
     assert!(read_back.last.is_some_and(|last| last.index > 300));
     disk.cut_power();
     journal.close();
     drop(journal);
     assert!(disk.unmount() && disk.mount(), "the disk comes back");
     let journal = Journal::open(&log, small(&log).journal).unwrap();
-    assert_eq!(journal.group(GROUP).state(), read_back);
+    assert_eq!(journal.group(ROOT).state(), read_back);
     journal.close();
 }

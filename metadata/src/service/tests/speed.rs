@@ -3,7 +3,7 @@
 use super::*;
 use spine::id::{BucketId, ChunkId, KeyEpoch, Seq, VersionId};
 use spine::wire::namespace::{
-    Attributes, Body, Codec, Condition, Etag, NamespaceAnswer, NamespaceCommand, NewVersion, VersionBody, VersionHead,
+    Attributes, Body, Codec, Condition, Etag, NamespaceAnswer, NamespaceCommand, NamespaceQuery, NewVersion, VersionBody, VersionHead,
 };
 use spine::wire::root::{BucketRecord, Versioning};
 
@@ -126,7 +126,7 @@ async fn concurrent_small_writes_share_syncs_and_a_long_log_replays_quickly() {
         assert!(matches!(head, Answer::Namespace(NamespaceAnswer::Head(Some(_)))));
     }
     println!("head: {:.1} us", begun.elapsed().as_secs_f64() / reads as f64 * 1e6);
-    let (entries, bytes) = (node.group.applied_index(), node.journal.written_bytes());
+    let (entries, bytes) = (node.root.group.applied_index(), node.groups.means.journal.written_bytes());
     node.kill().await;
     drop(node);
     let begun = Instant::now();
@@ -155,9 +155,9 @@ async fn under_a_long_load_the_log_stays_short_and_the_table_is_used_again() {
     }
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let files = fs::read_dir(dir.path().join("log")).unwrap().count();
-    let high = node.checkpoints.table().usage().high_bytes;
-    println!("{files} log files of 4 MiB after {} MiB; table {} MiB", node.journal.written_bytes() >> 20, high >> 20);
-    assert!(node.journal.written_bytes() > 80 << 20 && files < 16, "{files}");
+    let high = node.checkpoints().table().usage().high_bytes;
+    println!("{files} log files of 4 MiB after {} MiB; table {} MiB", node.groups.means.journal.written_bytes() >> 20, high >> 20);
+    assert!(node.groups.means.journal.written_bytes() > 80 << 20 && files < 16, "{files}");
     assert!(high < 200 << 20, "{high}");
     node.kill().await;
     drop(node);

@@ -1,0 +1,193 @@
+//! What the groups of a process need now and then, all of them from two tasks: signs of life; checkpoints when they are due, a look at the
+//! room, a log that does not grow without end, and tidying up when nothing is written.
+
+use super::Settings;
+use super::groups::Groups;
+use super::hosted::Hosted;
+use crate::journal::GroupId;
+use crate::lmdb::Usage;
+use crate::metric;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::MissedTickBehavior;
+
+/// How often the node looks whether a checkpoint is due and how much room there is.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// Tells the followers of every group that is led here that their leader lives: all at one moment, so that few messages carry it.
+pub async fn beat(groups: Arc<Groups>, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for hosted in groups.all() {
+            hosted.group.beat().await;
+        }
+    }
+}
+
+/// Until it is aborted.
+pub async fn run(groups: Arc<Groups>) {
+    let mut paces = HashMap::<GroupId, Pace>::new();
+    loop {
+        tokio::time::sleep(TICK).await;
+        let all = groups.all();
+        paces.retain(|group, _| all.iter().any(|hosted| hosted.group.number() == *group));
+        if !measure(&all).await {
+            return;
+        }
+        let (now, written) = (Instant::now(), groups.means.journal.written_bytes());
+        let applied = |hosted: &Hosted| hosted.group.applied_index();
+        let begun = |hosted: &Hosted| Pace::begin(now, written, applied(hosted));
+        let dirty = all.iter().filter(|hosted| {
+            let pace = paces.entry(hosted.group.number()).or_insert_with(|| begun(hosted));
+            pace.covered != applied(hosted)
+        });
+        let dirty = dirty.count() as u64;
+        let mut all_quiet = true;
+        for hosted in &all {
+            hosted.group.forget_abandoned().await;
+            let pace = paces.entry(hosted.group.number()).or_insert_with(|| begun(hosted));
+            let due = pace.step(now, written, applied(hosted), dirty, &groups.settings);
+            all_quiet &= pace.is_quiet(now, &groups.settings);
+            match due {
+                Due::Nothing => {}
+                Due::Checkpoint => {
+                    if let Err(error) = hosted.group.begin_checkpoint().await {
+                        tracing::error!(group = %hosted.group.number(), %error, "no checkpoint: the group has ended");
+                    }
+                }
+                // A copy of the table takes from what is left of the disk, for a while.
+                Due::Tidying if hosted.room.is_short() => {}
+                Due::Tidying => {
+                    tidy(&groups, hosted, all_quiet).await;
+                    pace.tidy = true;
+                }
+            }
+        }
+        shorten_log(&groups).await;
+    }
+}
+
+/// Brings the gauges and the rooms up to date. False: this process ends.
+async fn measure(all: &[Arc<Hosted>]) -> bool {
+    let rooms: Vec<_> = all.iter().map(|hosted| hosted.room.clone()).collect();
+    let sum =
+        |sum: Usage, usage: Usage| Usage { high_bytes: sum.high_bytes + usage.high_bytes, map_bytes: sum.map_bytes + usage.map_bytes };
+    let measured =
+        tokio::task::spawn_blocking(move || rooms.iter().map(|room| room.measure()).fold(Usage { high_bytes: 0, map_bytes: 0 }, sum));
+    let Ok(usage) = measured.await else { return false };
+    let standings = || all.iter().map(|hosted| hosted.group.standing());
+    let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    metric::TABLE_USED.set(gauge(usage.high_bytes));
+    metric::TABLE_MAP.set(gauge(usage.map_bytes));
+    metric::GROUPS.set(gauge(all.len() as u64));
+    metric::LEADS.set(gauge(standings().filter(|(leads, _)| *leads).count() as u64));
+    metric::TERM.set(gauge(standings().map(|(_, term)| term).max().unwrap_or(0)));
+    true
+}
+
+/// Entries that stay behind a checkpoint are there for members that were away, as long as the log is short: of a group that is never written
+/// to again they would keep every file since.
+async fn shorten_log(groups: &Groups) {
+    let (bytes, pinning) = groups.means.journal.pinned();
+    if bytes <= groups.settings.log_bytes {
+        return;
+    }
+    for hosted in pinning.into_iter().filter_map(|group| groups.get(group)) {
+        if let Err(error) = hosted.group.purge_behind_checkpoint().await {
+            tracing::debug!(group = %hosted.group.number(), %error, "the log was not shortened: the group has ended");
+        }
+    }
+}
+
+/// Gives back what was needed only while there was more to do.
+async fn tidy(groups: &Groups, hosted: &Hosted, all_quiet: bool) {
+    let (journal, checkpoints) = (groups.means.journal.clone(), hosted.checkpoints.clone());
+    let work = move || {
+        if all_quiet {
+            journal.trim();
+        }
+        checkpoints.shrink()
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(bytes)) => tracing::info!(bytes, "a metadata table was made smaller"),
+        Ok(Err(error)) => tracing::warn!(%error, "a metadata table could not be made smaller"),
+        Err(error) => tracing::error!(%error, "making a metadata table smaller failed"),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    Checkpoint,
+    Tidying,
+}
+
+/// When one group was written to, and what its last checkpoint has.
+struct Pace {
+    /// Bytes of the whole log, and the group's last entry, at the last checkpoint; when that was.
+    written: u64,
+    covered: u64,
+    at: Instant,
+    /// The last entry that was looked at, and since when there is none behind it.
+    seen: u64,
+    changed: Instant,
+    tidy: bool,
+}
+
+impl Pace {
+    /// - `applied`: what was replayed has no checkpoint yet, unless it is nothing.
+    fn begin(now: Instant, written: u64, applied: u64) -> Self {
+        Self { written, covered: 0, at: now, seen: applied, changed: now, tidy: false }
+    }
+
+    fn is_quiet(&self, now: Instant, settings: &Settings) -> bool {
+        now.saturating_duration_since(self.changed) >= settings.quiet
+    }
+
+    /// - `dirty`: groups with entries behind their checkpoints: they share the log between checkpoints, which are one file's sync each.
+    fn step(&mut self, now: Instant, written: u64, applied: u64, dirty: u64, settings: &Settings) -> Due {
+        if applied != self.seen {
+            (self.seen, self.changed, self.tidy) = (applied, now, false);
+        }
+        let (quiet, since) = (self.is_quiet(now, settings), now.saturating_duration_since(self.at));
+        if applied == self.covered {
+            // The tick after the checkpoint, when the log has let go of what that one has.
+            return if quiet && !self.tidy && since >= TICK { Due::Tidying } else { Due::Nothing };
+        }
+        let share = settings.checkpoint_bytes.saturating_mul(dirty.max(1));
+        if quiet || written - self.written >= share || since >= settings.checkpoint_interval {
+            (self.written, self.covered, self.at) = (written, applied, now);
+            return Due::Checkpoint;
+        }
+        Due::Nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_gets_a_checkpoint_by_bytes_by_time_or_when_it_is_quiet_and_is_then_tidied_once() {
+        let settings = Settings { checkpoint_bytes: 100, ..Settings::new("unused") };
+        let t0 = Instant::now();
+        let after = |seconds: u64| t0 + Duration::from_secs(seconds);
+        let mut pace = Pace::begin(t0, 0, 0);
+        assert_eq!(pace.step(after(1), 50, 1, 1, &settings), Due::Nothing);
+        assert_eq!(pace.step(after(2), 150, 2, 2, &settings), Due::Nothing, "two groups share the log");
+        assert_eq!(pace.step(after(3), 200, 3, 2, &settings), Due::Checkpoint, "its share of bytes");
+        assert_eq!(pace.step(after(4), 210, 4, 1, &settings), Due::Nothing);
+        assert_eq!(pace.step(after(9), 210, 4, 1, &settings), Due::Checkpoint, "quiet");
+        assert_eq!(pace.step(after(10), 210, 4, 0, &settings), Due::Tidying);
+        pace.tidy = true;
+        assert_eq!(pace.step(after(11), 210, 4, 0, &settings), Due::Nothing, "once");
+        for second in 12..39 {
+            assert_eq!(pace.step(after(second), 210, second, 1, &settings), Due::Nothing);
+        }
+        assert_eq!(pace.step(after(39), 210, 39, 1, &settings), Due::Checkpoint, "time");
+    }
+}
