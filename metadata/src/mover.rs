@@ -128,7 +128,7 @@ impl Mover {
                 },
                 MoveStep::Released => {
                     let facts = orders.facts(record.from).await?;
-                    let handover = facts.leaving(id).ok_or(MoveError::Unexpected { step: "Released" })?;
+                    let Some(handover) = facts.leaving(id) else { return Err(orders.astray("Released").await) };
                     self.serve(&orders, &record, handover).await?;
                     MoveStep::Mapped
                 }
@@ -158,7 +158,7 @@ impl Mover {
         orders.done(record.to, "Prepare", |by| RangeCommand::Prepare { by, range: record.span.clone(), from: record.from }).await?;
         orders.done(record.from, "Export", |by| RangeCommand::Export { by, range: record.span.clone(), to: record.to }).await?;
         let facts = orders.facts(record.to).await?;
-        let mut progress = facts.progress(record.id).ok_or(MoveError::Unexpected { step: "Prepare" })?;
+        let Some(mut progress) = facts.progress(record.id) else { return Err(orders.astray("Prepare").await) };
         let mut looked = Instant::now();
         loop {
             let page = self.page(orders, record, &mut progress).await?;

@@ -2,4 +2,5 @@
 
 mod joining;
 mod serving;
+mod splitting;
 mod takeover;

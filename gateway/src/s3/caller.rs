@@ -77,13 +77,13 @@ impl Breakwater {
         match self.ask(Query::Root(RootQuery::Bucket(name.to_owned()))).await? {
             Answer::Root(RootAnswer::Bucket(Some(record))) if record.tenant == tenant => Ok(record),
             Answer::Root(RootAnswer::Bucket(Some(_))) => Err(error::access_denied()),
-            Answer::Root(RootAnswer::Bucket(None)) => Err(self.absent(name).await?),
+            Answer::Root(RootAnswer::Bucket(None)) => Err(self.unfound(name).await?),
             _ => Err(wrong_answer()),
         }
     }
 
     /// Why a bucket is not found: it is not there, or is just being deleted and may yet stay.
-    async fn absent(&self, name: &str) -> S3Result<s3s::S3Error> {
+    async fn unfound(&self, name: &str) -> S3Result<s3s::S3Error> {
         let marked = crate::unmake::marked(&**self.path.metadata()).await.map_err(error::metadata)?;
         let deleting = marked.iter().any(|(record, _)| record.name == name);
         Ok(if deleting { error::refused(Refusal::BucketDeleting) } else { error::no_such_bucket() })

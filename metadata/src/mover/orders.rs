@@ -137,6 +137,11 @@ impl Orders {
         record.filter(|record| record.attempt == self.attempt).ok_or(MoveError::Taken)
     }
 
+    /// What it means that a group says something else than the step: somebody else has gone on, or it is wrong.
+    pub async fn astray(&self, step: &'static str) -> MoveError {
+        self.record().await.err().unwrap_or(MoveError::Unexpected { step })
+    }
+
     pub async fn step(&self, step: MoveStep) -> Result<(), MoveError> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let now = UnixMs(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));

@@ -46,7 +46,7 @@ struct Hosted {
     applied: u64,
 }
 
-/// Every group, each one table; calls take a while.
+/// Every group, each one table; meanwhile others have their turns.
 pub(crate) struct World {
     groups: Mutex<BTreeMap<GroupId, Hosted>>,
     draw: Mutex<Draw>,
@@ -59,8 +59,10 @@ impl World {
     }
 
     async fn pause(&self) {
-        let micros = self.draw.lock().unwrap().below(3_000);
-        tokio::time::sleep(Duration::from_micros(micros)).await;
+        let times = self.draw.lock().unwrap().below(6);
+        for _ in 0..times {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -324,7 +326,6 @@ fn an_ask(draw: &mut Draw, map: &Map) -> MoveAsk {
 async fn change(world: Arc<World>, seed: u64) -> u64 {
     let mut draw = Draw::new(seed ^ 0xABCD);
     let mut begun = 0;
-    let limits = Limits { page: 400, few: 2, freeze: Duration::from_millis(40), rows: 3, pause: Duration::from_millis(1) };
     for _ in 0..MOVES {
         let map = the_map(&world).await;
         let begin = RootCommand::BeginMove { ask: an_ask(&mut draw, &map), expected: map.epoch(), reason: "test".into(), now: UnixMs(1) };
@@ -339,11 +340,16 @@ async fn change(world: Arc<World>, seed: u64) -> u64 {
             if draw.below(12) == 0 {
                 assert_eq!(root(&world, RootCommand::GiveUpMove { id }).await, Reply::Done);
             }
+            // Now and then one that never has the time to hand over, and thaws again.
+            let freeze = if draw.below(5) == 0 { Duration::ZERO } else { Duration::from_secs(5) };
+            let limits = Limits { page: 400, few: 2, freeze, rows: 3, pause: Duration::ZERO };
             let mover = Mover::new(mortal(3 + draw.below(60)), world.clone(), limits);
             let rival = (draw.below(4) == 0).then(|| Mover::new(mortal(3 + draw.below(60)), world.clone(), limits));
-            let late = Duration::from_millis(draw.below(30));
+            let late = draw.below(60);
             let rival = async {
-                tokio::time::sleep(late).await;
+                for _ in 0..late {
+                    tokio::task::yield_now().await;
+                }
                 match &rival {
                     Some(rival) => rival.carry(id).await.map(|_| ()),
                     None => Ok(()),
@@ -419,13 +425,18 @@ async fn at_rest(world: &Arc<World>, keys: &BTreeMap<String, (VersionId, Vec<u8>
     assert_eq!(list(&Router::new(world.clone()), "", "", 7).await.len(), keys.len());
 }
 
+/// Seeds side by side: each has a world of its own, and waits for nobody else's pauses.
 #[test]
 fn under_many_seeds_no_move_loses_doubles_or_brings_back_anything_whoever_is_killed() {
     let mut moved = 0;
-    for seed in 1..=150 {
-        println!("seed {seed}");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        moved += runtime.block_on(one_seed(seed));
+    for first in (1..=160).step_by(20) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let running: Vec<_> = (first..first + 20).map(|seed| (seed, tokio::spawn(one_seed(seed)))).collect();
+            for (seed, running) in running {
+                moved += running.await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            }
+        });
     }
     assert!(moved > 300, "only {moved} moves were begun");
 }
