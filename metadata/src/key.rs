@@ -16,6 +16,7 @@
 //!             3 | chunk 32                    owes shards or has targets
 //!             4 | version 16, 5 | position 8  versions whose references were dropped (`ended.rs`)
 //! Root        letter | ...                    see the functions below
+//! Changed     see `range/noting.rs`
 //! Meta        a word                          counters, what the group owns
 //!             "bucket." | bucket 8            buckets that take no writes
 //! ```
@@ -45,6 +46,15 @@ pub fn uploads_of_prefix(bucket: BucketId, prefix: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(8 + prefix.len() + 17);
     out.extend_from_slice(&bucket.0.to_be_bytes());
     out.extend(prefix.bytes().map(|byte| byte.wrapping_add(1)));
+    out
+}
+
+/// Uploads: where the uploads of keys that are not less than `key` begin, which need be no key that exists.
+pub fn uploads_from(bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(8 + key.len());
+    out.extend_from_slice(&bucket.0.to_be_bytes());
+    // 0xFF is greater than any byte of UTF-8, and stays so.
+    out.extend(key.iter().map(|byte| byte.saturating_add(1)));
     out
 }
 

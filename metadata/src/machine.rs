@@ -6,12 +6,14 @@
 //! of the caller's, so that an `Err` in the middle leaves nothing behind.
 //! Not here: the log, the transaction, the service (`service.rs`).
 
+use crate::range::{self, Ranges, access, sound};
 use crate::table::{TableError, TableRead, TableWrite};
 use crate::{chunk_index, namespace, root};
 use spine::fleet::revocation::SIGNED_BYTES;
 use spine::id::{GroupId, Seq};
 use spine::limit;
 use spine::wire::namespace::NamespaceCommand;
+use spine::wire::range::{Range, RangeCommand};
 use spine::wire::root::{FleetNodeRecord, FleetNodeState, RootCommand};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 
@@ -27,7 +29,8 @@ pub fn check(batch: &Batch) -> Result<(), MetadataError> {
     batch.commands.iter().try_for_each(|command| match command {
         Command::Root(command) => check_root(command),
         Command::Namespace(command) => check_namespace(command),
-        Command::Chunk(_) | Command::Range(_) => Ok(()),
+        Command::Chunk(_) => Ok(()),
+        Command::Range(command) => check_range(command),
     })
 }
 
@@ -85,6 +88,21 @@ fn check_namespace(command: &NamespaceCommand) -> Result<(), MetadataError> {
     at_most("key bytes", key.len(), limit::KEY_BYTES)
 }
 
+fn check_range(command: &RangeCommand) -> Result<(), MetadataError> {
+    match command {
+        RangeCommand::Prepare { range: Range::Names(span), .. } | RangeCommand::Export { range: Range::Names(span), .. } => {
+            at_most("key bytes", span.start.key.len(), limit::KEY_BYTES)?;
+            at_most("key bytes", span.end.as_ref().map_or(0, |end| end.key.len()), limit::KEY_BYTES)
+        }
+        RangeCommand::Import { kind, rows, .. } => {
+            at_most("rows", rows.len(), limit::MOVE_ROWS)?;
+            if rows.iter().all(|row| sound::is_sound(*kind, row)) { Ok(()) } else { too_large("a row that no group has") }
+        }
+        RangeCommand::Bucket { from, .. } => at_most("key bytes", from.len(), limit::KEY_BYTES),
+        _ => Ok(()),
+    }
+}
+
 fn at_most(what: &str, is: usize, limit: usize) -> Result<(), MetadataError> {
     if is <= limit { Ok(()) } else { too_large(&format!("{what} {is} of at most {limit}")) }
 }
@@ -101,6 +119,7 @@ fn too_large(what: &str) -> Result<(), MetadataError> {
 /// # Errors
 /// Only the table's own failures. What a command may not do is its reply, [`Reply::Refused`].
 pub fn apply(table: &mut dyn TableWrite, group: GroupId, batch: &Batch, at: Seq) -> Result<Vec<Reply>, TableError> {
+    let mut ranges = Ranges::load(table, group)?;
     let mut replies = Vec::with_capacity(batch.commands.len());
     let mut stopped = false;
     for (ordinal, command) in (0u64..).zip(&batch.commands) {
@@ -108,7 +127,7 @@ pub fn apply(table: &mut dyn TableWrite, group: GroupId, batch: &Batch, at: Seq)
             replies.push(Reply::Refused(Refusal::Skipped));
             continue;
         }
-        let reply = one(table, group, command, Seq(at.0 + ordinal))?;
+        let reply = one(table, group, &mut ranges, command, Seq(at.0 + ordinal))?;
         stopped = batch.chain == Chain::Stop && stops(&reply);
         replies.push(reply);
     }
@@ -124,12 +143,12 @@ fn stops(reply: &Reply) -> bool {
     }
 }
 
-fn one(table: &mut dyn TableWrite, group: GroupId, command: &Command, seq: Seq) -> Result<Reply, TableError> {
+fn one(table: &mut dyn TableWrite, group: GroupId, ranges: &mut Ranges, command: &Command, at: Seq) -> Result<Reply, TableError> {
     match command {
         Command::Root(command) => root::apply(table, command),
-        Command::Namespace(command) => namespace::apply(table, group, command, seq),
-        Command::Chunk(command) => chunk_index::apply(table, command),
-        Command::Range(_) => Ok(Reply::Refused(Refusal::NoSuchMove)),
+        Command::Namespace(command) => range::apply_name(table, group, ranges, command, at),
+        Command::Chunk(command) => range::apply_chunk(table, ranges, command),
+        Command::Range(command) => range::apply(table, ranges, command, at),
     }
 }
 
@@ -138,11 +157,18 @@ fn one(table: &mut dyn TableWrite, group: GroupId, command: &Command, seq: Seq) 
 /// # Errors
 /// The table's own failures, and records in it that do not decode; `NotHere`: the group does not own what was asked about.
 pub fn answer(table: &dyn TableRead, group: GroupId, query: &Query) -> Result<Answer, MetadataError> {
+    let ranges = || Ranges::load(table, group);
     Ok(match query {
         Query::Root(query) => Answer::Root(root::answer(table, query)?),
-        Query::Namespace(query) => Answer::Namespace(namespace::answer(table, group, query)?),
-        Query::Chunk(query) | Query::Within { query, .. } => Answer::Chunk(chunk_index::answer(table, query)?),
-        Query::Range(_) => return Err(MetadataError::NotHere),
+        Query::Namespace(query) => {
+            let owned = access::read_name(&ranges()?, query)?;
+            Answer::Namespace(namespace::answer(table, group, &owned, query)?)
+        }
+        Query::Chunk(query) => Answer::Chunk(chunk_index::answer(table, &access::read_chunks(&ranges()?, None, query)?, query)?),
+        Query::Within { span, query } => {
+            Answer::Chunk(chunk_index::answer(table, &access::read_chunks(&ranges()?, Some(span), query)?, query)?)
+        }
+        Query::Range(query) => Answer::Range(range::answer(table, ranges()?, query)?),
     })
 }
 

@@ -36,10 +36,12 @@ pub enum Space {
     Due,
     /// The applied log position and membership, counters.
     Meta,
+    /// What changed in a range that moves, and what was imported of one.
+    Changed,
 }
 
 impl Space {
-    pub const ALL: [Space; 13] = [
+    pub const ALL: [Space; 14] = [
         Space::Root,
         Space::Objects,
         Space::Bodies,
@@ -53,6 +55,7 @@ impl Space {
         Space::Holdings,
         Space::Due,
         Space::Meta,
+        Space::Changed,
     ];
 }
 

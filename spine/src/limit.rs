@@ -66,5 +66,9 @@ pub const MEMBERS: usize = 16;
 pub const REQUESTS_KEPT: u64 = 65_536;
 /// Bytes of such replies in the table; beyond, fewer are remembered.
 pub const REQUESTS_BYTES: u64 = 64 << 20;
+/// Rows in one page of a range that moves, and rows deleted in one step: as long as other commands wait behind it, some 10 ms.
+pub const MOVE_ROWS: usize = 1_024;
+/// Bytes in one page of a range that moves, unless its first row alone is longer.
+pub const MOVE_PAGE_BYTES: usize = 2 << 20;
 /// Ranges of the map of names and chunks together: 16 MiB where every range began at a longest key, near 1 MiB in truth.
 pub const MAP_RANGES: usize = 16_384;

@@ -11,6 +11,7 @@ use crate::record::{broken, decode, each, load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::{ChunkId, Gen, UnixMs};
 use spine::wire::chunk::{ChunkRecord, ChunkState};
+use spine::wire::range::ChunkSpan;
 use std::ops::ControlFlow;
 
 /// The chunk's current record.
@@ -62,6 +63,24 @@ pub fn forget(table: &mut dyn TableWrite, ledger: &mut Ledger, chunk: ChunkId, g
     Ok(())
 }
 
+/// Takes the chunk's current record out of every list and of the totals.
+pub fn remove(table: &mut dyn TableWrite, ledger: &mut Ledger, chunk: ChunkId) -> Result<(), TableError> {
+    let Some(record) = current(table, chunk)? else { return Ok(()) };
+    ledger.subtract(&record);
+    if let Some(time) = record.condemned {
+        table.delete(Space::Due, &key::condemned(time, chunk, record.generation))?;
+    }
+    table.delete(Space::Due, &key::owed(chunk))?;
+    table.delete(Space::Due, &key::unreferenced(chunk, record.generation))?;
+    table.delete(Space::Chunks, &chunk.0).map(|_| ())
+}
+
+/// A record that is being deleted, as another group has it.
+pub fn put_deleting(table: &mut dyn TableWrite, ledger: &mut Ledger, chunk: ChunkId, record: &ChunkRecord) -> Result<(), TableError> {
+    ledger.add(record);
+    save(table, Space::Due, &key::deleting(chunk, record.generation), record)
+}
+
 /// The chunk's record; if it has none but generations that are being deleted, the youngest of those.
 pub fn known(table: &dyn TableRead, chunk: ChunkId) -> Result<Option<ChunkRecord>, TableError> {
     if let Some(record) = current(table, chunk)? {
@@ -76,59 +95,68 @@ pub fn known(table: &dyn TableRead, chunk: ChunkId) -> Result<Option<ChunkRecord
     Ok(youngest)
 }
 
-/// Ids of one list, from its start. Only for the lists whose keys end in chunk and generation.
-pub fn ids(table: &dyn TableRead, kind: u8, max: usize) -> Result<Vec<(ChunkId, Gen)>, TableError> {
+/// Chunks of `span` that nothing refers to.
+pub fn unreferenced(table: &dyn TableRead, span: &ChunkSpan, max: usize) -> Result<Vec<(ChunkId, Gen)>, TableError> {
     let mut out = Vec::new();
-    each(table, Space::Due, &[kind], &[], |at, _| {
-        if out.len() == max {
+    each(table, Space::Due, &[key::DUE_UNREFERENCED], &key::unreferenced(span.start, Gen(0)), |at, _| {
+        let (chunk, generation) = key::chunk_and_gen_at_end(at).ok_or_else(|| broken(Space::Due, at))?;
+        if out.len() == max || !span.holds(&chunk) {
             return Ok(ControlFlow::Break(()));
         }
-        out.push(key::chunk_and_gen_at_end(at).ok_or_else(|| broken(Space::Due, at))?);
+        out.push((chunk, generation));
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(out)
 }
 
-/// Condemned at or before `before`, oldest first.
-pub fn condemned(table: &dyn TableRead, before: UnixMs, max: usize) -> Result<Vec<(ChunkId, Gen)>, TableError> {
+/// Of `span`, condemned at or before `before`, oldest first.
+pub fn condemned(table: &dyn TableRead, span: &ChunkSpan, before: UnixMs, max: usize) -> Result<Vec<(ChunkId, Gen)>, TableError> {
     let mut out = Vec::new();
     each(table, Space::Due, &[key::DUE_CONDEMNED], &[], |at, _| {
         let time = at.get(1..9).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
         if out.len() == max || time.is_none_or(|time| time > before.0) {
             return Ok(ControlFlow::Break(()));
         }
-        out.push(key::chunk_and_gen_at_end(at).ok_or_else(|| broken(Space::Due, at))?);
+        let (chunk, generation) = key::chunk_and_gen_at_end(at).ok_or_else(|| broken(Space::Due, at))?;
+        if span.holds(&chunk) {
+            out.push((chunk, generation));
+        }
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(out)
 }
 
-/// Deleting, with what was placed.
-pub fn deleting(table: &dyn TableRead, max: usize) -> Result<Vec<(ChunkId, ChunkRecord)>, TableError> {
+/// Of `span`, deleting, with what was placed.
+pub fn deleting(table: &dyn TableRead, span: &ChunkSpan, max: usize) -> Result<Vec<(ChunkId, ChunkRecord)>, TableError> {
     let mut out = Vec::new();
-    each(table, Space::Due, &[key::DUE_DELETING], &[], |at, value| {
-        if out.len() == max {
+    each(table, Space::Due, &[key::DUE_DELETING], &key::deleting(span.start, Gen(0)), |at, value| {
+        let (chunk, _) = key::chunk_and_gen_at_end(at).ok_or_else(|| broken(Space::Due, at))?;
+        if out.len() == max || !span.holds(&chunk) {
             return Ok(ControlFlow::Break(()));
         }
-        let (chunk, _) = key::chunk_and_gen_at_end(at).ok_or_else(|| broken(Space::Due, at))?;
         out.push((chunk, decode(Space::Due, at, value)?));
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(out)
 }
 
-/// Records of chunks after `after` that owe shards or have targets.
-pub fn owed(table: &dyn TableRead, after: Option<ChunkId>, max: usize) -> Result<Vec<(ChunkId, ChunkRecord)>, TableError> {
-    let after = after.map(key::owed);
+/// Records of chunks of `span` after `after` that owe shards or have targets.
+pub fn owed(
+    table: &dyn TableRead,
+    span: &ChunkSpan,
+    after: Option<ChunkId>,
+    max: usize,
+) -> Result<Vec<(ChunkId, ChunkRecord)>, TableError> {
+    let from = after.unwrap_or(span.start).max(span.start);
     let mut out = Vec::new();
-    each(table, Space::Due, &[key::DUE_OWED], after.as_ref().map_or(&[], |at| at), |at, _| {
-        if after.as_ref().is_some_and(|after| after == at) {
+    each(table, Space::Due, &[key::DUE_OWED], &key::owed(from), |at, _| {
+        let chunk = at.last_chunk().copied().map(ChunkId).ok_or_else(|| broken(Space::Due, at))?;
+        if after == Some(chunk) {
             return Ok(ControlFlow::Continue(()));
         }
-        if out.len() == max {
+        if out.len() == max || !span.holds(&chunk) {
             return Ok(ControlFlow::Break(()));
         }
-        let chunk = at.last_chunk().copied().map(ChunkId).ok_or_else(|| broken(Space::Due, at))?;
         let record = current(table, chunk)?.ok_or_else(|| broken(Space::Chunks, &chunk.0))?;
         out.push((chunk, record));
         Ok(ControlFlow::Continue(()))
@@ -136,16 +164,21 @@ pub fn owed(table: &dyn TableRead, after: Option<ChunkId>, max: usize) -> Result
     Ok(out)
 }
 
-/// Current records of chunks after `after`, in order.
-pub fn scan(table: &dyn TableRead, after: Option<ChunkId>, max: usize) -> Result<Vec<(ChunkId, ChunkRecord)>, TableError> {
+/// Current records of chunks of `span` after `after`, in order.
+pub fn scan(
+    table: &dyn TableRead,
+    span: &ChunkSpan,
+    after: Option<ChunkId>,
+    max: usize,
+) -> Result<Vec<(ChunkId, ChunkRecord)>, TableError> {
     let mut out = Vec::new();
-    let from = after.map_or([0; 32], |after| after.0);
-    each(table, Space::Chunks, &[], &from, |at, value| {
+    let from = after.unwrap_or(span.start).max(span.start);
+    each(table, Space::Chunks, &[], &from.0, |at, value| {
         let chunk = at.try_into().map(ChunkId).map_err(|_| broken(Space::Chunks, at))?;
         if after == Some(chunk) {
             return Ok(ControlFlow::Continue(()));
         }
-        if out.len() == max {
+        if out.len() == max || !span.holds(&chunk) {
             return Ok(ControlFlow::Break(()));
         }
         out.push((chunk, decode(Space::Chunks, at, value)?));

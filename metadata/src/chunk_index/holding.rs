@@ -18,6 +18,7 @@ use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::{ChunkId, Gen, VersionId};
 use spine::limit::UNREF_STEP;
 use spine::wire::chunk::ChunkState;
+use spine::wire::range::ChunkSpan;
 use std::ops::ControlFlow;
 
 /// Versions whose references were dropped.
@@ -38,27 +39,44 @@ pub fn add(table: &mut dyn TableWrite, ledger: &mut Ledger, chunk: ChunkId, vers
     if is_held(table, chunk, version)? {
         return Ok(());
     }
-    table.put(Space::References, &key::reference(chunk, version), &[])?;
-    table.put(Space::Holdings, &key::holding(version, chunk), &[])?;
-    table.delete(Space::Due, &key::unreferenced(chunk, generation))?;
-    ledger.totals.references += 1;
+    put(table, ledger, chunk, version)?;
+    table.delete(Space::Due, &key::unreferenced(chunk, generation)).map(|_| ())
+}
+
+/// A reference, both ways round. Whether the chunk is listed as unreferenced is the caller's to see to.
+pub fn put(table: &mut dyn TableWrite, ledger: &mut Ledger, chunk: ChunkId, version: VersionId) -> Result<(), TableError> {
+    if !is_held(table, chunk, version)? {
+        table.put(Space::References, &key::reference(chunk, version), &[])?;
+        table.put(Space::Holdings, &key::holding(version, chunk), &[])?;
+        ledger.totals.references += 1;
+    }
     Ok(())
 }
 
-/// Drops up to [`UNREF_STEP`] references of `version`; whether it has more.
-pub fn drop_some(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId) -> Result<bool, TableError> {
+/// The same, away.
+pub fn take(table: &mut dyn TableWrite, ledger: &mut Ledger, chunk: ChunkId, version: VersionId) -> Result<(), TableError> {
+    table.delete(Space::Holdings, &key::holding(version, chunk))?;
+    if table.delete(Space::References, &key::reference(chunk, version))? {
+        ledger.totals.references -= 1;
+    }
+    Ok(())
+}
+
+/// Drops up to [`UNREF_STEP`] references of `version` to chunks of `span`; whether it has more.
+pub fn drop_some(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, span: &ChunkSpan) -> Result<bool, TableError> {
     let mut held = Vec::new();
-    each(table, Space::Holdings, &version.0, &[], |at, _| {
-        held.push(at.last_chunk().copied().map(ChunkId).ok_or_else(|| broken(Space::Holdings, at))?);
+    each(table, Space::Holdings, &version.0, &key::holding(version, span.start), |at, _| {
+        let chunk = at.last_chunk().copied().map(ChunkId).ok_or_else(|| broken(Space::Holdings, at))?;
+        if !span.holds(&chunk) {
+            return Ok(ControlFlow::Break(()));
+        }
+        held.push(chunk);
         Ok(if held.len() > UNREF_STEP { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     let more = held.len() > UNREF_STEP;
     held.truncate(UNREF_STEP);
     for chunk in held {
-        table.delete(Space::Holdings, &key::holding(version, chunk))?;
-        if table.delete(Space::References, &key::reference(chunk, version))? {
-            ledger.totals.references -= 1;
-        }
+        take(table, ledger, chunk, version)?;
         if !is_referenced(table, chunk)? {
             list_unreferenced(table, chunk)?;
         }
@@ -73,6 +91,17 @@ pub fn list_unreferenced(table: &mut dyn TableWrite, chunk: ChunkId) -> Result<(
             table.put(Space::Due, &key::unreferenced(chunk, record.generation), &[])
         }
         _ => Ok(()),
+    }
+}
+
+/// Lists a chunk that nothing refers to, or takes it from the list.
+pub fn list_if_unreferenced(table: &mut dyn TableWrite, chunk: ChunkId) -> Result<(), TableError> {
+    if !is_referenced(table, chunk)? {
+        return list_unreferenced(table, chunk);
+    }
+    match due::current(table, chunk)? {
+        Some(record) => table.delete(Space::Due, &key::unreferenced(chunk, record.generation)).map(|_| ()),
+        None => Ok(()),
     }
 }
 

@@ -10,12 +10,12 @@
 //! commit and are dropped only after the version is terminal.
 //! Not here: which version is live (`namespace/`), when to condemn and to delete (the gateway's collector), the shards.
 
-mod due;
-mod holding;
-mod ledger;
-mod restore;
+pub(crate) mod due;
+pub(crate) mod holding;
+pub(crate) mod ledger;
+pub(crate) mod restore;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod transition;
 
 use crate::key;
@@ -23,6 +23,7 @@ use crate::table::{Space, TableError, TableRead, TableWrite};
 use ledger::Ledger;
 use spine::id::{ChunkId, Gen, NodeId, ShardIndex, UnixMs, VersionId};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Confirmation, Place, ShardName};
+use spine::wire::range::ChunkSpan;
 use spine::wire::{Refusal, Reply};
 use transition::Confirmed;
 
@@ -33,9 +34,9 @@ pub fn apply(table: &mut dyn TableWrite, command: &ChunkCommand) -> Result<Reply
     let reply = match command {
         ChunkCommand::Reserve { version, chunks } => reserve(table, &mut ledger, *version, chunks)?,
         ChunkCommand::Confirm { version, chunks } => confirm(table, &mut ledger, *version, chunks)?,
-        ChunkCommand::Unref { version, .. } => {
+        ChunkCommand::Unref { version, span } => {
             holding::ENDED.release(table, *version)?;
-            Reply::Unreferenced { more: holding::drop_some(table, &mut ledger, *version)? }
+            Reply::Unreferenced { more: holding::drop_some(table, &mut ledger, *version, span)? }
         }
         ChunkCommand::Condemn { chunks, now } => condemn(table, &mut ledger, chunks, *now)?,
         ChunkCommand::BeginDelete { chunks } => begin_delete(table, &mut ledger, chunks)?,
@@ -175,17 +176,17 @@ fn mark_lost(table: &mut dyn TableWrite, ledger: &mut Ledger, shard: ShardName, 
     Ok(Reply::Done)
 }
 
-/// Answers one query. `Scan` gives each chunk's current record; generations that are being deleted are in `Deleting` alone.
-pub fn answer(table: &dyn TableRead, query: &ChunkQuery) -> Result<ChunkAnswer, TableError> {
+/// Answers one query from the chunks of `span`. `Scan` gives each chunk's current record; generations that are being deleted are in `Deleting` alone.
+pub fn answer(table: &dyn TableRead, span: &ChunkSpan, query: &ChunkQuery) -> Result<ChunkAnswer, TableError> {
     Ok(match query {
         ChunkQuery::Records(chunks) => {
             ChunkAnswer::Records(chunks.iter().map(|chunk| due::known(table, *chunk)).collect::<Result<_, _>>()?)
         }
-        ChunkQuery::Unreferenced { max } => ChunkAnswer::Ids(due::ids(table, key::DUE_UNREFERENCED, *max)?),
-        ChunkQuery::Condemned { before, max } => ChunkAnswer::Ids(due::condemned(table, *before, *max)?),
-        ChunkQuery::Deleting { max } => ChunkAnswer::Scan(due::deleting(table, *max)?),
-        ChunkQuery::Owed { after, max } => ChunkAnswer::Scan(due::owed(table, *after, *max)?),
-        ChunkQuery::Scan { after, max } => ChunkAnswer::Scan(due::scan(table, *after, *max)?),
+        ChunkQuery::Unreferenced { max } => ChunkAnswer::Ids(due::unreferenced(table, span, *max)?),
+        ChunkQuery::Condemned { before, max } => ChunkAnswer::Ids(due::condemned(table, span, *before, *max)?),
+        ChunkQuery::Deleting { max } => ChunkAnswer::Scan(due::deleting(table, span, *max)?),
+        ChunkQuery::Owed { after, max } => ChunkAnswer::Scan(due::owed(table, span, *after, *max)?),
+        ChunkQuery::Scan { after, max } => ChunkAnswer::Scan(due::scan(table, span, *after, *max)?),
         ChunkQuery::References { chunk, max } => ChunkAnswer::References(holding::of_chunk(table, *chunk, *max)?),
         ChunkQuery::Totals => ChunkAnswer::Totals(Ledger::load(table)?.totals),
         ChunkQuery::Held => ChunkAnswer::Held(restore::is_held(table)?),

@@ -47,11 +47,11 @@ pub fn note(table: &mut dyn TableWrite, bucket: BucketId, round: u64, step: Buck
     Ok(Ok(()))
 }
 
-/// What two groups know of a bucket that both have a part of.
+/// Whether `other`, what another group knows of the bucket at `at`, holds rather than what is known here.
 ///
 /// # Errors
 /// A record that does not decode.
-pub fn later(table: &dyn TableRead, at: &[u8], other: &[u8]) -> Result<bool, TableError> {
+pub fn is_later(table: &dyn TableRead, at: &[u8], other: &[u8]) -> Result<bool, TableError> {
     let other: Closing = decode(Space::Meta, at, other)?;
     Ok(load::<Closing>(table, Space::Meta, at)?.is_none_or(|known| known < other))
 }

@@ -10,7 +10,9 @@ use crate::record::{broken, decode, each, load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use serde::{Deserialize, Serialize};
 use spine::id::{BucketId, UnixMs, VersionId, WriterId};
+use spine::map::NamePoint;
 use spine::wire::namespace::IntentRecord;
+use spine::wire::range::NameSpan;
 use spine::wire::{Refusal, Reply};
 use std::ops::ControlFlow;
 
@@ -54,6 +56,12 @@ struct OpenIntent {
     key: String,
     writer: WriterId,
     renewed: UnixMs,
+}
+
+/// Where the version of the open intent at `at` is to be.
+pub fn name_of(at: &[u8], value: &[u8]) -> Result<NamePoint, TableError> {
+    let intent: OpenIntent = decode(Space::Intents, at, value)?;
+    Ok(NamePoint::new(intent.bucket, intent.key))
 }
 
 /// Where `version` stands.
@@ -110,8 +118,8 @@ pub fn close(table: &mut dyn TableWrite, version: VersionId) -> Result<(), Table
     table.delete(Space::Intents, &key::intent(version)).map(|_| ())
 }
 
-/// Open intents of versions after `after`, in order.
-pub fn list(table: &dyn TableRead, after: Option<VersionId>, max: usize) -> Result<Vec<IntentRecord>, TableError> {
+/// Open intents of names in `owned` and of versions after `after`, in order of the versions.
+pub fn list(table: &dyn TableRead, owned: &NameSpan, after: Option<VersionId>, max: usize) -> Result<Vec<IntentRecord>, TableError> {
     let after = after.map(key::intent);
     let mut out = Vec::new();
     each(table, Space::Intents, &[key::INTENT_OPEN], after.as_ref().map_or(&[], |at| at), |at, value| {
@@ -123,6 +131,9 @@ pub fn list(table: &dyn TableRead, after: Option<VersionId>, max: usize) -> Resu
         }
         let version = key::version_at_end(at).ok_or_else(|| broken(Space::Intents, at))?;
         let OpenIntent { bucket, key, writer, renewed } = decode(Space::Intents, at, value)?;
+        if !owned.holds(&NamePoint::new(bucket, key.as_str())) {
+            return Ok(ControlFlow::Continue(()));
+        }
         out.push(IntentRecord { version, bucket, key, writer, renewed });
         Ok(ControlFlow::Continue(()))
     })?;

@@ -4,27 +4,38 @@
 
 use crate::key;
 use crate::metric::LISTING_ENTRIES;
+use crate::range::names;
 use crate::record::{broken, decode};
 use crate::table::{Space, TableError, TableRead};
+use spine::listing;
 use spine::listing::group::{self, Group};
+use spine::map::NamePoint;
 use spine::wire::namespace::{ListPage, ListQuery};
+use spine::wire::range::NameSpan;
 
-/// One page. `max` of 0 gives an empty one that is not truncated.
-pub fn list(table: &dyn TableRead, query: &ListQuery) -> Result<ListPage, TableError> {
+/// One page, of what lies in `owned` and at `place` or after it. `max` of 0 gives an empty one that is not truncated.
+pub fn list(table: &dyn TableRead, owned: &NameSpan, query: &ListQuery, place: Option<&NamePoint>) -> Result<ListPage, TableError> {
     let mut looked_at = 0;
-    let page = walk(table, query, &mut looked_at);
+    let page = walk(table, owned, query, place, &mut looked_at);
     LISTING_ENTRIES.inc_by(looked_at);
     page
 }
 
-fn walk(table: &dyn TableRead, query: &ListQuery, looked_at: &mut u64) -> Result<ListPage, TableError> {
+fn walk(
+    table: &dyn TableRead,
+    owned: &NameSpan,
+    query: &ListQuery,
+    place: Option<&NamePoint>,
+    looked_at: &mut u64,
+) -> Result<ListPage, TableError> {
     let mut page = ListPage { objects: Vec::new(), prefixes: Vec::new(), next: None };
     let inside = key::object(query.bucket, query.prefix.as_bytes());
-    let Some(from) = start(query, &inside).filter(|_| query.max > 0) else { return Ok(page) };
-    let mut scan = table.scan(Space::Objects, &from)?;
+    let Some(from) = listing::start(query, query.after.as_deref()).filter(|_| query.max > 0) else { return Ok(page) };
+    let bounds = names::objects(&NameSpan { start: place.map_or(&from, |place| place.max(&from)).clone(), end: owned.end.clone() });
+    let mut scan = table.scan(Space::Objects, &bounds.from)?;
     loop {
         *looked_at += 1;
-        let Some((entry, value)) = scan.next()?.filter(|(entry, _)| entry.starts_with(&inside)) else {
+        let Some((entry, value)) = scan.next()?.filter(|(entry, _)| entry.starts_with(&inside) && !bounds.ends_before(entry)) else {
             return Ok(page);
         };
         if page.objects.len() + page.prefixes.len() == query.max {
@@ -43,18 +54,6 @@ fn walk(table: &dyn TableRead, query: &ListQuery, looked_at: &mut u64) -> Result
             }
         }
     }
-}
-
-/// Where the scan begins; `None`: nothing can sort after the marker.
-fn start(query: &ListQuery, inside: &[u8]) -> Option<Vec<u8>> {
-    let Some(after) = query.after.as_deref() else { return Some(inside.to_vec()) };
-    let mut from = key::object(query.bucket, after.as_bytes());
-    if group::is_common_prefix(after, &query.prefix, &query.delimiter) {
-        from = key::after_prefix(&from)?;
-    } else {
-        from.push(0);
-    }
-    Some(from.max(inside.to_vec()))
 }
 
 /// The last entry of a page, which is the greater of its last key and its last prefix.

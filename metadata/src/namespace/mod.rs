@@ -36,12 +36,13 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 mod upload;
-mod uploads;
+pub mod uploads;
 
 use crate::table::{TableError, TableRead, TableWrite};
 use spine::id::{GroupId, Seq};
 use spine::wire::Reply;
 use spine::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery};
+use spine::wire::range::NameSpan;
 
 /// Applies one command at its place in the log; a refusal changed nothing.
 pub fn apply(table: &mut dyn TableWrite, group: GroupId, command: &NamespaceCommand, seq: Seq) -> Result<Reply, TableError> {
@@ -64,20 +65,24 @@ pub fn apply(table: &mut dyn TableWrite, group: GroupId, command: &NamespaceComm
     }
 }
 
-/// Answers one query.
-pub fn answer(table: &dyn TableRead, group: GroupId, query: &NamespaceQuery) -> Result<NamespaceAnswer, TableError> {
+/// Answers one query from the names that the group owns.
+pub fn answer(table: &dyn TableRead, group: GroupId, owned: &NameSpan, query: &NamespaceQuery) -> Result<NamespaceAnswer, TableError> {
     Ok(match query {
         NamespaceQuery::Head { bucket, key } => NamespaceAnswer::Head(object::head(table, *bucket, key)?),
         NamespaceQuery::Open { bucket, key } => NamespaceAnswer::Open(object::open(table, *bucket, key)?),
         NamespaceQuery::Manifests { versions, .. } => NamespaceAnswer::Manifests(object::manifests(table, versions)?),
-        NamespaceQuery::List { query, .. } => NamespaceAnswer::List { page: list::list(table, query)?, end: None },
+        NamespaceQuery::List { query, place } => {
+            NamespaceAnswer::List { page: list::list(table, owned, query, place.as_ref())?, end: owned.end.clone() }
+        }
         NamespaceQuery::Upload { bucket, key, upload } => NamespaceAnswer::Upload(upload::get(table, *bucket, key, *upload)?),
         NamespaceQuery::Parts { upload, after, max, .. } => {
             let (parts, truncated) = upload::parts(table, *upload, *after, *max)?;
             NamespaceAnswer::Parts { parts, truncated }
         }
-        NamespaceQuery::Uploads { query, .. } => NamespaceAnswer::Uploads { page: uploads::list(table, query)?, end: None },
+        NamespaceQuery::Uploads { query, place } => {
+            NamespaceAnswer::Uploads { page: uploads::list(table, owned, query, place.as_ref())?, end: owned.end.clone() }
+        }
         NamespaceQuery::Outbox { max } => NamespaceAnswer::Outbox(outbox::list(table, group, *max)?),
-        NamespaceQuery::Intents { after, max } => NamespaceAnswer::Intents(intent::list(table, *after, *max)?),
+        NamespaceQuery::Intents { after, max } => NamespaceAnswer::Intents(intent::list(table, owned, *after, *max)?),
     })
 }

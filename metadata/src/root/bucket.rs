@@ -10,7 +10,7 @@
 
 use crate::key;
 use crate::namespace::closed;
-use crate::range::{self, Ranges};
+use crate::range::{Ranges, holding};
 use crate::record::{any, broken, decode, each, load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::{BucketId, GroupId, TenantId};
@@ -61,7 +61,7 @@ pub fn delete(table: &mut dyn TableWrite, name: &str, tenant: TenantId) -> Resul
     if record.tenant != tenant {
         return Ok(Reply::Refused(Refusal::NotYours));
     }
-    if begun.is_some() || !range::is_whole(&Ranges::load(table, ROOT)?.names) {
+    if begun.is_some() || !holding::is_whole(&Ranges::load(table, ROOT)?.names) {
         return mark(table, record);
     }
     let inside = key::bucket(record.id);

@@ -54,6 +54,8 @@ pub type ChunkSpan = Span<ChunkId>;
 /// Part of the namespace.
 pub type NameSpan = Span<NamePoint>;
 
+/// All names.
+pub const ALL_NAMES: NameSpan = Span { start: NamePoint { bucket: BucketId(0), key: Vec::new() }, end: None };
 /// All chunks.
 pub const ALL_CHUNKS: ChunkSpan = Span { start: ChunkId([0; 32]), end: None };
 

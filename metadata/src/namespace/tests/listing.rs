@@ -59,7 +59,9 @@ fn filled(keys: &BTreeSet<String>) -> MemoryTable {
 }
 
 fn page(table: &MemoryTable, query: ListQuery) -> ListPage {
-    let NamespaceAnswer::List { page, .. } = answer(table, GROUP, &NamespaceQuery::List { query, place: None }).unwrap() else { panic!() };
+    let NamespaceAnswer::List { page, .. } = answer(table, GROUP, &ALL_NAMES, &NamespaceQuery::List { query, place: None }).unwrap() else {
+        panic!()
+    };
     page
 }
 
@@ -135,7 +137,7 @@ proptest! {
         let mut found = Vec::new();
         let mut query = UploadsQuery { bucket: BUCKET, prefix, delimiter, key_marker: String::new(), upload_marker: None, max };
         loop {
-            let NamespaceAnswer::Uploads { page, .. } = answer(&table, GROUP, &NamespaceQuery::Uploads { query: query.clone(), place: None }).unwrap() else { panic!() };
+            let NamespaceAnswer::Uploads { page, .. } = answer(&table, GROUP, &ALL_NAMES, &NamespaceQuery::Uploads { query: query.clone(), place: None }).unwrap() else { panic!() };
             let mut new: Vec<(String, bool, UploadId)> = page.uploads.iter().map(|upload| (upload.key.clone(), false, upload.id)).collect();
             prop_assert!(new.is_sorted());
             new.extend(page.prefixes.iter().map(|prefix| (prefix.clone(), true, UploadId([0; 16]))));
@@ -182,7 +184,9 @@ fn a_key_marker_skips_all_uploads_of_its_key() {
             upload_marker,
             max: 9,
         };
-        let NamespaceAnswer::Uploads { page, .. } = answer(&table, GROUP, &NamespaceQuery::Uploads { query, place: None }).unwrap() else {
+        let NamespaceAnswer::Uploads { page, .. } =
+            answer(&table, GROUP, &ALL_NAMES, &NamespaceQuery::Uploads { query, place: None }).unwrap()
+        else {
             panic!()
         };
         page.uploads.iter().map(|upload| upload.id.0[0]).collect::<Vec<_>>()
@@ -224,7 +228,7 @@ fn a_delimiter_listing_looks_at_one_key_of_each_prefix() {
     let steps = Cell::new(0);
     let query = ListQuery { bucket: BUCKET, prefix: String::new(), delimiter: "/".into(), after: None, max: 10 };
     let NamespaceAnswer::List { page, .. } =
-        answer(&Counting(&table, &steps), GROUP, &NamespaceQuery::List { query, place: None }).unwrap()
+        answer(&Counting(&table, &steps), GROUP, &ALL_NAMES, &NamespaceQuery::List { query, place: None }).unwrap()
     else {
         panic!()
     };

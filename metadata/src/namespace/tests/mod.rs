@@ -11,6 +11,7 @@ use crate::table::Space;
 use crate::table::memory::MemoryTable;
 use spine::id::{BucketId, GroupId, Seq, VersionId};
 use spine::wire::namespace::*;
+use spine::wire::range::ALL_NAMES;
 use spine::wire::{Refusal, Reply};
 
 /// A table with buckets 1 and 2.
@@ -43,7 +44,9 @@ fn refused(why: Refusal) -> Reply {
 }
 
 fn outbox(table: &MemoryTable) -> Vec<OutboxEntry> {
-    let NamespaceAnswer::Outbox(entries) = answer(table, GROUP, &NamespaceQuery::Outbox { max: usize::MAX }).unwrap() else { panic!() };
+    let NamespaceAnswer::Outbox(entries) = answer(table, GROUP, &ALL_NAMES, &NamespaceQuery::Outbox { max: usize::MAX }).unwrap() else {
+        panic!()
+    };
     entries
 }
 
@@ -52,7 +55,8 @@ fn ended(table: &MemoryTable) -> Vec<VersionId> {
 }
 
 fn head_of(table: &MemoryTable, key: &str) -> Option<VersionHead> {
-    let NamespaceAnswer::Head(head) = answer(table, GROUP, &NamespaceQuery::Head { bucket: BUCKET, key: key.into() }).unwrap() else {
+    let NamespaceAnswer::Head(head) = answer(table, GROUP, &ALL_NAMES, &NamespaceQuery::Head { bucket: BUCKET, key: key.into() }).unwrap()
+    else {
         panic!()
     };
     head
@@ -60,7 +64,8 @@ fn head_of(table: &MemoryTable, key: &str) -> Option<VersionHead> {
 
 fn has_manifest(table: &MemoryTable, version: VersionId) -> bool {
     let NamespaceAnswer::Manifests(found) =
-        answer(table, GROUP, &NamespaceQuery::Manifests { bucket: BUCKET, key: String::new(), versions: vec![version] }).unwrap()
+        answer(table, GROUP, &ALL_NAMES, &NamespaceQuery::Manifests { bucket: BUCKET, key: String::new(), versions: vec![version] })
+            .unwrap()
     else {
         panic!()
     };

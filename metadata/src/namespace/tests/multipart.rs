@@ -56,7 +56,8 @@ fn complete(table: &mut MemoryTable, listed: &[(u32, u64)], body: &[u64], condit
 }
 
 fn parts(table: &MemoryTable, after: u32, max: usize) -> (Vec<u32>, bool) {
-    match answer(table, GROUP, &NamespaceQuery::Parts { upload: UPLOAD, bucket: BUCKET, key: "k".into(), after, max }).unwrap() {
+    match answer(table, GROUP, &ALL_NAMES, &NamespaceQuery::Parts { upload: UPLOAD, bucket: BUCKET, key: "k".into(), after, max }).unwrap()
+    {
         NamespaceAnswer::Parts { parts, truncated } => (parts.iter().map(|part| part.number).collect(), truncated),
         _ => panic!(),
     }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use spine::id::{Epoch, GroupId};
 use spine::listing::Listing;
 use spine::map::{Change, Map, NamePoint};
+use spine::wire::range::NameSpan;
 use std::collections::BTreeMap;
 
 fn name() -> impl Strategy<Value = String> {
@@ -92,18 +93,18 @@ fn gather(cluster: &mut Cluster, query: &ListQuery, keys: &[String], turns: &mut
         questions += 1;
         assert!(questions < 500, "the walk does not end");
         let Some(route) = cluster.map.names().of_group(group).filter(|route| route.since == since) else { continue };
-        let page = answer_of(&cluster.tables[&group], &ask.query);
-        listing.heard(route.end, page).unwrap();
+        let owned = NameSpan { start: route.start.clone(), end: route.end.cloned() };
+        let (page, end) = answer_of(&cluster.tables[&group], &owned, &ask.query, Some(&ask.place));
+        assert_eq!(end.as_ref(), route.end);
+        listing.heard(end.as_ref(), page).unwrap();
     }
     (listing.page(), questions)
 }
 
-fn answer_of(table: &dyn TableRead, query: &ListQuery) -> ListPage {
-    let NamespaceAnswer::List { page, .. } = answer(table, GROUP, &NamespaceQuery::List { query: query.clone(), place: None }).unwrap()
-    else {
-        panic!()
-    };
-    page
+fn answer_of(table: &dyn TableRead, owned: &NameSpan, query: &ListQuery, place: Option<&NamePoint>) -> (ListPage, Option<NamePoint>) {
+    let query = NamespaceQuery::List { query: query.clone(), place: place.cloned() };
+    let NamespaceAnswer::List { page, end } = answer(table, GROUP, owned, &query).unwrap() else { panic!() };
+    (page, end)
 }
 
 fn names(page: &ListPage) -> (Vec<&str>, Vec<&str>, Option<&str>) {
@@ -133,7 +134,7 @@ proptest! {
         let mut query = ListQuery { bucket: BUCKET, prefix, delimiter, after, max };
         loop {
             let (page, _) = gather(&mut cluster, &query, &keys, &mut turns);
-            let expected = answer_of(&flat.tables[&GroupId(0)], &query);
+            let expected = answer_of(&flat.tables[&GroupId(0)], &ALL_NAMES, &query, None).0;
             prop_assert_eq!(names(&page), names(&expected));
             let Some(next) = page.next else { break };
             query.after = Some(next);
@@ -158,9 +159,9 @@ proptest! {
         while let Some(ask) = listing.ask() {
             let route = cluster.map.names().of(&ask.place);
             let few = ListQuery { max: ask.query.max.min(most), ..ask.query };
-            listing.heard(route.end, answer_of(&cluster.tables[&route.group], &few)).unwrap();
+            listing.heard(route.end, answer_of(&cluster.tables[&route.group], &ALL_NAMES, &few, None).0).unwrap();
         }
-        let (page, expected) = (listing.page(), answer_of(&flat.tables[&GroupId(0)], &query));
+        let (page, expected) = (listing.page(), answer_of(&flat.tables[&GroupId(0)], &ALL_NAMES, &query, None).0);
         prop_assert_eq!(names(&page), names(&expected));
     }
 }
@@ -185,7 +186,7 @@ fn an_answer_that_cannot_be_right_spoils_the_page() {
     let keys: Vec<String> = ["a", "b", "c"].map(str::to_owned).into();
     let cluster = Cluster::new(&keys);
     let query = ListQuery { bucket: BUCKET, prefix: String::new(), delimiter: String::new(), after: Some("a".into()), max: 2 };
-    let page = |query: &ListQuery| answer_of(&cluster.tables[&GroupId(0)], query);
+    let page = |query: &ListQuery| answer_of(&cluster.tables[&GroupId(0)], &ALL_NAMES, query, None).0;
     let wrong = [
         (None, page(&ListQuery { after: None, ..query.clone() })),
         (None, page(&ListQuery { max: 9, after: None, ..query.clone() })),

@@ -44,7 +44,8 @@ fn a_commit_of_pieces_needs_its_intent_and_closes_it() {
     assert_eq!(commit(&mut table, pieces(version(1), 5, &[1]), 7), Reply::Committed { seq: Seq(7), modified: UnixMs(5) });
     assert_eq!(head_of(&table, "k").unwrap().seq, Seq(7));
     assert!(has_manifest(&table, version(1)));
-    let NamespaceAnswer::Intents(intents) = answer(&table, GROUP, &NamespaceQuery::Intents { after: None, max: 9 }).unwrap() else {
+    let NamespaceAnswer::Intents(intents) = answer(&table, GROUP, &ALL_NAMES, &NamespaceQuery::Intents { after: None, max: 9 }).unwrap()
+    else {
         panic!()
     };
     assert_eq!(intents, []);
@@ -159,7 +160,7 @@ fn intents_are_renewed_forwards_only_and_paged_by_version() {
     abort(&mut table, 9);
     run(&mut table, NamespaceCommand::RenewIntent { version: version(2), bucket: BUCKET, key: "k".into(), now: UnixMs(30) });
     run(&mut table, NamespaceCommand::RenewIntent { version: version(2), bucket: BUCKET, key: "k".into(), now: UnixMs(20) });
-    let page = |after, max| match answer(&table, GROUP, &NamespaceQuery::Intents { after, max }).unwrap() {
+    let page = |after, max| match answer(&table, GROUP, &ALL_NAMES, &NamespaceQuery::Intents { after, max }).unwrap() {
         NamespaceAnswer::Intents(intents) => intents.iter().map(|intent| (intent.version, intent.renewed.0)).collect::<Vec<_>>(),
         _ => panic!(),
     };
