@@ -6,7 +6,7 @@
 //! of the caller's, so that an `Err` in the middle leaves nothing behind.
 //! Not here: the log, the transaction, the service (`service.rs`).
 
-use crate::range::{self, Ranges, access};
+use crate::range::{self, Ranges, access, sound};
 use crate::table::{TableError, TableRead, TableWrite};
 use crate::{chunk_index, namespace, root};
 use spine::fleet::revocation::SIGNED_BYTES;
@@ -116,7 +116,10 @@ fn check_range(command: &RangeCommand) -> Result<(), MetadataError> {
             at_most("key bytes", span.start.key.len(), limit::KEY_BYTES)?;
             at_most("key bytes", span.end.as_ref().map_or(0, |end| end.key.len()), limit::KEY_BYTES)
         }
-        RangeCommand::Import { rows, .. } => at_most("rows", rows.len(), limit::MOVE_ROWS),
+        RangeCommand::Import { kind, rows, .. } => {
+            at_most("rows", rows.len(), limit::MOVE_ROWS)?;
+            if rows.iter().all(|row| sound::is_sound(*kind, row)) { Ok(()) } else { too_large("a row that no group has") }
+        }
         RangeCommand::Bucket { from, .. } => at_most("key bytes", from.len(), limit::KEY_BYTES),
         _ => Ok(()),
     }
