@@ -146,8 +146,3 @@ fn golden_bytes_decode_to_what_encodes_to_them() {
         assert_eq!(recode(label.split("::").next().unwrap(), &bytes), bytes, "{label}");
     }
 }
-
-#[test]
-fn write_golden() {
-    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden.txt"), all_lines().join("\n") + "\n").unwrap();
-}
