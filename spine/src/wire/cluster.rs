@@ -65,17 +65,8 @@ pub enum Call {
 }
 
 impl Call {
-    pub const ALL: [Call; 9] = [
-        Call::Propose,
-        Call::Query,
-        Call::Status,
-        Call::Change,
-        Call::Append,
-        Call::Vote,
-        Call::Snapshot,
-        Call::Beats,
-        Call::Group,
-    ];
+    pub const ALL: [Call; 9] =
+        [Call::Propose, Call::Query, Call::Status, Call::Change, Call::Append, Call::Vote, Call::Snapshot, Call::Beats, Call::Group];
 
     pub fn path(self) -> &'static str {
         match self {

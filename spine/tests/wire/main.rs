@@ -17,8 +17,8 @@ use spine::fleet::revocation::{Revocations, SignedRevocations};
 use spine::wire::admission::{AdmissionRefusal, Admitted, Enlisted, JoinRequest, RenewRequest};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ReserveOutcome};
 use spine::wire::cluster::{
-    Append, Appended, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder, MemberChange,
-    Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
+    Append, Appended, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder,
+    MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
 };
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::peer::{Listing, PeerStatus, Slice};
