@@ -5,17 +5,26 @@
 
 use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
-use crate::server::{Server, Settings, binary};
+use crate::server::{Server, Settings, binary, cpu_of, resident_of};
+use gateway::boot::Home;
+use gateway::fleet::cluster::{GatewayPapers, Peers};
+use gateway::keys::Keys;
+use rustls::ClientConfig;
 use serde_json::Value;
+use spine::wire::cluster::Endpoint;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long a process may take to start, and a change to be seen.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a certificate of [`Cluster::connect`] is good for.
+const LIFE: Duration = Duration::from_secs(86_400);
 
 /// A metadata process.
 #[derive(Debug)]
@@ -92,6 +101,28 @@ impl MetadataNode {
 
     pub fn is_running(&self) -> bool {
         self.child.is_some()
+    }
+
+    /// Where it answers, once it was started.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        format!("{}@{}", self.id, self.listen).parse().ok()
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// User and system CPU so far.
+    pub fn cpu(&self) -> Duration {
+        cpu_of(self.pid())
+    }
+
+    /// Resident bytes: but for the files of this suffix, and of those.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn resident(&self, suffix: &str) -> io::Result<(u64, u64)> {
+        resident_of(self.pid(), suffix)
     }
 
     /// SIGKILL, then waits.
@@ -233,6 +264,18 @@ impl Cluster {
     /// Folder of everything.
     pub fn place(&self) -> &Path {
         self.temp.path()
+    }
+
+    /// How one more gateway reaches the metadata nodes: by a certificate made from the first one's papers, in a folder of its own.
+    ///
+    /// # Errors
+    /// The papers or the folder.
+    pub fn connect(&self) -> io::Result<Arc<ClientConfig>> {
+        let home = Home::open(&self.place().join("asker")).map_err(io::Error::other)?;
+        let papers = GatewayPapers::load(&self.metadata[0].gateway_papers()).map_err(io::Error::other)?;
+        let known = gateway::fleet::cluster::Cluster::take(&home, &papers).map_err(io::Error::other)?;
+        let peers = Peers::new(&home, &known, &Keys::of(&papers.root_key), LIFE).map_err(io::Error::other)?;
+        peers.client().map_err(io::Error::other)
     }
 
     /// A new invitation's token: `fleet` or `metadata`.

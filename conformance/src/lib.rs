@@ -17,6 +17,7 @@
 //! - [`kademlia`]: lookups, tables and churn of the routing layer as a calculation.
 //! - [`liar`]: a node of a real fleet that lies.
 //! - [`plane`]: a fleet's CA, nodes in memory and the data plane between them, in one process.
+//! - [`plain_raft`]: openraft over the product's log with nothing around it, to hold the product against.
 //! - [`plot`]: a plot as SVG.
 //! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least; [`build`] builds the server for both.
 //!
@@ -43,6 +44,7 @@ pub mod linear;
 pub mod loop_disk;
 pub mod model;
 pub mod oracle;
+pub mod plain_raft;
 pub mod plane;
 pub mod plot;
 pub mod primitives;

@@ -135,18 +135,21 @@ impl MetadataNode {
             takes: Arc::new(Semaphore::new(TAKES)),
         };
         let groups = Groups::new(means, settings, list);
-        groups.start().await?;
-        let Some(root) = groups.get(ROOT) else { return Err(GroupError::Start("the root group is not open".into()).into()) };
+        // Before the first is open: a group that is led here must not wait for the last one to say that it lives.
         let beat = membership.as_ref().map(|membership| tokio::spawn(watch::beat(groups.clone(), membership.beat.every)));
+        let beat = Mutex::new(beat);
         let founds = membership.is_none_or(|membership| membership.begin == Begin::Found);
-        if founds && !root.group.is_founded().await? {
-            root.group.found(&[groups.means.member()]).await?;
-            root.group.wait_to_lead().await?;
-        }
+        let root = match groups.start(founds).await {
+            Ok(root) => root,
+            Err(error) => {
+                cease(&beat).await;
+                return Err(error);
+            }
+        };
         let watch = tokio::spawn(watch::run(groups.clone()));
         let (applied, count) = (root.group.applied_index(), groups.all().len());
         tracing::info!(applied, groups = count, seconds = begun.elapsed().as_secs_f64(), "metadata node is open");
-        Ok(Arc::new(Self { groups, root, watch: Mutex::new(Some(watch)), beat: Mutex::new(beat), _owner: owner }))
+        Ok(Arc::new(Self { groups, root, watch: Mutex::new(Some(watch)), beat, _owner: owner }))
     }
 
     /// A group that this process has a replica of.
@@ -183,6 +186,11 @@ impl MetadataNode {
     #[cfg(test)]
     pub(crate) async fn kill(&self) {
         self.end().await;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.groups.means.journal.pinned().0
     }
 
     /// The root group's tables, for comparing.

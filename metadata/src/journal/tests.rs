@@ -337,3 +337,45 @@ fn the_largest_entry_fits_behind_a_frame_that_is_nearly_full() {
         check(&log, index..index + 1, len);
     }
 }
+
+fn forget(log: &GroupLog) {
+    let (sender, done) = mpsc::channel();
+    log.forget(Box::new(move |outcome| sender.send(outcome).unwrap()));
+    done.recv().unwrap().unwrap();
+}
+
+#[test]
+fn a_group_that_is_forgotten_keeps_its_vote_and_holds_no_file_and_can_begin_again_also_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path(), small()).unwrap();
+    let (gone, stays) = (journal.group(GroupId(7)), journal.group(GROUP));
+    let (sender, done) = mpsc::channel();
+    gone.vote(Bytes::from_static(b"vote"), Box::new(move |outcome| sender.send(outcome).unwrap()));
+    done.recv().unwrap().unwrap();
+    append(&gone, 0..200, 1_000);
+    gone.committed(at(150));
+    append(&stays, 0..10, 1_000);
+    assert!(journal.pinned().1.contains(&GroupId(7)));
+    forget(&gone);
+    let left = GroupState { vote: Some(Bytes::from_static(b"vote")), ..GroupState::default() };
+    assert_eq!(gone.state(), left);
+    assert!(gone.read(0..200, usize::MAX).unwrap().is_empty());
+    // The other group's entries are in the last files.
+    eventually(|| journal.segments.count() <= 2);
+    journal.close();
+    drop((gone, stays, journal));
+    let journal = Journal::open(dir.path(), small()).unwrap();
+    let (again, stays) = (journal.group(GroupId(7)), journal.group(GROUP));
+    assert_eq!(again.state(), left);
+    check(&stays, 0..10, 1_000);
+    // It begins again, and what it holds now is kept.
+    append(&again, 0..150, 1_000);
+    stays.purge(at(9));
+    append(&stays, 10..11, 10);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    check(&again, 0..150, 1_000);
+    journal.close();
+    drop((again, stays, journal));
+    let journal = Journal::open(dir.path(), small()).unwrap();
+    check(&journal.group(GroupId(7)), 0..150, 1_000);
+}

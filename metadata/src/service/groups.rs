@@ -50,21 +50,27 @@ impl Groups {
         Arc::new(Self { means, settings, scans, hosted: RwLock::default(), list: Mutex::new(list) })
     }
 
-    /// Opens the root group and all that the list has, and finishes what was being removed.
+    /// Opens the root group and all that the list has, and finishes what was being removed. Returns the root group.
+    ///
+    /// - `founds`: an empty folder is the first member's, or a process's that is alone.
     ///
     /// # Errors
     /// The first group that does not open; then none runs.
-    pub async fn start(&self) -> Result<(), OpenError> {
+    pub async fn start(&self, founds: bool) -> Result<Arc<Hosted>, OpenError> {
         let listed: Vec<(GroupId, Fate)> = self.list.lock().await.iter().map(|(group, fate)| (*group, *fate)).collect();
         let opened = async {
-            self.open(ROOT).await?;
+            let root = self.open(ROOT).await?;
+            if founds && !root.group.is_founded().await? {
+                root.group.found(&[self.means.member()]).await?;
+                root.group.wait_to_lead().await?;
+            }
             for (group, fate) in listed {
                 match fate {
                     Fate::Hosted => drop(self.open(group).await?),
                     Fate::Ending => self.finish_removal(group, &mut *self.list.lock().await).await?,
                 }
             }
-            Ok(())
+            Ok(root)
         };
         let opened = opened.await;
         if opened.is_err() {

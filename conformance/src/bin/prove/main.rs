@@ -17,8 +17,10 @@ mod fleet11;
 mod fleet12;
 mod metadata01;
 mod metadata02;
+mod metadata06;
 mod metadata08;
 mod metadata09;
+mod metadata10;
 mod row;
 mod row01;
 mod row02;
@@ -200,6 +202,12 @@ const METADATA: &[Row] = &[
         run: metadata02::run,
     },
     Row {
+        number: 6,
+        what: "operations a second, 1 and 3 nodes, 1 to 64 groups, synced log",
+        bar: ">= 70 % of plain openraft with an empty state machine over the same log, in the same run",
+        run: metadata06::run,
+    },
+    Row {
         number: 8,
         what: "the replica of one node deleted (first half of the row)",
         bar: "catches up by itself; same listing hash",
@@ -210,6 +218,12 @@ const METADATA: &[Row] = &[
         what: "balance at 100 servers and 100,000 directories, a simulated day of shifting load",
         bar: "max/mean <= 1.3 on average over the day; no rule broken",
         run: metadata09::run,
+    },
+    Row {
+        number: 10,
+        what: "memory and idle CPU of three processes with 200 groups",
+        bar: "<= 256 MiB beside LMDB's map; < 5 % of a core",
+        run: metadata10::run,
     },
 ];
 

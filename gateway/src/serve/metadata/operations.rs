@@ -35,12 +35,12 @@ fn answer(node: &MetadataNode, request: &Request<Incoming>) -> Response<Full<Byt
     }
 }
 
-/// 200 while every group has a leader that this node knows of and gives this node a vote.
+/// 200 while the root group, which comes first, has a leader that this node knows of and gives this node a vote. The others come and go.
 fn ready(node: &MetadataNode) -> Response<Full<Bytes>> {
     let status = node.status();
     let me = status.member.id;
     let votes = |group: &spine::wire::cluster::GroupStatus| group.members.iter().any(|m| m.member.id == me && m.votes);
-    let ready = !status.groups.is_empty() && status.groups.iter().all(|group| group.leader.is_some() && votes(group));
+    let ready = status.groups.first().is_some_and(|group| group.leader.is_some() && votes(group));
     let groups: Vec<serde_json::Value> = status
         .groups
         .iter()

@@ -181,6 +181,7 @@ impl Cluster {
             propose: propose::Settings { door_deadline: Duration::from_secs(2), ..propose::Settings::default() },
             checkpoint_interval: Duration::from_secs(2),
             quiet: Duration::from_secs(1),
+            log_bytes: 8 << 20,
             membership: Some(membership),
             ..Settings::new(place.dir.path())
         };
@@ -193,6 +194,11 @@ impl Cluster {
         place.stop = watch::Sender::new(false);
         place.server = Some(tokio::spawn(server.serve(socket, place.stop.subscribe(), Duration::from_secs(1))));
         place.node = Some(node);
+    }
+
+    /// Bytes of a member's log files that hold entries.
+    pub fn log_bytes(&self, n: usize) -> u64 {
+        self.node(n).log_bytes()
     }
 
     /// Ends a member as a kill does: nothing is finished.

@@ -1,6 +1,7 @@
 //! A cluster as gateways and operators meet it: elections, kills, cuts, members that come and go, snapshots, retries.
 
 mod fixture;
+mod groups;
 mod leaders;
 mod members;
 mod snapshots;
