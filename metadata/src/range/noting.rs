@@ -9,9 +9,10 @@
 //! Noted are the rows that move: not the outbox, not what is remembered as ended of names. What a row is now is looked up when it is asked for.
 
 use crate::key;
-use crate::record::broken;
+use crate::record::{broken, decode};
 use crate::table::{Scan, Space, TableError, TableRead, TableWrite};
 use spine::id::ChunkId;
+use spine::wire::namespace::{Body, VersionBody};
 use spine::wire::range::{ChunkSpan, RangeKind};
 
 const NUMBERS: u8 = 0;
@@ -139,6 +140,14 @@ impl TableWrite for Noting<'_> {
         match (space, &self.noted) {
             // The version has ended: its manifest stays here with the outbox, and is none of the range's any more.
             (Space::Outbox, Noted::Names) => self.note(Space::Manifests, value),
+            // The pieces may have been an upload's, whose rows were not copied before they became the object's, and will not be now.
+            (Space::Bodies, Noted::Names) => {
+                let body: VersionBody = decode(space, key, value)?;
+                if let Body::Pieces(pieces) = &body.body {
+                    pieces.iter().try_for_each(|piece| self.note(Space::Manifests, &piece.version.0))?;
+                }
+                self.note(space, key)
+            }
             _ => self.note(space, key),
         }
     }

@@ -92,9 +92,10 @@ impl Chunks {
             Some(Reply::Reserved(outcomes)) => {
                 assert!(!self.ended.contains(&version), "a reference that nobody would ever drop");
                 self.known.references.entry(of).or_default().insert(version);
-                match outcomes[0] {
-                    ReserveOutcome::Upload { generation, .. } if before != Some(generation) => self.give(of, generation.0),
-                    _ => {}
+                if let ReserveOutcome::Upload { generation, .. } = outcomes[0]
+                    && before != Some(generation)
+                {
+                    self.give(of, generation.0);
                 }
                 self.look(of);
             }
