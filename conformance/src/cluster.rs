@@ -5,7 +5,8 @@
 
 use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
-use crate::server::{Server, Settings, binary, cpu_of, resident_of};
+use crate::process::{cpu_of, resident_of};
+use crate::server::{Server, Settings, binary};
 use gateway::boot::Home;
 use gateway::fleet::cluster::{GatewayPapers, Peers};
 use gateway::keys::Keys;

@@ -4,7 +4,8 @@
 //! restart, and starts again without an invitation.
 
 use crate::hosts::{Host, Network};
-use crate::server::{Server, Settings, binary, status_kib};
+use crate::process::status_kib;
+use crate::server::{Server, Settings, binary};
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

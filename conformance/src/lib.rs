@@ -19,6 +19,7 @@
 //! - [`plane`]: a fleet's CA, nodes in memory and the data plane between them, in one process.
 //! - [`plain_raft`]: openraft over the product's log with nothing around it, to hold the product against.
 //! - [`plot`]: a plot as SVG.
+//! - [`process`]: what a running process takes.
 //! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least; [`build`] builds the server for both.
 //!
 //! Invariants:
@@ -48,6 +49,7 @@ pub mod plain_raft;
 pub mod plane;
 pub mod plot;
 pub mod primitives;
+pub mod process;
 pub mod ram;
 pub mod raw;
 pub mod restic;

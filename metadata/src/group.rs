@@ -170,7 +170,7 @@ impl Group {
         self.raft.is_initialized().await.map_err(start)
     }
 
-    /// Makes `members`, this process among them, the group's first voters. Does nothing if it has members. Any of them may do it, and all of
+    /// Makes `members`, this process among them, the group's first voters. Does nothing if it has members. Any may do it, and all of
     /// them at once, as long as they name the same: the entry is the same everywhere.
     ///
     /// # Errors
@@ -209,7 +209,7 @@ impl Group {
         self.raft.metrics().borrow().current_leader.map(MemberId)
     }
 
-    /// Tells the followers that their leader lives. openraft's own timer would do that for each group at another moment, and each would cost
+    /// Tells the followers that their leader lives. openraft's own timer would do that for each group at its own time, and each would cost
     /// a message of its own.
     pub async fn beat(&self) {
         let followed = {

@@ -50,7 +50,7 @@ pub struct Settings {
     /// Bytes of one segment file, 64 KiB to 1 GiB; default 16 MiB. An entry has at most half of it.
     /// Larger: fewer file creations. Smaller: less disk, of which two files are always taken; sooner free.
     pub segment_bytes: u64,
-    /// Newest entries kept in memory, in bytes, shared evenly by the groups; default 32 MiB. Smaller: followers and replays read from the file.
+    /// Newest entries kept in memory, in bytes, shared evenly by the groups; default 32 MiB. Smaller: followers read from the file.
     pub cache_bytes: usize,
     /// Most bytes of entries one write carries; default 16 MiB.
     pub frame_bytes: usize,
@@ -303,7 +303,7 @@ impl GroupLog {
         self.journal.send(writer::Order::Purge { group: self.group, upto });
     }
 
-    /// Forgets everything of the group but its vote; `done` hears when that is on disk. Nothing else of the group may be on its way until then.
+    /// Forgets everything of the group but its vote; `done` hears when that is on disk. Nothing else of it may be on its way.
     pub fn forget(&self, done: Done) {
         lock(&self.journal.committed).remove(&self.group);
         self.journal.send(writer::Order::Forget { group: self.group, done });

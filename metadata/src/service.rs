@@ -1,6 +1,6 @@
 //! A metadata node: one log, and over it any number of groups with a table each.
 //!
-//! Folder: `owner.lock`, `log/` (segments of all groups), `table/` (the root group's: LMDB and `checkpoint`), `groups/` (the other groups'),
+//! Folder: `owner.lock`, `log/` (segments of all groups), `table/` (the root group's: LMDB and `checkpoint`), `groups/` (the others'),
 //! `member` (of a cluster's: its id).
 //! Invariant: one process at a time owns the folder.
 //! Not here: what commands and queries mean (`machine.rs`), one group's two calls (`hosted.rs`), making groups (`groups.rs`), what all of

@@ -62,7 +62,7 @@ pub const CALL_NAMES: usize = 8_192;
 pub const CALL_HEADERS: usize = 2_048;
 /// Members of one metadata group, learners included: each further one costs the leader a copy of every entry.
 pub const MEMBERS: usize = 16;
-/// Metadata groups that one process hosts: each further one costs it memory, file descriptors, address space, and a share of its signs of life.
+/// Metadata groups that one process hosts: each further one costs it memory, files, address space, and a share of its signs of life.
 pub const GROUPS: usize = 512;
 /// Proposals with an id that a group remembers with their replies, so that one sent again is not applied again.
 pub const REQUESTS_KEPT: u64 = 65_536;

@@ -1,4 +1,5 @@
-//! The ways to the other members' processes: connections that all groups of this process share, and signs of life of many groups in one message.
+//! The ways to the other members' processes: connections that all groups of this process share, and signs of life of many groups in one
+//! message.
 //!
 //! Whatever has no entries (a leader's sign of life, a round of reads) waits only while [`MESSAGES`] messages to that process are on their
 //! way; all that came meanwhile goes in the next. So one group pays no delay, and hundreds pay few messages.

@@ -53,7 +53,7 @@ impl Group {
     /// Makes `to` the leader. Returns when this process sees it lead.
     ///
     /// # Errors
-    /// `NotLeader`; `Invalid` for somebody who has no vote; `Metadata` where another attempt may do better: somebody leads soon, maybe another.
+    /// `NotLeader`; `Invalid` for somebody who has no vote; `Metadata` where another attempt may do better: somebody leads soon.
     pub async fn hand_over(&self, to: MemberId) -> Result<(), ClusterError> {
         self.check_leader()?;
         if to == self.id {

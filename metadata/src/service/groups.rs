@@ -5,7 +5,7 @@
 //! host:   on the list -> folder and table -> the group runs, without members until somebody founds it or takes this process in
 //! remove: ending on the list -> the group stops -> its log is forgotten, but for its vote -> folder -> off the list
 //! ```
-//! Invariants: every order can be given again and goes on where it stopped, also after a restart; an order that was begun is done to its end
+//! Invariants: every order can be given again and goes on where it stopped, also after a restart; one that was begun is done to the end
 //! though its asker leaves; one of them at a time changes the list.
 
 use super::hosted::{self, Hosted};
@@ -185,7 +185,7 @@ impl Groups {
     /// Does what is asked, to its end, also if the asker leaves meanwhile.
     ///
     /// # Errors
-    /// `Invalid` for what cannot be; `NoSuchGroup`; `OtherMember` if the group is to be made of another folder; `NotLeader`; `Metadata` where
+    /// `Invalid` for what cannot be; `NoSuchGroup`; `OtherMember` if it is to be made of another folder; `NotLeader`; `Metadata` where
     /// another attempt may do better.
     pub async fn order(self: &Arc<Self>, call: GroupCall) -> Result<GroupDone, ClusterError> {
         call.check().map_err(invalid)?;

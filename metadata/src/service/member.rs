@@ -138,7 +138,7 @@ impl MetadataNode {
         hosted.group.take_part(part).await
     }
 
-    /// Asks the others to take this process in, until it votes: in the root group, and in every other group that they know it, or the folder
+    /// Asks the others to take this process in, until it votes: in the root group, and in every other that they know it, or the folder
     /// before it, to be in. At every start: a new address is noted, too.
     ///
     /// # Errors

@@ -88,7 +88,7 @@ async fn measure(all: &[Arc<Hosted>]) -> bool {
     true
 }
 
-/// Entries that stay behind a checkpoint are there for members that were away, as long as the log is short: of a group that is never written
+/// Entries that stay behind a checkpoint are there for members that were away, while the log is short: of a group that is never written
 /// to again they would keep every file since.
 async fn shorten_log(groups: &Groups) {
     let (bytes, pinning) = groups.means.journal.pinned();

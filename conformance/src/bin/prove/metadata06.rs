@@ -41,8 +41,7 @@ pub fn run(run: &Run) -> Outcome {
             let (plain, ours) = runtime.block_on(async {
                 let plain = PlainRaft::start(&dir, nodes, groups).await?;
                 let ours = Ours::start(&dir, nodes, groups).await?;
-                let outcome = measure(Arc::new(plain), Arc::new(ours), groups, seconds).await;
-                outcome
+                measure(Arc::new(plain), Arc::new(ours), groups, seconds).await
             })?;
             let share = ours / plain;
             println!("  | {nodes} | {groups} | {plain:.0}/s | {ours:.0}/s | {:.0} % |", share * 100.0);

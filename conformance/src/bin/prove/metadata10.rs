@@ -58,7 +58,8 @@ pub fn run(run: &Run) -> Outcome {
     let led_by = |member: &Member| led.iter().filter(|group| group.leader == Some(member.id)).count();
     println!("  groups led: {:?}", members.iter().map(led_by).collect::<Vec<_>>());
     let figure = format!(
-        "{count} groups on 3 nodes: {} beside LMDB's map in the largest process ({} with the root group alone), {:.1} % of a core in the busiest ({:.1} % alone)",
+        "{count} groups on 3 nodes: {} beside LMDB's map in the largest process ({} with the root group alone), {:.1} % of a core in the \
+         busiest ({:.1} % alone)",
         mib(after.memory),
         mib(before.memory),
         after.cpu * 100.0,

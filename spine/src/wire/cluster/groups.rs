@@ -1,4 +1,4 @@
-//! What processes tell each other about groups as a whole: making and ending them, handing leadership over, and signs of life of many at once.
+//! What processes tell each other about groups as a whole: making and ending them, handing leadership over, signs of life of many at once.
 
 use super::{Append, Appended, ClusterError, Member};
 use crate::id::{GroupId, MemberId};
