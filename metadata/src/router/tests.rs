@@ -425,6 +425,29 @@ async fn at_rest(world: &Arc<World>, keys: &BTreeMap<String, (VersionId, Vec<u8>
     assert_eq!(list(&Router::new(world.clone()), "", "", 7).await.len(), keys.len());
 }
 
+/// What a collector reads that looked for groups a moment before there was another one.
+#[tokio::test]
+async fn what_ended_in_a_group_made_a_moment_ago_is_read_at_once() {
+    let world = World::new(1);
+    assert!(matches!(root(&world, sample::bucket("bucket")).await, Reply::Bucket(_)));
+    let collector = Router::new(world.clone());
+    let ended = || async {
+        let query = Query::Namespace(NamespaceQuery::Outbox { max: 4 });
+        let Answer::Namespace(NamespaceAnswer::Outbox(entries)) = collector.query(query).await.unwrap() else { panic!() };
+        entries.into_iter().map(|entry| entry.version).collect::<Vec<_>>()
+    };
+    assert_eq!(ended().await, []);
+    let ask = MoveAsk::SplitNames { at: NamePoint::new(BUCKET, "m"), members: members() };
+    let begin = RootCommand::BeginMove { ask, expected: Map::of_one(ROOT).epoch(), reason: "test".into(), now: UnixMs(1) };
+    let Reply::Moving(id) = root(&world, begin).await else { panic!() };
+    Mover::new(world.clone(), world.clone(), Limits::default()).carry(id).await.unwrap();
+    let (version, key) = (sample::version(7), "z".to_string());
+    let open = NamespaceCommand::OpenIntent { version, bucket: BUCKET, key: key.clone(), writer: WriterId([1; 16]), opened: UnixMs(1) };
+    let commands = [open, NamespaceCommand::AbortIntent { version, bucket: BUCKET, key }].map(Command::Namespace).to_vec();
+    assert_eq!(order(&*Router::new(world.clone()), Chain::Stop, commands).await, [Reply::Done, Reply::Done]);
+    assert_eq!(ended().await, [version]);
+}
+
 /// Seeds side by side: each has a world of its own, and waits for nobody else's pauses.
 #[test]
 fn under_many_seeds_no_move_loses_doubles_or_brings_back_anything_whoever_is_killed() {
