@@ -49,7 +49,7 @@ pub(super) async fn answer(operator: &Operator, method: Method, path: &str, body
         (Method::POST, "merge") => ranges::merge(operator, parse(body)?).await,
         (Method::POST, "move") => ranges::lead(&**cluster, fleet, parse(body)?).await,
         (Method::POST, "give-up") => ranges::give_up(operator, parse(body)?).await,
-        (Method::POST, "remove") => remove(&**cluster, fleet, &parse::<Named>(body)?.node).await,
+        (Method::POST, "remove") => remove(operator, &**cluster, fleet, &parse::<Named>(body)?.node).await,
         _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),
     }
 }
@@ -111,10 +111,10 @@ fn root_of(status: &ClusterStatus) -> Option<&GroupStatus> {
 }
 
 /// Takes a node out of its groups, then revokes it: in this order, a crash between leaves a node that can be removed again.
-async fn remove(cluster: &dyn Members, fleet: &Fleet, text: &str) -> Result<Value, Refused> {
+async fn remove(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, text: &str) -> Result<Value, Refused> {
     let node = find(fleet, text).await?;
     let until = Instant::now() + REMOVE_TIME;
-    for (group, member) in members_of(cluster, fleet, node).await? {
+    for (group, member) in members_of(operator, cluster, fleet, node).await? {
         loop {
             let changed = cluster.change(group, MemberChange::Remove(member)).await.map_err(Refused::Failed)?;
             if changed == Changed::Done {
@@ -132,9 +132,13 @@ async fn remove(cluster: &dyn Members, fleet: &Fleet, text: &str) -> Result<Valu
 
 /// What a node is in its groups, by who leads each; more than once in one where its replica was lost and has just come back. The root's comes last:
 /// until it is through, the node can be removed again.
-async fn members_of(cluster: &dyn Members, fleet: &Fleet, node: NodeId) -> Result<Vec<(GroupId, MemberId)>, Refused> {
+async fn members_of(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, node: NodeId) -> Result<Vec<(GroupId, MemberId)>, Refused> {
     let told = ask_all(cluster, &fleet.metadata_nodes().await?).await;
     let groups = ranges::newest(&told);
+    // A group of which nobody answers may be the node's alone.
+    if let Some(silent) = ranges::not_ended(operator).await?.into_iter().find(|group| !groups.contains_key(group)) {
+        return Err(Refused::Failed(format!("no metadata node that has group {silent} answers now; ask again")));
+    }
     let mut out = Vec::new();
     for (id, group) in groups.iter().rev() {
         if group.leader.is_none() {

@@ -72,6 +72,14 @@ async fn moves(operator: &Operator) -> Result<Vec<MoveRecord>, Refused> {
     }
 }
 
+/// Groups that were made, or are about to be, and have not ended; not the root's own.
+pub(super) async fn not_ended(operator: &Operator) -> Result<Vec<GroupId>, Refused> {
+    match root_query(operator.path.metadata(), RootQuery::Groups).await? {
+        RootAnswer::Groups(records) => Ok(records.iter().filter(|record| !record.ended).map(|record| record.id).collect()),
+        _ => Err(wrong_answer()),
+    }
+}
+
 async fn order(operator: &Operator, command: RootCommand) -> Result<Reply, Refused> {
     let batch = Batch { chain: Chain::Stop, commands: vec![Command::Root(command)] };
     match operator.path.metadata().propose(batch).await?.pop() {
