@@ -45,7 +45,7 @@ fn moved(cluster: &Cluster, arguments: &[&str]) -> Result<(), String> {
 async fn write(clients: Vec<Client>, number: u64, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) -> Result<BTreeMap<String, u64>, String> {
     let mut keys: BTreeMap<String, u64> = BTreeMap::new();
     let body = |round: u64| Content::dense(number * 1_000_000 + round, if round.is_multiple_of(3) { 20_000 } else { 200 }).bytes();
-    let mut round = 0;
+    let mut round: u64 = 0;
     while !stop.load(Ordering::Relaxed) {
         round += 1;
         let (writer, reader) = (&clients[round as usize % 3], &clients[(round as usize + 1) % 3]);
