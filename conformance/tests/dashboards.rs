@@ -23,8 +23,12 @@ const INTERVAL: &str = "1m";
 /// Until when every query must have answered.
 const LIMIT: Duration = Duration::from_secs(150);
 /// Queries that may answer NaN: what they measure need not happen in a minute.
-const RARE: &[&str] =
-    &["breakwater_metadata_checkpoint_seconds", "breakwater_metadata_read_round_readers", "breakwater_routing_lookup_seconds"];
+const RARE: &[&str] = &[
+    "breakwater_metadata_checkpoint_seconds",
+    "breakwater_metadata_read_round_readers",
+    "breakwater_routing_lookup_seconds",
+    "breakwater_metadata_range_freeze_seconds",
+];
 
 /// A Prometheus of this test's own, ended with the value.
 struct Prometheus {
