@@ -192,6 +192,8 @@ pub const ROOT_INVITE: u8 = b'v';
 pub const ROOT_METADATA_NODE: u8 = b'q';
 /// Root: the lease of gateways, one record.
 pub const ROOT_LEASE: &[u8] = b"l";
+/// Root: whether levelling nodes out is stopped, one record.
+pub const ROOT_REBALANCE_STOPPED: &[u8] = b"r";
 /// Root: the next bucket id.
 pub const ROOT_COUNTER: &[u8] = b"#";
 

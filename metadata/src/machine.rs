@@ -47,7 +47,7 @@ fn check_root(command: &RootCommand) -> Result<(), MetadataError> {
             at_most("node address bytes", record.address.len(), limit::ADDRESS_CHARS)?;
             return at_most("certificate bytes", record.certificate.len(), limit::CERTIFICATE_BYTES);
         }
-        RootCommand::RemoveMetadataNode { .. } | RootCommand::TakeLease { .. } => return Ok(()),
+        RootCommand::RemoveMetadataNode { .. } | RootCommand::TakeLease { .. } | RootCommand::StopRebalance { .. } => return Ok(()),
         RootCommand::NoteNode(_) | RootCommand::SetNodeState { .. } | RootCommand::CreateInvite(_) | RootCommand::UseInvite { .. } => {
             return Ok(());
         }

@@ -68,3 +68,6 @@ pub const REQUESTS_KEPT: u64 = 65_536;
 pub const REQUESTS_BYTES: u64 = 64 << 20;
 /// Ranges of the map of names and chunks together: 16 MiB where every range began at a longest key, near 1 MiB in truth.
 pub const MAP_RANGES: usize = 16_384;
+/// Generations and tags of shards that are found on nodes and believed are below this: re-indexing goes on above them, and as many numbers
+/// again are left, whatever nodes claim.
+pub const FOUND_NUMBERS: u64 = 1 << 63;

@@ -1,4 +1,5 @@
-//! The root group's machine: tenants, access keys, buckets, storage nodes, the fleet, metadata nodes, the lease of gateways.
+//! The root group's machine: tenants, access keys, buckets, storage nodes, the fleet, metadata nodes, the lease of gateways,
+//! the operator's word about levelling out.
 //!
 //! One file a noun. Invariants: names of tenants, access keys and buckets are unique; a bucket id is never given twice;
 //! a bucket is in the name table, the id table and its owner's list, or in none.
@@ -12,6 +13,7 @@ mod invite;
 mod lease;
 mod metadata_node;
 mod node;
+mod rebalance;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,7 @@ pub fn apply(table: &mut dyn TableWrite, command: &RootCommand) -> Result<Reply,
         RootCommand::AdmitMetadataNode(record) => metadata_node::admit(table, record),
         RootCommand::RemoveMetadataNode { node, now } => metadata_node::remove(table, *node, *now),
         RootCommand::TakeLease { holder, seen } => lease::take(table, *holder, *seen),
+        RootCommand::StopRebalance { stopped } => rebalance::stop(table, *stopped),
     }
 }
 
@@ -61,5 +64,6 @@ pub fn answer(table: &dyn TableRead, query: &RootQuery) -> Result<RootAnswer, Ta
         RootQuery::Invite(id) => RootAnswer::Invite(invite::get(table, *id)?),
         RootQuery::MetadataNodes => RootAnswer::MetadataNodes(metadata_node::all(table)?),
         RootQuery::Lease => RootAnswer::Lease(lease::get(table)?),
+        RootQuery::RebalanceStopped => RootAnswer::RebalanceStopped(rebalance::is_stopped(table)?),
     })
 }

@@ -194,6 +194,8 @@ pub enum RootCommand {
     RemoveMetadataNode { node: NodeId, now: UnixMs },
     /// Takes or renews the lease. Refused with `LeaseTaken` unless its count is still `seen` (0: nobody ever had it).
     TakeLease { holder: WriterId, seen: u64 },
+    /// The operator stops levelling nodes out, or lets it go on. Idempotent.
+    StopRebalance { stopped: bool },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,6 +217,7 @@ pub enum RootQuery {
     /// All that were ever admitted, removed ones included, by id.
     MetadataNodes,
     Lease,
+    RebalanceStopped,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,4 +234,5 @@ pub enum RootAnswer {
     Invite(Option<InviteRecord>),
     MetadataNodes(Vec<MetadataNodeRecord>),
     Lease(Option<LeaseRecord>),
+    RebalanceStopped(bool),
 }
