@@ -7,7 +7,7 @@
 
 use crate::body::ReadError;
 use crate::core::{Core, now};
-use crate::damage::Finder;
+use crate::damage::{Fault, Finder};
 use crate::encode;
 use crate::govern::Work;
 use crate::keys::EpochKeys;
@@ -234,18 +234,19 @@ impl<'a> Gathering<'a> {
                 self.core.board.went_well(get.node.id);
                 return true;
             }
-            Ok(_) => "wrong_root",
-            Err(NodeError::NotFound) => "missing",
-            Err(NodeError::Damaged { .. }) => "damaged",
-            Err(_) => "unavailable",
+            Ok(_) => Some(Fault::WrongRoot),
+            Err(NodeError::NotFound) => Some(Fault::Missing),
+            Err(NodeError::Damaged { .. }) => Some(Fault::Damaged),
+            Err(_) => None,
         };
-        READ_DAMAGE.with_label_values(&[fault]).inc();
-        if fault != "unavailable" {
+        let word = fault.map_or("unavailable", Fault::word);
+        READ_DAMAGE.with_label_values(&[word]).inc();
+        if let Some(fault) = fault {
             self.report(get.index, fault);
         } else if get.node.reachable() && self.core.board.broke_off(get.node.id, now()) {
             STRIKES.with_label_values(&["broken"]).inc();
         }
-        tracing::debug!(node = %get.node.id, chunk = %self.located.chunk, index = get.index, fault, "a shard was not got");
+        tracing::debug!(node = %get.node.id, chunk = %self.located.chunk, index = get.index, fault = word, "a shard was not got");
         false
     }
 
@@ -253,13 +254,13 @@ impl<'a> Gathering<'a> {
     fn drop_wrong(&mut self, mut shards: Vec<Option<Bytes>>, wrong: &[usize]) {
         for index in wrong {
             shards[*index] = None;
-            READ_DAMAGE.with_label_values(&["wrong_root"]).inc();
-            self.report(*index, "wrong_root");
+            READ_DAMAGE.with_label_values(&[Fault::WrongRoot.word()]).inc();
+            self.report(*index, Fault::WrongRoot);
         }
         self.got = shards;
     }
 
-    fn report(&self, index: usize, fault: &'static str) {
+    fn report(&self, index: usize, fault: Fault) {
         if let Some(place) = self.located.placement.shards[index] {
             self.core.damage.report(self.located.name(index, &place), place.node, Finder::Read(fault));
         }
