@@ -26,7 +26,8 @@ use std::time::{Duration, Instant};
 /// those took.
 const STRAGGLER_LEAST: Duration = Duration::from_millis(250);
 const STRAGGLER_MOST: Duration = Duration::from_secs(2);
-/// What a node gets that was late before.
+/// What a node gets at least that was late before; else as long again as the others took. Less, and one that is well again would
+/// be late for ever: no put is faster than those it runs beside.
 const STRAGGLER_LATE: Duration = Duration::from_millis(10);
 /// A put that takes longer has failed, whatever the node is doing.
 const PUT_MOST: Duration = Duration::from_secs(30);
@@ -78,7 +79,8 @@ pub async fn store(nodes: &Nodes, target: Target, encoded: Encoded) -> Result<Qu
         let now = puts.phase(quorum);
         if now != phase {
             phase = now;
-            let longer = if puts.waits_on_late() { STRAGGLER_LATE } else { straggle(start.elapsed()) };
+            let took = start.elapsed();
+            let longer = if puts.waits_on_late() { took.clamp(STRAGGLER_LATE, STRAGGLER_LEAST) } else { straggle(took) };
             patience = Some(tokio::time::Instant::now() + longer);
         }
     }

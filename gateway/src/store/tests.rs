@@ -80,6 +80,16 @@ async fn nodes_that_never_answer_are_gone_round_also_where_the_next_one_does_not
 }
 
 #[tokio::test]
+async fn a_node_that_was_late_and_is_hardly_slower_than_the_others_has_its_shard_again() {
+    let rig = rig().await;
+    rig.nodes.iter().for_each(|node| node.set(Mood::SlowPuts(Duration::from_millis(120))));
+    rig.nodes[2].set(Mood::SlowPuts(Duration::from_millis(180)));
+    rig.path.core.nodes.get(rig.nodes[2].id).unwrap().was_late();
+    let (quorum, _) = stored(&rig, 1).await;
+    assert_eq!(quorum.placement().shards.iter().flatten().count(), 6);
+}
+
+#[tokio::test]
 async fn as_long_as_less_than_half_is_synced_nobody_is_given_more_work() {
     let rig = rig_with(quiet(), 10).await;
     let (target, encoded) = encoded(1);
