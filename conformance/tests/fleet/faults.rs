@@ -6,6 +6,7 @@ use conformance::content::Content;
 use conformance::fleet::{Fleet, StorageNode, serving};
 use conformance::hosts::{HostError, Network};
 use conformance::loop_disk::{LoopDisk, LoopError};
+use conformance::tools::not_run;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ fn network() -> Option<Network> {
         Ok(network) => Some(network),
         Err(error) => {
             assert!(matches!(error, HostError::NotRoot | HostError::Missing(_)), "{error}");
-            eprintln!("not seen: {error}");
+            not_run(&error);
             None
         }
     }
@@ -114,8 +115,7 @@ fn a_node_whose_disk_others_filled_takes_nothing_is_read_and_goes_on_when_there_
         Ok(disk) => disk,
         Err(error) => {
             assert!(matches!(error, LoopError::NotRoot | LoopError::Missing(_)), "{error}");
-            eprintln!("not seen: {error}");
-            return;
+            return not_run(&error);
         }
     };
     let mut fleet = Fleet::start(NODES - 1, CONFIG).unwrap();
