@@ -50,6 +50,7 @@ pub struct Probe {
     client: Client,
     seed: u64,
     stop: Arc<AtomicBool>,
+    rest: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -57,8 +58,8 @@ impl Probe {
     pub fn start(stage: &Stage, runtime: &Runtime, seed: u64) -> Result<Probe, String> {
         let client = client::of(&stage.fleet.gateway);
         runtime.block_on(client.create_bucket().bucket(BUCKET).send()).said("bucket")?;
-        let probe = Probe { client, seed, stop: Arc::default(), seen: Arc::default() };
-        let (client, stop, seen) = (probe.client.clone(), probe.stop.clone(), probe.seen.clone());
+        let probe = Probe { client, seed, stop: Arc::default(), rest: Arc::default(), seen: Arc::default() };
+        let (client, stop, rest, seen) = (probe.client.clone(), probe.stop.clone(), probe.rest.clone(), probe.seen.clone());
         runtime.spawn(async move {
             let places = Arc::new(Semaphore::new(AT_ONCE));
             let mut ticks = tokio::time::interval(EVERY);
@@ -66,6 +67,9 @@ impl Probe {
                 ticks.tick().await;
                 if stop.load(Ordering::SeqCst) {
                     return;
+                }
+                if rest.load(Ordering::SeqCst) {
+                    continue;
                 }
                 let (began, place) = (Instant::now(), places.clone().try_acquire_owned());
                 let took = if place.is_ok() { None } else { Some(NEVER) };
@@ -85,6 +89,14 @@ impl Probe {
 
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// No probe begins while `wait` runs: repair, which is not judged here, goes slowly beside clients.
+    pub fn resting<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.rest.store(true, Ordering::SeqCst);
+        let done = wait();
+        self.rest.store(false, Ordering::SeqCst);
+        done
     }
 
     /// How long after `cut` the p99 was back to what it was from `quiet` to `cut`; waits until it can tell.
