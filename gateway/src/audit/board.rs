@@ -60,6 +60,11 @@ impl Board {
         })
     }
 
+    /// Whether a get from the node that nobody waits for is to be seen to its end.
+    pub(crate) fn follows(&self, node: NodeId, time: UnixMs) -> bool {
+        self.change(node, |seen| seen.follows(time))
+    }
+
     /// A get from the node went well.
     pub(crate) fn went_well(&self, node: NodeId) {
         if self.breaking.load(Ordering::Relaxed) == 0 {

@@ -59,6 +59,8 @@ pub struct Seen {
     /// Moments in a row in which gets broke off, and the last of them.
     breaks: u32,
     broke: Option<UnixMs>,
+    /// When a get that nobody waited for was seen to its end last.
+    followed: Option<UnixMs>,
 }
 
 impl Seen {
@@ -139,6 +141,15 @@ impl Seen {
             self.fail();
         }
         strike
+    }
+
+    /// Whether a get that nobody waits for is to be seen to its end: once in the time that counts as a moment.
+    pub(super) fn follows(&mut self, time: UnixMs) -> bool {
+        let now = self.followed.is_none_or(|before| time.0.saturating_sub(before.0) >= BREAK_MS);
+        if now {
+            self.followed = Some(time);
+        }
+        now
     }
 
     /// A get went well. Whether the one before did not.

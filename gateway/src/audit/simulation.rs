@@ -196,6 +196,7 @@ fn liars_are_struck_within_their_bound_honest_nodes_never_and_no_more_suspended_
         suspensions += out.len();
         spared += more;
     }
+    println!("{SEEDS} seeds: {suspensions} suspensions, {spared} times as many as may be were out");
     assert!(suspensions as u64 > SEEDS && spared > SEEDS / 10, "{suspensions} suspensions, {spared} spared: nothing was tried");
 }
 
@@ -263,6 +264,13 @@ fn a_survey_in_which_a_node_lacks_shards_is_one_strike() {
         assert_eq!(board.of(node).strikes, strikes);
     }
     assert_eq!(board.struck(), [node]);
+}
+
+#[test]
+fn of_gets_that_nobody_waits_for_one_a_moment_and_node_is_seen_to_its_end() {
+    let (board, node, other) = (Board::default(), NodeId([1; 32]), NodeId([2; 32]));
+    let followed = (0..60_000).filter(|ms| board.follows(node, UnixMs(*ms))).count();
+    assert_eq!((followed, board.follows(other, UnixMs(59_999))), (6, true));
 }
 
 #[test]
