@@ -7,6 +7,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Seconds after which restic is ended: it asks a server that does not answer again and again.
+const LIMIT: &str = "1200";
+
 /// A repository on a server.
 pub struct Restic {
     endpoint: String,
@@ -30,8 +33,8 @@ impl Restic {
     /// # Errors
     /// What restic printed, if it ended with another status than 0.
     pub fn run(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = client_command_at(&program("restic"), &self.endpoint, &Credential::root(), &self.home);
-        command.arg("--repo").arg(format!("s3:{}/{}", self.endpoint, self.bucket));
+        let mut command = client_command_at(&program("timeout"), &self.endpoint, &Credential::root(), &self.home);
+        command.arg(LIMIT).arg(program("restic")).arg("--repo").arg(format!("s3:{}/{}", self.endpoint, self.bucket));
         command.env("RESTIC_PASSWORD", "a password for tests").args(arguments);
         run(&mut command)
     }

@@ -82,3 +82,10 @@ pub fn compare_trees(left: &Path, right: &Path) -> Vec<String> {
     }
     differences
 }
+
+/// Says that the test of this thread cannot be run here, and why. Past the harness, which keeps to itself what a test prints that does not
+/// fail; `conformance/run` counts these lines.
+pub fn not_run(why: &dyn std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "NOT RUN: {}: {why}", std::thread::current().name().unwrap_or("a test"));
+}

@@ -3,8 +3,10 @@
 //! ```text
 //! survey.rs   one pass through the index: draws each node's shards, and asks nodes whether they have what is placed on them
 //! audit.rs    asks one node for proofs, and judges them by the recorded roots
-//! board.rs    what is known of each node: proofs, strikes, its scrub
-//! strikes.rs  what reads found wrong, held against the node
+//! seen.rs     what is known of one node, what counts as a strike and what takes one back: pure
+//! board.rs    that of every node
+//! sentence.rs whether a node with too many strikes is suspended: pure
+//! strikes.rs  what reads and scrubs found wrong, held against the node
 //! watch.rs    all of it in the background: so many questions a day and node, strikes, suspension, scrub reports
 //! transcript.rs  an audit as a file that anybody can check
 //! ```
@@ -13,6 +15,8 @@
 //! Not here: proofs and the draw (`spine::audit`), making shards again (`owe.rs`).
 
 pub mod board;
+pub mod seen;
+pub(crate) mod sentence;
 pub(crate) mod strikes;
 pub(crate) mod survey;
 pub mod transcript;
@@ -28,7 +32,7 @@ use board::Board;
 use bytes::Bytes;
 use spine::audit::{self, Answered, Draw, NoProof, Nonce, Placed, Question};
 use spine::id::NodeId;
-use spine::wire::chunk::{ChunkRecord, ShardName};
+use spine::wire::chunk::{ChunkRecord, ChunkState, ShardName};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -166,11 +170,17 @@ async fn judge_moved(core: &Core, node: NodeId, group: &mut [Asked], which: impl
     Ok(())
 }
 
-/// Whether the index places exactly this shard on `node`.
+/// Whether the index places exactly this shard on `node`. Not while it is deleted: the node was told to trash it, and the record stays
+/// for as long as any other node of the chunk does not answer.
 pub(crate) fn is_placed(record: &ChunkRecord, name: &ShardName, node: NodeId) -> bool {
+    if record.state == ChunkState::Deleting {
+        return false;
+    }
     let place = record.placement.as_ref().and_then(|placement| placement.shards.get(usize::from(name.index.0)).copied().flatten());
     record.generation == name.generation && place.is_some_and(|place| place.node == node && place.tag == name.tag)
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,8 @@
 //! What a node holds is what the index places on it: a node's own figures count trash that it keeps for days.
 //! Invariants: repair goes first: no step while a chunk waits for repair; one step a chunk and pass, so that a reader finds all but one
 //! shard where it was; the rate is never exceeded by more than a page.
-//! A stop is this process' word: it ends with `start`, or with the process. Never again: `[rebalance] automatic = false`.
+//! An operator's stop is in the root group, for every gateway and over restarts; it ends with `start`. Never by itself: `[rebalance]
+//! automatic = false`.
 
 pub mod plan;
 
@@ -26,7 +27,8 @@ use futures::stream::StreamExt;
 use plan::{Holder, Plan, Step, Tolerance};
 use spine::id::{ChunkId, NodeId};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ChunkState};
-use spine::wire::{Answer, Query};
+use spine::wire::root::{RootAnswer, RootCommand, RootQuery};
+use spine::wire::{Answer, Batch, Chain, Command, Query, Reply};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,6 +64,26 @@ enum Looked {
     Rest,
     /// Shards were moved; look again now.
     Again,
+}
+
+/// Whether the operator has stopped it.
+pub(crate) async fn is_stopped(core: &Core) -> Result<bool, WriteError> {
+    match core.metadata.query(Query::Root(RootQuery::RebalanceStopped)).await? {
+        Answer::Root(RootAnswer::RebalanceStopped(stopped)) => Ok(stopped),
+        other => Err(unexpected("RebalanceStopped", &other)),
+    }
+}
+
+/// Takes the operator's word, and has nodes levelled out now if that is it.
+pub(crate) async fn tell(core: &Core, starts: bool) -> Result<(), WriteError> {
+    let commands = vec![Command::Root(RootCommand::StopRebalance { stopped: !starts })];
+    match core.metadata.propose(Batch { chain: Chain::Stop, commands }).await?.pop() {
+        Some(Reply::Done) => {}
+        other => return Err(unexpected("Done", &other)),
+    }
+    core.progress.change_balance(|balance| balance.asked = starts);
+    core.progress.told.notify_one();
+    Ok(())
 }
 
 /// The background worker. Never returns.
@@ -101,7 +123,7 @@ async fn look(core: &Arc<Core>) -> Result<Looked, WriteError> {
     let mut now = core.progress.balance();
     now.worst_permille = worst;
     let wanted = now.asked || (settings.automatic && (now.state == Balancing::Moving || !plan.is_level(begin)));
-    let moves = wanted && !now.stopped && !plan.is_level(end);
+    let moves = wanted && !plan.is_level(end) && !is_stopped(core).await?;
     let rests = if plan.is_level(begin) || now.state == Balancing::Moving { Balancing::Level } else { now.state };
     if !moves {
         set(core, rests, worst, surplus);
@@ -117,7 +139,7 @@ async fn look(core: &Arc<Core>) -> Result<Looked, WriteError> {
         return Ok(Looked::Again);
     }
     // Nothing helps: the rules of placement, or nodes that do not take shards. Looked at again at the next look.
-    let state = if core.progress.balance().stopped { rests } else { Balancing::Stalled };
+    let state = if is_stopped(core).await? { rests } else { Balancing::Stalled };
     set(core, state, worst, surplus);
     Ok(Looked::Rest)
 }
@@ -157,7 +179,7 @@ async fn pass(core: &Arc<Core>, plan: &mut Plan) -> Result<u64, WriteError> {
             steps.extend(step(plan, chunk, &record).map(|step| (chunk, record, step)));
             if steps.len() == PAGE {
                 moved += go(core, plan, std::mem::take(&mut steps)).await?;
-                if core.progress.balance().stopped {
+                if is_stopped(core).await? {
                     return Ok(moved);
                 }
             }

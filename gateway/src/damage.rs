@@ -1,6 +1,6 @@
 //! What was found wrong with placed shards, on its way to repair.
 //!
-//! Not here: making a shard again (`owe.rs`), what it costs the node (`audit/board.rs`).
+//! Not here: making a shard again (`owe.rs`), what it costs the node (`audit/seen.rs`).
 
 use spine::id::NodeId;
 use spine::wire::chunk::ShardName;
@@ -9,16 +9,38 @@ use tokio::sync::mpsc;
 /// Reports kept until the worker takes them; more are dropped, since the next read finds the same.
 const REPORTS: usize = 1_024;
 
+/// What a read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Other bytes than were stored, or not as many.
+    WrongRoot,
+    /// The node says that it does not have it.
+    Missing,
+    /// The node says that it found its bytes wrong.
+    Damaged,
+}
+
+impl Fault {
+    /// As logs and metrics have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Fault::WrongRoot => "wrong_root",
+            Fault::Missing => "missing",
+            Fault::Damaged => "damaged",
+        }
+    }
+}
+
 /// Who found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Finder {
     /// A read, for a client or for repair: the node was asked for bytes that it has acknowledged, and this was wrong.
-    Read(&'static str),
+    Read(Fault),
     /// A question of an audit, which counts it by itself.
     Audit,
     /// The node, asked whether it has what is placed on it.
     Survey,
-    /// The node's own scrub: to its credit.
+    /// The node's own scrub.
     Scrub,
 }
 
@@ -26,7 +48,7 @@ impl Finder {
     /// As the log has it.
     fn word(self) -> &'static str {
         match self {
-            Finder::Read(fault) => fault,
+            Finder::Read(fault) => fault.word(),
             Finder::Audit => "audit",
             Finder::Survey => "absent",
             Finder::Scrub => "scrub",

@@ -5,9 +5,10 @@
 //! Invariant: what comes out hashes to the ChunkId asked for; everything before that is only a way to say sooner what is wrong.
 //! Not here: which chunks (`read.rs`), repairing what was found (`owe.rs`).
 
+use crate::audit::board::Board;
 use crate::body::ReadError;
 use crate::core::{Core, now};
-use crate::damage::Finder;
+use crate::damage::{Fault, Finder};
 use crate::encode;
 use crate::govern::Work;
 use crate::keys::EpochKeys;
@@ -16,15 +17,18 @@ use crate::nodes::Node;
 use crate::seal;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
-use spine::id::{ChunkId, Gen, ShardIndex};
+use spine::id::{ChunkId, Gen, NodeId, ShardIndex};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, Place, Placement, ShardName};
 use spine::wire::shard::NodeError;
 use spine::wire::{Answer, Query};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A get that takes longer has failed, whatever the node is doing.
 const GET_MOST: Duration = Duration::from_secs(30);
+/// Reads at a time whose unneeded gets are seen to their end: each holds what it is sent.
+static FOLLOWING: Semaphore = Semaphore::const_new(8);
 
 /// A chunk and where its shards are.
 #[derive(Clone, Debug)]
@@ -135,12 +139,35 @@ struct Gathering<'a> {
     got: Vec<Option<Bytes>>,
     /// Indices not asked for yet; the best is last.
     untried: Vec<usize>,
+    /// Whom a get has been sent that has not ended.
+    open: Vec<(usize, NodeId)>,
+}
+
+/// A get had no usable end.
+fn broke_off(board: &Board, node: &Node) {
+    if node.reachable() && board.broke_off(node.id, now()) {
+        STRIKES.with_label_values(&["broken"]).inc();
+    }
+}
+
+/// Sees gets to their end that a read did not wait for. A node whose answers break off would otherwise not be found out where others are
+/// quicker each time than its connection breaks. Ends within [`GET_MOST`].
+async fn follow(board: Arc<Board>, mut gets: FuturesUnordered<impl Future<Output = Get>>, _permit: SemaphorePermit<'static>) {
+    while let Some(get) = gets.next().await {
+        match get.result {
+            Ok(_) => board.went_well(get.node.id),
+            // Reported by the read that waits for it.
+            Err(NodeError::NotFound | NodeError::Damaged { .. }) => {}
+            Err(_) => broke_off(&board, &get.node),
+        }
+    }
 }
 
 /// One get that ended.
 struct Get {
     index: usize,
     node: Arc<Node>,
+    took: Duration,
     result: Result<Bytes, NodeError>,
 }
 
@@ -153,7 +180,7 @@ impl<'a> Gathering<'a> {
         let mut ranked: Vec<(bool, bool, usize)> = placed.map(|(index, node)| (!node.reachable(), index >= k, index)).collect();
         ranked.sort_unstable_by(|a, b| b.cmp(a));
         let got = vec![None; located.placement.shards.len()];
-        Gathering { core, located, got, untried: ranked.into_iter().map(|(_, _, index)| index).collect() }
+        Gathering { core, located, got, untried: ranked.into_iter().map(|(_, _, index)| index).collect(), open: Vec::new() }
     }
 
     fn have(&self) -> usize {
@@ -195,6 +222,13 @@ impl<'a> Gathering<'a> {
                 }
             }
         }
+        let time = now();
+        let follows: Vec<bool> = self.open.drain(..).map(|(_, node)| self.core.board.follows(node, time)).collect();
+        if follows.contains(&true)
+            && let Ok(permit) = FOLLOWING.try_acquire()
+        {
+            tokio::spawn(follow(self.core.board.clone(), gets, permit));
+        }
         Ok(())
     }
 
@@ -215,17 +249,19 @@ impl<'a> Gathering<'a> {
                 let start = Instant::now();
                 let result = tokio::time::timeout(GET_MOST, node.link.get(name)).await;
                 let result = result.unwrap_or_else(|_| Err(NodeError::Unavailable { reason: "a get took too long".into() }));
-                if result.is_ok() {
-                    node.took(start.elapsed());
-                }
-                Get { index, node, result: result.map(|(_, shard)| shard) }
+                Get { index, node, took: start.elapsed(), result: result.map(|(_, shard)| shard) }
             };
+            self.open.push((index, place.node));
             return Some((get, slow));
         }
     }
 
     /// Keeps a shard that arrived; false if it did not.
     fn take(&mut self, get: Get) -> bool {
+        self.open.retain(|(index, _)| *index != get.index);
+        if get.result.is_ok() {
+            get.node.took(get.took);
+        }
         let sealed = self.located.placement.sealed;
         let shard_len = (sealed.sealed_len as usize).div_ceil(usize::from(sealed.k.max(1)));
         let fault = match get.result {
@@ -234,18 +270,19 @@ impl<'a> Gathering<'a> {
                 self.core.board.went_well(get.node.id);
                 return true;
             }
-            Ok(_) => "wrong_root",
-            Err(NodeError::NotFound) => "missing",
-            Err(NodeError::Damaged { .. }) => "damaged",
-            Err(_) => "unavailable",
+            Ok(_) => Some(Fault::WrongRoot),
+            Err(NodeError::NotFound) => Some(Fault::Missing),
+            Err(NodeError::Damaged { .. }) => Some(Fault::Damaged),
+            Err(_) => None,
         };
-        READ_DAMAGE.with_label_values(&[fault]).inc();
-        if fault != "unavailable" {
+        let word = fault.map_or("unavailable", Fault::word);
+        READ_DAMAGE.with_label_values(&[word]).inc();
+        if let Some(fault) = fault {
             self.report(get.index, fault);
-        } else if get.node.reachable() && self.core.board.broke_off(get.node.id, now()) {
-            STRIKES.with_label_values(&["broken"]).inc();
+        } else {
+            broke_off(&self.core.board, &get.node);
         }
-        tracing::debug!(node = %get.node.id, chunk = %self.located.chunk, index = get.index, fault, "a shard was not got");
+        tracing::debug!(node = %get.node.id, chunk = %self.located.chunk, index = get.index, fault = word, "a shard was not got");
         false
     }
 
@@ -253,13 +290,13 @@ impl<'a> Gathering<'a> {
     fn drop_wrong(&mut self, mut shards: Vec<Option<Bytes>>, wrong: &[usize]) {
         for index in wrong {
             shards[*index] = None;
-            READ_DAMAGE.with_label_values(&["wrong_root"]).inc();
-            self.report(*index, "wrong_root");
+            READ_DAMAGE.with_label_values(&[Fault::WrongRoot.word()]).inc();
+            self.report(*index, Fault::WrongRoot);
         }
         self.got = shards;
     }
 
-    fn report(&self, index: usize, fault: &'static str) {
+    fn report(&self, index: usize, fault: Fault) {
         if let Some(place) = self.located.placement.shards[index] {
             self.core.damage.report(self.located.name(index, &place), place.node, Finder::Read(fault));
         }

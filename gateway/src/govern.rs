@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! every store and fetch of a chunk for a client -> its kind (which, how large), how long it took, whether repair worked meanwhile
-//! every second: p99 beside repair over p99 without, by kind; the worst kind decides
-//!     above 1.6  rate halves, never below LEAST        up to 1.25  rate grows by a quarter, never above MOST
-//!     no foreground: it doubles, and goes back to what it was when one returns
-//!                                                      too few samples: it stays, or goes to FEEL while nothing quiet is known
+//! every second, by kind; the worst kind decides:
+//!     over 1.6 x the quiet p99 took clearly more than one in a hundred   rate halves, never below LEAST
+//!     p99 beside repair up to 1.25 x the quiet one                       rate grows by a quarter, never above MOST
+//!     no foreground                        it doubles, and goes back to what it was when one returns
+//!     too few samples to say               it stays, or goes to FEEL while nothing quiet is known
 //! ```
+//! Clearly: more than chance makes of one in a hundred. The p99 of a hundred requests is the second slowest of them, and of four kinds
+//! one will always have had two bad ones: taken at its word, it holds repair at LEAST on any machine whose disks stall now and then.
 //! The two p99 are of the same minutes, since repair rests a second in four (`pace.rs`): what else slows the foreground slows both. A
 //! quiet one is forgotten slowly, one beside repair with every change of the rate, which it was measured under.
 //! Invariants: no clock, no randomness: the same samples and turns give the same rates. A rate is never below [`LEAST`]: redundancy must
@@ -20,9 +23,11 @@ pub const LEAST: u64 = 4 << 20;
 pub const MOST: u64 = 4 << 30;
 /// What repair begins with, and goes back to where it is not known what the foreground is like without it.
 pub const FEEL: u64 = 8 << 20;
-/// The bar for repair is twice the quiet p99; acted on before.
-const TOO_SLOW: f64 = 1.6;
+/// The bar for repair is twice the quiet p99; acted on before: a sample so many buckets above it took 1.4 to 1.7 times as long.
+const TOO_SLOW: i32 = 3;
 const GOOD: f64 = 1.25;
+/// More than one in a hundred are too many by so many standard deviations, and one sample: by chance that is once in fifty times.
+const CLEARLY: f64 = 2.0;
 /// Samples of one kind that a p99 is believed of.
 const ENOUGH: u32 = 100;
 /// Quiet samples after which all of them count half: a few minutes of a busy gateway.
@@ -79,6 +84,11 @@ impl Latencies {
             self.counts.iter_mut().for_each(|count| *count /= 2);
             self.total = self.counts.iter().sum();
         }
+    }
+
+    /// Samples in this bucket or above it.
+    fn from(&self, bucket: i32) -> u32 {
+        (0..).zip(self.counts).filter(|(at, _)| *at >= bucket).map(|(_, count)| count).sum()
     }
 
     /// Number of the bucket that 99 of 100 are in or below; `None` of too few.
@@ -151,6 +161,11 @@ impl Governor {
 
     /// The rate that what was measured asks for.
     fn judge(&mut self) {
+        if self.quiet.iter().zip(&self.beside).any(|(quiet, beside)| is_too_slow(quiet, beside)) {
+            self.slowdown = self.worst().unwrap_or(self.slowdown);
+            self.change(self.rate / 2);
+            return;
+        }
         let Some(slowdown) = self.worst() else {
             let known = self.quiet.iter().any(|kind| kind.total >= ENOUGH);
             if !known && self.beside.iter().any(|kind| kind.total >= ENOUGH) {
@@ -160,9 +175,7 @@ impl Governor {
             return;
         };
         self.slowdown = slowdown;
-        if slowdown > TOO_SLOW {
-            self.change(self.rate / 2);
-        } else if slowdown <= GOOD {
+        if slowdown <= GOOD {
             self.change(self.rate.saturating_add(self.rate / 4));
         }
     }
@@ -197,6 +210,13 @@ impl Governor {
     }
 }
 
+/// Whether more of the samples beside repair are far above the quiet p99 than chance explains. A few are enough where all are.
+fn is_too_slow(quiet: &Latencies, beside: &Latencies) -> bool {
+    let Some(p99) = quiet.p99() else { return false };
+    let expected = f64::from(beside.total) / 100.0;
+    f64::from(beside.from(p99 + TOO_SLOW)) >= expected + CLEARLY * expected.sqrt() + 1.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +228,8 @@ mod tests {
         doubles_at: f64,
         base: Duration,
         per_second: u32,
+        /// One request in so many takes ten times as long, whatever repair does; 0: none.
+        stalls_one_in: u32,
     }
 
     impl World {
@@ -225,7 +247,8 @@ mod tests {
             for n in 0..self.per_second {
                 let quiet = self.roll() < 0.25;
                 let noise = 0.8 + 0.4 * self.roll() + if self.roll() < 0.02 { 1.0 } else { 0.0 };
-                let took = self.base.mul_f64(noise * if quiet { 1.0 } else { slowdown });
+                let stalls = self.stalls_one_in > 0 && self.roll() * f64::from(self.stalls_one_in) < 1.0;
+                let took = self.base.mul_f64(noise * if quiet { 1.0 } else { slowdown } * if stalls { 10.0 } else { 1.0 });
                 let work = if n % 2 == 0 { Work::Store } else { Work::Fetch };
                 governor.sample(Sample { work, bytes: 64 << 10, took, quiet });
             }
@@ -235,7 +258,7 @@ mod tests {
     }
 
     fn world(seed: u64) -> World {
-        let mut world = World { seed, doubles_at: 0.0, base: Duration::ZERO, per_second: 0 };
+        let mut world = World { seed, doubles_at: 0.0, base: Duration::ZERO, per_second: 0, stalls_one_in: 0 };
         world.doubles_at = (8u64 << 20) as f64 * (1.0 + 60.0 * world.roll());
         world.base = Duration::from_micros(500 + (world.roll() * 50_000.0) as u64);
         world.per_second = 10 + (world.roll() * 400.0) as u32;
@@ -259,6 +282,18 @@ mod tests {
             }
             assert!(over <= 60, "seed {seed}: over twice in {over} of 600 seconds, doubles at {:.0}", world.doubles_at);
             assert!(sum == 0.0 || sum / 600.0 >= world.doubles_at * 0.1, "seed {seed}: a mean of {:.0}", sum / 600.0);
+        }
+    }
+
+    #[test]
+    fn under_five_hundred_seeds_requests_that_stall_by_themselves_do_not_hold_repair_at_its_least() {
+        for seed in 0..500 {
+            let (mut world, mut governor) = (world(seed), Governor::default());
+            (world.stalls_one_in, world.doubles_at) = (150 + (seed % 200) as u32, f64::from(1 << 30));
+            world.per_second = 12 + (seed % 40) as u32;
+            let rates: Vec<f64> = (0..900).map(|_| (world.second(&mut governor), governor.rate() as f64).1).collect();
+            let mean = rates[300..].iter().sum::<f64>() / 600.0;
+            assert!(mean >= 4.0 * FEEL as f64, "seed {seed}: a mean of {mean:.0}");
         }
     }
 

@@ -144,6 +144,7 @@ counter!(INLINE_BODIES, "breakwater_path_inline_bodies_total", "Bodies stored in
 counter!(SHARDS_OWED, "breakwater_path_shards_left_owing_total", "Shards that a write left to be delivered later");
 counter!(QUORUM_FAILURES, "breakwater_path_quorum_failures_total", "Chunks refused because too few nodes synced a shard");
 counter!(HEDGES, "breakwater_path_hedged_reads_total", "Parity shards asked for because a data shard was slow");
+counter!(HEDGED_WRITES, "breakwater_path_hedged_writes_total", "Shards put on another node as well because theirs kept the quorum waiting");
 counter!(DECODES, "breakwater_path_decoded_chunks_total", "Chunks read with a data shard missing");
 counter!(READ_FAILURES, "breakwater_path_unreadable_chunks_total", "Chunk reads refused because too few good shards could be reached");
 counter!(COLLECTED, "breakwater_collector_chunks_deleted_total", "Chunks whose shards were trashed and whose record was forgotten");
@@ -211,7 +212,7 @@ pub static FOREGROUND_SLOWDOWN: LazyLock<Gauge> = LazyLock::new(|| {
 pub static STRIKES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     declared(register_int_counter_vec!(
         "breakwater_node_strikes_total",
-        "Failures held against nodes, beside questions of audits: shards that reads found wrong, surveys in which a node lacked shards, gets that kept breaking off",
+        "Failures held against nodes, beside questions of audits: shards that reads found wrong, surveys in which a node lacked shards, gets that kept breaking off, too many shards that it says are damaged",
         &["cause"]
     ))
 });
@@ -299,6 +300,7 @@ pub fn declare() {
         &SHARDS_OWED,
         &QUORUM_FAILURES,
         &HEDGES,
+        &HEDGED_WRITES,
         &DECODES,
         &READ_FAILURES,
         &COLLECTED,
@@ -344,7 +346,7 @@ fn declare_labelled() {
     }
     REPAIR_RATE.add(0);
     FOREGROUND_SLOWDOWN.add(0.0);
-    for cause in ["read", "absent", "broken"] {
+    for cause in ["read", "absent", "broken", "damaged"] {
         STRIKES.with_label_values(&[cause]).inc_by(0);
     }
     BACKGROUND_HERE.add(0);

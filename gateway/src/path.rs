@@ -8,7 +8,7 @@
 //! Not here: names, authentication, S3's errors (the front end and `s3/`).
 
 use crate::audit;
-use crate::audit::board::Seen;
+use crate::audit::seen::Seen;
 use crate::audit::transcript::Transcript;
 use crate::balance;
 use crate::body::{ReadError, WriteError};
@@ -175,10 +175,14 @@ impl DataPath {
         &self.core.progress
     }
 
-    /// Has nodes levelled out now (`false`: no more until it is asked for again, or the process restarts).
-    pub fn rebalance(&self, starts: bool) {
-        self.core.progress.change_balance(|balance| (balance.asked, balance.stopped) = (starts, !starts));
-        self.core.progress.told.notify_one();
+    /// Has nodes levelled out now (`false`: no more until it is asked for again, whatever restarts meanwhile).
+    pub async fn rebalance(&self, starts: bool) -> Result<(), WriteError> {
+        balance::tell(&self.core, starts).await
+    }
+
+    /// Whether levelling nodes out is stopped.
+    pub async fn rebalance_stopped(&self) -> Result<bool, WriteError> {
+        balance::is_stopped(&self.core).await
     }
 
     /// Audits the nodes that answer, or one of them, now: `count` slices each.

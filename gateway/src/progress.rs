@@ -116,8 +116,6 @@ impl Balancing {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
     pub state: Balancing,
-    /// The operator has stopped it, until the operator or a restart starts it.
-    pub stopped: bool,
     /// The operator wants it now.
     pub asked: bool,
     /// The farthest that a node is from its share, thousandths.

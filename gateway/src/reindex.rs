@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hold the collection -> every node's headers, in name order, side by side (walk.rs)
-//!   per chunk that the index does not know: which copies can belong together (judge.rs)
+//!   per chunk that the index does not know: which copies can belong together, which numbers are believed (judge.rs)
 //!     -> k of them read, decoded, decrypted, hashed: is it the chunk of this name? (prove.rs) -> Restore
 //! ```
 //! Nothing that a node says is believed: a chunk is restored only once its plaintext was seen to be what its name says, and a copy is
@@ -20,7 +20,7 @@ use crate::core::Core;
 use crate::dedup::unexpected;
 use crate::metric::REINDEXED;
 use futures::StreamExt;
-use judge::{Candidate, Seen};
+use judge::{Candidate, Level, Seen};
 use prove::Proven;
 use serde::Serialize;
 use spine::id::{ChunkId, NodeId};
@@ -97,6 +97,22 @@ pub(crate) async fn run_now(core: &Arc<Core>) -> Result<Reindexed, WriteError> {
     let busy = |_| WriteError::Unavailable { reason: "a sweep or another re-indexing is running".into() };
     let _turn = core.sweeping.try_lock().map_err(busy)?;
     propose(core, ChunkCommand::Hold { held: true, span: ALL_CHUNKS }).await?;
+    let mut level = Level::new(usize::from(core.settings.m).max(1));
+    let mut done = pass(core, &mut level).await?;
+    if level.takes_back() {
+        // High numbers of chunks that came before enough nodes had shown such.
+        let first = std::mem::replace(&mut done, pass(core, &mut level).await?);
+        done.known = done.known.saturating_sub(first.restored);
+        done.restored += first.restored;
+        done.owing += first.owing;
+    }
+    tracing::info!(target: "breakwater", restored = done.restored, known = done.known, too_few = done.too_few, locked = done.locked,
+        damaged = done.damaged, away = done.nodes_away.len(), "re-indexed");
+    Ok(done)
+}
+
+/// Goes through what the nodes hold, once.
+async fn pass(core: &Arc<Core>, level: &mut Level) -> Result<Reindexed, WriteError> {
     let (mut walk, mut done) = (Walk::begin(core.nodes.all().iter().cloned().collect()), Reindexed::default());
     let mut told = Instant::now();
     loop {
@@ -104,7 +120,8 @@ pub(crate) async fn run_now(core: &Arc<Core>) -> Result<Reindexed, WriteError> {
         if found.is_empty() {
             break;
         }
-        step(core, found, &mut done).await?;
+        level.rise(found.iter().flat_map(|(_, seen)| seen));
+        step(core, found, level, &mut done).await?;
         if told.elapsed() >= TELL_EVERY {
             told = Instant::now();
             tracing::info!(target: "breakwater", restored = done.restored, known = done.known, too_few = done.too_few, "re-indexing");
@@ -114,8 +131,6 @@ pub(crate) async fn run_now(core: &Arc<Core>) -> Result<Reindexed, WriteError> {
     done.nodes = ended.nodes;
     done.nodes_away = ended.away.iter().map(NodeId::to_string).collect();
     (done.shards, done.shards_unread) = (ended.shards, ended.unread);
-    tracing::info!(target: "breakwater", restored = done.restored, known = done.known, too_few = done.too_few, locked = done.locked,
-        damaged = done.damaged, away = done.nodes_away.len(), "re-indexed");
     Ok(done)
 }
 
@@ -138,7 +153,7 @@ async fn propose(core: &Core, command: ChunkCommand) -> Result<Reply, WriteError
 }
 
 /// Judges, proves and restores some chunks.
-async fn step(core: &Arc<Core>, found: Vec<(ChunkId, Vec<Seen>)>, done: &mut Reindexed) -> Result<(), WriteError> {
+async fn step(core: &Arc<Core>, found: Vec<(ChunkId, Vec<Seen>)>, level: &mut Level, done: &mut Reindexed) -> Result<(), WriteError> {
     let ids = found.iter().map(|(chunk, _)| *chunk).collect();
     let Answer::Chunk(ChunkAnswer::Records(records)) = core.metadata.query(Query::Chunk(ChunkQuery::Records(ids))).await? else {
         return Err(unexpected("Records", &"something else"));
@@ -149,7 +164,7 @@ async fn step(core: &Arc<Core>, found: Vec<(ChunkId, Vec<Seen>)>, done: &mut Rei
     let known = (total - unknown.len()) as u64;
     done.known += known;
     REINDEXED.with_label_values(&["known"]).inc_by(known);
-    let proving: Vec<_> = unknown.into_iter().map(|(chunk, seen)| prove_one(core.clone(), chunk, seen)).collect();
+    let proving: Vec<_> = unknown.into_iter().map(|(chunk, seen)| prove_one(core.clone(), chunk, level.sift(&seen))).collect();
     let mut proving = futures::stream::iter(proving).buffer_unordered(READING);
     let (mut chunks, mut above) = (Vec::new(), 0);
     while let Some((chunk, best, proven)) = proving.next().await {

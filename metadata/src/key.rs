@@ -225,6 +225,8 @@ pub const ROOT_MOVE: u8 = b'w';
 /// Root: the next group's id, and the next move's.
 pub const ROOT_GROUP_COUNTER: &[u8] = b"%";
 pub const ROOT_MOVE_COUNTER: &[u8] = b"=";
+/// Root: whether levelling nodes out is stopped, one record.
+pub const ROOT_REBALANCE_STOPPED: &[u8] = b"y";
 /// Root: the next bucket id.
 pub const ROOT_COUNTER: &[u8] = b"#";
 

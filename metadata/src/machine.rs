@@ -59,7 +59,8 @@ fn check_root(command: &RootCommand) -> Result<(), MetadataError> {
         | RootCommand::TakeMove { .. }
         | RootCommand::StepMove { .. }
         | RootCommand::GiveUpMove { .. }
-        | RootCommand::EndGroup { .. } => return Ok(()),
+        | RootCommand::EndGroup { .. }
+        | RootCommand::StopRebalance { .. } => return Ok(()),
         RootCommand::NoteNode(_) | RootCommand::SetNodeState { .. } | RootCommand::CreateInvite(_) | RootCommand::UseInvite { .. } => {
             return Ok(());
         }

@@ -82,3 +82,6 @@ pub const MOVES_KEPT: usize = 256;
 pub const REASON_BYTES: usize = 256;
 /// Groups that were ever made: each leaves a record in the root.
 pub const GROUPS_EVER: usize = 65_536;
+/// Generations and tags of shards that are found on nodes and believed are below this: re-indexing goes on above them, and as many numbers
+/// again are left, whatever nodes claim.
+pub const FOUND_NUMBERS: u64 = 1 << 63;

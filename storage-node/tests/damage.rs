@@ -5,6 +5,7 @@ mod fixture;
 use fixture::{data, name, put, segments, settings, shard};
 use spine::wire::shard::{NodeError, StorageNode};
 use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
@@ -153,7 +154,9 @@ async fn a_file_system_that_runs_full_refuses_puts_and_keeps_what_it_has() {
     fs::create_dir(&at).unwrap();
     let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&at).status();
     if !mounted.is_ok_and(|status| status.success()) {
-        eprintln!("not privileged to mount a RAM disk: skipped");
+        // Past the harness, which keeps to itself what a test prints that does not fail; `conformance/run` counts these lines.
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        writeln!(std::io::stderr(), "NOT RUN: {test}: a RAM disk needs root, to be mounted").unwrap();
         return;
     }
     struct Unmount<'a>(&'a Path);

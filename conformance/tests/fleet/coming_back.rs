@@ -98,6 +98,44 @@ async fn chunks_of_a_fleet_whose_metadata_is_gone_are_readable_again_by_their_na
     assert!(got == bodies[0]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_joined_after_the_export_is_a_stranger_until_an_operator_admits_it_again() {
+    let mut fleet = Fleet::start(5, "").unwrap();
+    let escrow = fleet.place().join("escrow");
+    fleet.gateway.admin(&["export", "--out", escrow.to_str().unwrap()]).unwrap();
+    let mut late = fleet.node(5).unwrap();
+    late.start(Some(&fleet.invite(&[]).unwrap())).unwrap();
+    fleet.wait("six serve", |status| serving(status) == 6).unwrap();
+    let s3 = client::of(&fleet.gateway);
+    s3.create_bucket().bucket("promises").send().await.unwrap();
+    let body = Content::dense(9, 3 * MIB).bytes();
+    s3.put_object().bucket("promises").key("k").body(body.clone().into()).send().await.unwrap();
+    fleet.gateway.admin(&["repair"]).unwrap();
+    let held = late.shards();
+    assert_eq!(held, 3);
+
+    // Of the five that the escrow knows, three are there: with the late one it is enough, and without it is not.
+    fleet.nodes[..2].iter_mut().for_each(StorageNode::kill);
+    lose_the_metadata(&mut fleet, &escrow);
+    fleet.wait("three serve", |status| serving(status) == 3).unwrap();
+    assert_eq!(fleet.status().unwrap()["nodes"].as_array().unwrap().len(), 5, "a certificate alone lets nobody in");
+    let done = admin(&fleet, &["fleet", "reindex"]);
+    assert_eq!((&done["restored"], &done["too_few"]), (&0.into(), &3.into()), "{done:#}");
+    assert_eq!(late.shards(), held, "a stranger loses nothing");
+
+    assert!(late.terminate(Duration::from_secs(30)).unwrap().success());
+    let (request, answer) = (fleet.place().join("request"), fleet.place().join("answer"));
+    late.run_once(&["--request", request.to_str().unwrap()]).unwrap();
+    fleet.gateway.admin(&["fleet", "admit", request.to_str().unwrap(), "--out", answer.to_str().unwrap()]).unwrap();
+    late.arguments = vec!["--admitted".into(), answer.display().to_string()];
+    late.start(None).unwrap();
+    fleet.wait("four serve", |status| serving(status) == 4).unwrap();
+    let done = admin(&fleet, &["fleet", "reindex"]);
+    assert_eq!((&done["restored"], &done["too_few"]), (&3.into(), &0.into()), "{done:#}");
+    let pieces: HashSet<Vec<u8>> = chunks(&fleet).iter().map(|chunk| read(&fleet, chunk)).collect();
+    assert!(body.chunks(MIB).all(|piece| pieces.contains(piece)), "a chunk reads back wrong");
+}
+
 #[test]
 fn an_escrow_opens_with_the_root_key_it_was_made_under_and_no_other() {
     let mut fleet = Fleet::bare("").unwrap();

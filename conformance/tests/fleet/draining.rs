@@ -129,7 +129,7 @@ async fn a_node_that_joins_gets_its_share_of_what_is_there_and_an_operator_can_s
         fleet.nodes.push(node);
     }
     fleet.wait("all serve", |status| serving(status) == 8).unwrap();
-    let s3 = fill(&fleet, 0..160, 250_000).await;
+    fill(&fleet, 0..160, 250_000).await;
     let before = placed(&fleet);
     let bytes = |fleet: &Fleet, status: &Value| -> Vec<u64> {
         fleet.nodes.iter().map(|node| of(status, node.id())["placed_bytes"].as_u64().unwrap()).collect()
@@ -144,6 +144,12 @@ async fn a_node_that_joins_gets_its_share_of_what_is_there_and_an_operator_can_s
     fleet.wait("it serves", |status| serving(status) == 9).unwrap();
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(of(&placed(&fleet), &node)["placed"], 0, "shards were moved after a stop");
+    fleet.gateway.restart().unwrap();
+    fleet.wait("all serve again", |status| serving(status) == 9).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let status = placed(&fleet);
+    assert_eq!((&status["rebalance"]["stopped"], &of(&status, &node)["placed"]), (&true.into(), &0.into()), "a restart forgot the stop");
+    let s3 = conformance::client::of(&fleet.gateway);
     fleet.gateway.admin(&["fleet", "rebalance", "start"]).unwrap();
     fleet
         .wait("it has its share", |status| {

@@ -5,5 +5,6 @@ mod audits;
 mod coming_back;
 mod draining;
 mod faults;
+mod lies;
 mod moving;
 mod storing;

@@ -77,10 +77,11 @@ pub(super) async fn answer(operator: &Operator, method: Method, path: &str, plac
         (Method::POST, "reindex") => super::recovery::reindex(operator).await,
         (Method::POST, "drain") => set(fleet, &parse::<Named>(body)?.node, FleetNodeState::Draining).await,
         (Method::POST, "rebalance") => {
-            operator.path.rebalance(parse::<Rebalance>(body)?.starts);
-            Ok(super::status::rebalance(operator))
+            let told = operator.path.rebalance(parse::<Rebalance>(body)?.starts).await;
+            told.map_err(|error| Refused::Failed(error.to_string()))?;
+            super::status::rebalance(operator).await
         }
-        (Method::GET, "rebalance") => Ok(super::status::rebalance(operator)),
+        (Method::GET, "rebalance") => super::status::rebalance(operator).await,
         (Method::GET, "status") => super::status::answer(operator, fleet, placed == Some("true")).await,
         _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),
     }

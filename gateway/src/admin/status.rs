@@ -50,7 +50,7 @@ pub(super) async fn answer(operator: &Operator, fleet: &Fleet, placed: bool) -> 
     Ok(json!({
         "fleet": record.id.to_string(), "fingerprint": hex::encode(fingerprint(&record.authority)),
         "revocations_version": record.revocations_version, "nodes": nodes,
-        "chunks": census.map(show_census), "repair": show_repair(progress), "rebalance": rebalance(operator),
+        "chunks": census.map(show_census), "repair": show_repair(progress), "rebalance": rebalance(operator).await?,
     }))
 }
 
@@ -99,16 +99,17 @@ fn show_census(census: &Census) -> Value {
 }
 
 /// What the rebalancer does.
-pub(super) fn rebalance(operator: &Operator) -> Value {
+pub(super) async fn rebalance(operator: &Operator) -> Result<Value, Refused> {
+    let stopped = operator.path.rebalance_stopped().await.map_err(|error| Refused::Failed(error.to_string()))?;
     let progress = operator.path.progress();
     let (balance, rate) = (progress.balance(), progress.rate(Why::Rebalance, Instant::now()));
     let seconds = (rate.bytes > 0.0).then(|| (balance.surplus as f64 / rate.bytes).ceil() as u64);
-    json!({
-        "state": balance.state.word(), "stopped": balance.stopped, "asked": balance.asked,
+    Ok(json!({
+        "state": balance.state.word(), "stopped": stopped, "asked": balance.asked,
         "worst_percent": balance.worst_permille as f64 / 10.0, "bytes_left": balance.surplus,
         "shards_moved": balance.shards_moved, "bytes_moved": balance.bytes_moved, "bytes_per_second": rate.bytes as u64,
         "eta_seconds": seconds,
-    })
+    }))
 }
 
 /// Prints the status.

@@ -1,7 +1,8 @@
-use super::board::STRIKES;
+use super::seen::STRIKES;
 use super::transcript::NoTranscript;
 use super::*;
 use crate::core::Settings;
+use crate::damage::{Fault, Report};
 use crate::path::fake::{CHUNK, Mood, Rig, noise, quiet, rig, rig_with};
 use spine::id::{ChunkId, Gen, ShardIndex, Tag};
 use spine::wire::shard::ScrubReport;
@@ -73,6 +74,26 @@ async fn a_shard_that_was_deleted_meanwhile_is_nobodys_failure() {
 }
 
 #[tokio::test]
+async fn a_shard_whose_deletion_waits_for_another_node_is_nobodys_failure() {
+    let rig = stored(rig().await, 4).await;
+    let questions = drawn(&rig, 3).await;
+    rig.nodes[5].set(Mood::Lost);
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    rig.delete("k").await;
+    rig.path.collect_now(Duration::ZERO).await.unwrap();
+    let collected = rig.path.collect_now(Duration::ZERO).await.unwrap();
+    assert_eq!((collected.deleted, rig.nodes[3].count()), (0, 0), "trashed here, and the record waits for the node that is away");
+    let board = Board::default();
+    let node = rig.path.core.nodes.get(rig.nodes[3].id).unwrap();
+    let asked = ask(&rig.path.core, &board, &node, questions.clone()).await.unwrap();
+    assert!(asked.iter().all(|asked| asked.outcome == Outcome::Moved), "{asked:?}");
+    // A read that was on its way when the deletion began.
+    let read = questions.iter().map(|(placed, _)| Report { shard: placed.name, node: node.id, finder: Finder::Read(Fault::Missing) });
+    strikes::book(&rig.path.core, &read.collect::<Vec<_>>()).await.unwrap();
+    assert_eq!((board.of(node.id).strikes, rig.path.core.board.of(node.id).strikes), (0, 0));
+}
+
+#[tokio::test]
 async fn a_node_that_is_away_is_not_struck_and_one_that_serves_but_never_answers_is() {
     let rig = stored(rig().await, 3).await;
     let board = Board::default();
@@ -107,6 +128,66 @@ async fn asked_for_all_it_should_have_a_node_names_what_is_gone_and_that_is_made
     }
     assert_eq!((rig.totals().await.owed, rig.nodes[5].count()), (0, 8));
     assert_eq!(survey::run(&rig.path.core, HashMap::new(), &all).await.unwrap().absent, 0);
+}
+
+/// Waits until nothing is owed.
+async fn repaired(rig: &Rig) {
+    for _ in 0..300 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if rig.totals().await.owed == 0 {
+            return;
+        }
+    }
+    panic!("{:?} chunks owe shards", rig.totals().await.owed);
+}
+
+#[tokio::test]
+async fn a_node_that_says_which_shards_are_damaged_is_not_struck_for_them_and_one_that_lacks_them_is() {
+    let settings = Settings { owe_interval: Duration::from_millis(30), ..quiet() };
+    let rig = stored(rig_with(settings, 8).await, 8).await;
+    let (spoilt, emptied) = (rig.nodes[1].id, rig.nodes[6].id);
+    rig.nodes[1].spoil();
+    rig.nodes[6].clear();
+    let all: HashSet<NodeId> = rig.nodes.iter().map(|node| node.id).collect();
+    let surveyed = survey::run(&rig.path.core, HashMap::new(), &all).await.unwrap();
+    assert!(surveyed.absent >= 4, "{}", surveyed.absent);
+    assert_eq!((rig.path.audited(spoilt).strikes, rig.path.audited(emptied).strikes), (0, 1));
+    repaired(&rig).await;
+    assert_eq!(survey::run(&rig.path.core, HashMap::new(), &all).await.unwrap().absent, 0);
+    // What it names by the dozen makes it useless all the same.
+    let board = Board::default();
+    let questions = drawn(&rig, 2).await;
+    assert!(!questions.is_empty());
+    rig.nodes[2].spoil();
+    let node = rig.path.core.nodes.get(rig.nodes[2].id).unwrap();
+    for (placed, _) in &questions {
+        board.admitted(node.id, ShardName { tag: Tag(placed.name.tag.0 + 1_000), ..placed.name });
+    }
+    let asked = ask(&rig.path.core, &board, &node, questions.clone()).await.unwrap();
+    assert!(asked.iter().all(|asked| asked.outcome == Outcome::Damaged), "{asked:?}");
+    let seen = board.of(node.id);
+    assert_eq!((seen.failed, seen.strikes), (questions.len() as u64, u32::from(2 * questions.len() >= 16)));
+}
+
+#[tokio::test]
+async fn reads_alone_strike_a_node_that_sends_wrong_bytes_once_a_shard_and_none_that_says_damaged() {
+    let settings = Settings { owe_interval: Duration::from_millis(30), ..quiet() };
+    let rig = stored(rig_with(settings, 6).await, 15).await;
+    let data = noise(15 * CHUNK as usize, 1);
+    rig.nodes[0].rot();
+    rig.nodes[1].spoil();
+    for _ in 0..40 {
+        assert!(rig.get("k", 0..data.len() as u64).await.unwrap() == data);
+        if rig.path.audited(rig.nodes[0].id).strikes >= STRIKES {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(rig.path.audited(rig.nodes[0].id).strikes, STRIKES, "three, and no more are kept");
+    assert_eq!(rig.path.core.board.struck(), [rig.nodes[0].id]);
+    repaired(&rig).await;
+    assert_eq!(rig.path.audited(rig.nodes[1].id).strikes, 0);
+    assert!((2..6).all(|node| rig.path.audited(rig.nodes[node].id).strikes == 0));
 }
 
 #[tokio::test]

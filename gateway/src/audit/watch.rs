@@ -1,12 +1,11 @@
 //! The background of a gateway's audits.
 //!
 //! Each node is asked for so many slices a day, evenly spread, of shards drawn anew for every [`PLAN`] questions; with each draw, and
-//! whenever a node's scrub has finished a round, the nodes are asked for all that is placed on them. Three strikes (`board.rs`), whether
-//! of audits, surveys or reads, suspend a node: it gets no new shards, and what it held is made again elsewhere.
-//! Invariant: audits never suspend more nodes at a time than chunks may lose shards (`m`): an index that was restored from an older
-//! point makes everybody look like a liar, and must not stop the fleet.
+//! whenever a node's scrub has finished a round, the nodes are asked for all that is placed on them. Three strikes (`seen.rs`), whether
+//! of audits, surveys or reads, suspend a node (`sentence.rs`): it gets no new shards, and what it held is made again elsewhere.
 
-use super::board::{Board, STRIKES};
+use super::board::Board;
+use super::sentence::{self, Sentence};
 use super::{ask, fresh_nonce, survey};
 use crate::body::WriteError;
 use crate::core::Core;
@@ -18,7 +17,6 @@ use crate::nodes::Node;
 use futures::future::join_all;
 use spine::audit::{Draw, Placed};
 use spine::id::NodeId;
-use spine::wire::root::FleetNodeState;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,8 +26,6 @@ const PLAN: u32 = 100;
 const DAY: Duration = Duration::from_secs(86_400);
 /// How often, at most and at least, nodes are asked how their scrub goes, and due questions are asked.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-/// How a suspension for failed audits begins.
-const REASON: &str = "audit: ";
 
 /// What is still to be asked.
 struct Plan {
@@ -126,27 +122,18 @@ fn tell(absent: u64) {
 }
 
 async fn suspend(core: &Core, board: &Board, fleet: &Fleet, node: NodeId) -> Result<(), FleetError> {
-    let nodes = fleet.nodes().await?;
-    let suspended = nodes.iter().filter(|known| is_by_audit(&known.state)).count();
-    let Some(known) = nodes.iter().find(|known| known.id == node) else { return Ok(()) };
-    if !matches!(known.state, FleetNodeState::Active | FleetNodeState::Draining) {
-        board.forgive(node);
-        return Ok(());
+    match sentence::sentence(&fleet.nodes().await?, node, usize::from(core.settings.m)) {
+        Sentence::Out => {}
+        Sentence::TooMany(suspended) => {
+            tracing::error!(%node, suspended, "a node failed its audits, and too many did before: nobody more is suspended. Is the metadata whole?");
+        }
+        Sentence::Suspend => {
+            fleet.set_state(node, sentence::suspended()).await?;
+            AUDIT_SUSPENSIONS.inc();
+            tracing::error!(%node, "the node failed its audits and is suspended; what it held is made again elsewhere");
+        }
     }
-    if suspended >= usize::from(core.settings.m).max(1) {
-        tracing::error!(%node, suspended, "a node failed its audits, and too many did before: nobody more is suspended. Is the metadata whole?");
-        board.forgive(node);
-        return Ok(());
-    }
-    let reason = format!("{REASON}{STRIKES} answers in which it could not show what it took");
-    fleet.set_state(node, FleetNodeState::Suspended { reason }).await?;
+    // Also one that stays: if it goes on, it is found again, and if the index was to blame, nobody is suspended for it afterwards.
     board.forgive(node);
-    AUDIT_SUSPENSIONS.inc();
-    tracing::error!(%node, "the node failed its audits and is suspended; what it held is made again elsewhere");
     Ok(())
-}
-
-/// Whether a node was suspended for its audits: repair empties it (`owe/`), however often the process starts again meanwhile.
-pub(crate) fn is_by_audit(state: &FleetNodeState) -> bool {
-    matches!(state, FleetNodeState::Suspended { reason } if reason.starts_with(REASON))
 }

@@ -12,7 +12,7 @@ use super::FleetError;
 use super::authority::{Authority, fingerprint};
 use super::token::{Door, Token, invite_id};
 use super::whereabouts::{self, Sought, Whereabouts};
-use crate::audit::watch::is_by_audit;
+use crate::audit::sentence::is_by_audit;
 use crate::boot::credentials::{root_command, root_query};
 use crate::boot::{BootError, Home, read_text, write_whole};
 use crate::core::now;

@@ -11,7 +11,7 @@ use super::need::{self, Errand, Errands, Need, Standing};
 use crate::body::WriteError;
 use crate::census::shard_bytes;
 use crate::core::Core;
-use crate::damage::Finder;
+use crate::damage::{Fault, Finder};
 use crate::dedup::unexpected;
 use crate::encode;
 use crate::fetch::{self, Located};
@@ -177,10 +177,10 @@ pub(crate) async fn copy(
             if core.compute.run(move || encode::root(&kept)).await? == from.root {
                 return Ok(Some((shard, from.root)));
             }
-            "wrong_root"
+            Fault::WrongRoot
         }
-        Err(NodeError::NotFound) => "missing",
-        Err(NodeError::Damaged { .. }) => "damaged",
+        Err(NodeError::NotFound) => Fault::Missing,
+        Err(NodeError::Damaged { .. }) => Fault::Damaged,
         Err(error) => {
             tracing::debug!(node = %from.node, %chunk, %error, "a shard was not copied");
             return Ok(None);

@@ -16,7 +16,7 @@ use spine::wire::namespace::{
 use spine::wire::root::{BucketRecord, RootCommand, TenantRecord, Versioning};
 use spine::wire::shard::{NodeError, NodeState, NodeStatus, ShardHeader, StorageNode};
 use spine::wire::{Answer, Batch, Chain, Command, Metadata, MetadataError, Query, Reply};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -70,12 +70,16 @@ pub enum Mood {
     Stuck,
     /// Gets take this long.
     Slow(Duration),
+    /// Puts and trashing take this long.
+    SlowPuts(Duration),
 }
 
 pub struct FakeNode {
     pub id: NodeId,
     mood: Mutex<Mood>,
     pub shards: Mutex<BTreeMap<ShardName, (ShardHeader, Bytes)>>,
+    /// Those of them that it found damaged and says so.
+    set_aside: Mutex<BTreeSet<ShardName>>,
     pub puts: AtomicUsize,
     pub gets: AtomicUsize,
 }
@@ -91,8 +95,8 @@ impl FakeNode {
             Mood::Well => Ok(()),
             Mood::Lost | Mood::Failing => Err(NodeError::Unavailable { reason: "as told".into() }),
             Mood::Stuck => std::future::pending().await,
-            Mood::Slow(time) => {
-                if reading {
+            Mood::Slow(time) | Mood::SlowPuts(time) => {
+                if reading == matches!(mood, Mood::Slow(_)) {
                     tokio::time::sleep(time).await;
                 }
                 Ok(())
@@ -116,6 +120,11 @@ impl FakeNode {
         for (header, data) in self.shards.lock().unwrap().values_mut() {
             header.root = crate::encode::root(data);
         }
+    }
+
+    /// Finds all that it has damaged, as a scrub does.
+    pub fn spoil(&self) {
+        self.set_aside.lock().unwrap().extend(self.shards.lock().unwrap().keys());
     }
 
     pub fn clear(&self) {
@@ -159,13 +168,16 @@ impl StorageNode for FakeNode {
     async fn get(&self, name: ShardName) -> Result<(ShardHeader, Bytes), NodeError> {
         self.gets.fetch_add(1, Ordering::Relaxed);
         self.behave(true).await?;
+        if self.set_aside.lock().unwrap().contains(&name) {
+            return Err(NodeError::Damaged { what: "as told".into() });
+        }
         self.shards.lock().unwrap().get(&name).cloned().ok_or(NodeError::NotFound)
     }
 
     async fn has(&self, names: Vec<ShardName>) -> Result<Vec<bool>, NodeError> {
         self.behave(true).await?;
-        let shards = self.shards.lock().unwrap();
-        Ok(names.iter().map(|name| shards.contains_key(name)).collect())
+        let (shards, set_aside) = (self.shards.lock().unwrap(), self.set_aside.lock().unwrap());
+        Ok(names.iter().map(|name| shards.contains_key(name) && !set_aside.contains(name)).collect())
     }
 
     async fn trash(&self, names: Vec<ShardName>) -> Result<(), NodeError> {
@@ -216,6 +228,7 @@ pub async fn rig_with(settings: Settings, nodes: u8) -> Rig {
                 id: NodeId([i; 32]),
                 mood: Mutex::default(),
                 shards: Mutex::default(),
+                set_aside: Mutex::default(),
                 puts: AtomicUsize::new(0),
                 gets: AtomicUsize::new(0),
             })

@@ -2,16 +2,18 @@
 //!
 //! A chunk may have lived several times (generations), copies may be old ones that repair replaced (lower tags), and a node may say
 //! anything. So this only orders possibilities, best first; what is true the chunk's own bytes say (`prove.rs`).
-//! Invariant: a candidate has at most one copy an index, and one a node: a node that claims every index is one voice.
+//! Invariants: a candidate has at most one copy an index, and one a node: a node that claims every index is one voice. A number that
+//! would use up the counter of generations and tags is believed only near what more nodes show than may lie ([`Level`]).
 
 use spine::id::{ChunkId, Gen, NodeId};
-use spine::limit::{CHUNK_MAX_BYTES, SEALED_MAX_BYTES, SHARDS};
+use spine::limit::{CHUNK_MAX_BYTES, FOUND_NUMBERS, SEALED_MAX_BYTES, SHARDS};
 use spine::wire::chunk::{Confirmation, Place, Sealed};
 use spine::wire::shard::ShardHeader;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A tag is a number that its chunk's generation had not yet reached by less than this: what repair can have taken since. A node that
-/// says more would use the numbers up.
+/// Generations and tags below this are believed of anybody: far more than a fleet gives in its life, and 2^15 times that are left.
+const COMMON: u64 = 1 << 48;
+/// Higher ones are believed up to this far above what more nodes show than may lie: what was given to others' shards meanwhile.
 const SPAN: u64 = 1 << 44;
 /// Candidates of one chunk; lives and codes of it that are worth a try.
 const CANDIDATES: usize = 8;
@@ -21,6 +23,60 @@ const CANDIDATES: usize = 8;
 pub struct Seen {
     pub node: NodeId,
     pub header: ShardHeader,
+}
+
+/// How high the counter of generations and tags has certainly been, by what nodes show.
+///
+/// The counter is gone with the metadata, and a node may show any number. But what `liars + 1` nodes show, one that does not lie was given
+/// by the counter. Invariant: it never goes down, so that what is believed once is believed.
+#[derive(Clone, Debug)]
+pub struct Level {
+    liars: usize,
+    highest: BTreeMap<NodeId, u64>,
+    /// Numbers below this are believed.
+    bound: u64,
+    /// The lowest number that was not believed.
+    doubted: Option<u64>,
+}
+
+impl Level {
+    /// `liars`: so many nodes may say anything.
+    pub fn new(liars: usize) -> Level {
+        Level { liars, highest: BTreeMap::new(), bound: COMMON, doubted: None }
+    }
+
+    /// Takes in what nodes show, before any of it is judged.
+    pub fn rise<'a>(&mut self, seen: impl Iterator<Item = &'a Seen>) {
+        for one in seen.filter(|one| shown(one) < FOUND_NUMBERS) {
+            let highest = self.highest.entry(one.node).or_default();
+            *highest = shown(one).max(*highest);
+        }
+        let mut highest: Vec<u64> = self.highest.values().copied().collect();
+        highest.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
+        let certain = highest.get(self.liars).copied().unwrap_or(0);
+        self.bound = certain.saturating_add(SPAN).clamp(COMMON, FOUND_NUMBERS);
+    }
+
+    fn believes(&self, number: u64) -> bool {
+        number < self.bound
+    }
+
+    /// Those of `seen` whose numbers are believed.
+    pub fn sift(&mut self, seen: &[Seen]) -> Vec<Seen> {
+        let (good, doubtful): (Vec<Seen>, Vec<Seen>) = seen.iter().partition(|one| self.believes(shown(one)));
+        self.doubted = doubtful.iter().map(shown).chain(self.doubted).min();
+        good
+    }
+
+    /// Whether something that was not believed would be by now; asked once, it begins anew.
+    pub fn takes_back(&mut self) -> bool {
+        self.doubted.take().is_some_and(|number| self.believes(number))
+    }
+}
+
+/// The higher of a copy's two numbers.
+fn shown(one: &Seen) -> u64 {
+    one.header.name.tag.0.max(one.header.name.generation.0)
 }
 
 /// Copies that say the same of their chunk.
@@ -75,7 +131,6 @@ fn gather(group: &[&Seen]) -> Option<Candidate> {
 fn makes_sense(chunk: ChunkId, header: &ShardHeader) -> bool {
     let (name, sealed) = (header.name, header.sealed);
     let n = usize::from(sealed.k) + usize::from(sealed.m);
-    let span = name.tag.0.checked_sub(name.generation.0);
     name.chunk == chunk
         && sealed.k > 0
         && n <= SHARDS
@@ -84,7 +139,7 @@ fn makes_sense(chunk: ChunkId, header: &ShardHeader) -> bool {
         && sealed.len <= CHUNK_MAX_BYTES
         && sealed.sealed_len as usize <= SEALED_MAX_BYTES
         && header.len == sealed.sealed_len.div_ceil(u32::from(sealed.k))
-        && span.is_some_and(|span| span < SPAN)
+        && name.tag.0 >= name.generation.0
 }
 
 /// What all copies of one sealing share, ordered.

@@ -1,5 +1,5 @@
 use super::Reindexed;
-use super::judge::{Candidate, Seen, candidates};
+use super::judge::{Candidate, Level, Seen, candidates};
 use crate::path::DataPath;
 use crate::path::fake::{FakeMetadata, FakeNode, Rig, TENANT, noise, quiet, rig};
 use spine::id::{ChunkId, Gen, KeyEpoch, NodeId, ShardIndex, ShardRoot, Tag, TenantId};
@@ -202,4 +202,92 @@ fn whatever_fewer_than_k_nodes_say_the_true_life_of_a_chunk_comes_first() {
         assert!(!enough || (best.generation, best.sealed, best.is_enough()) == (Gen(100), sealed(1_000), true), "seed {seed}: {found:?}");
         assert_eq!(candidates(CHUNK, &all), found, "seed {seed}: not the same twice");
     }
+}
+
+#[test]
+fn no_number_is_believed_that_would_use_the_counter_up_and_every_true_one_is() {
+    for seed in 1..=5_000 {
+        let mut dice = Dice(seed);
+        let liars = 1 + dice.below(4) as usize;
+        // Where the counter was when the metadata was lost.
+        let true_counter = 1 + (dice.below(u64::MAX) >> (2 + dice.below(60)));
+        let recent = || true_counter.saturating_sub(1 << 40).max(1);
+        let honest: Vec<Seen> = (0..2 * liars as u8 + 1)
+            .flat_map(|node| {
+                let number = recent() + dice.below(true_counter - recent() + 1);
+                [seen(node, number, 0, number, 1_000), seen(node, 1 + dice.below(number), 1, number, 1_000)]
+            })
+            .collect();
+        let told: Vec<Seen> = (0..liars as u8)
+            .flat_map(|liar| {
+                let lie = [u64::MAX, 1 << 63, (1 << 63) - 1, 1 << 62, (1 << 48) - 1, true_counter + (1 << 44)][dice.below(6) as usize];
+                [seen(100 + liar, lie, 0, lie, 1_000), seen(100 + liar, 1, 1, lie, 1_000)]
+            })
+            .collect();
+        let mut level = Level::new(liars);
+        level.rise(told.iter());
+        let early = level.sift(&honest).len();
+        level.rise(honest.iter());
+        let again = level.takes_back();
+        assert_eq!(again, early < honest.len(), "seed {seed}: what was doubted too early is asked again");
+        assert_eq!(level.sift(&honest).len(), honest.len(), "seed {seed}: counter {true_counter}");
+        assert!(!level.takes_back(), "seed {seed}");
+        let highest = level.sift(&told).iter().map(|one| one.header.name.tag.0).max().unwrap_or(0);
+        assert!(highest < (1u64 << 48).max(true_counter + (1 << 44)), "seed {seed}: {highest} is believed, the counter was {true_counter}");
+        assert!(highest < 1 << 63, "seed {seed}");
+        assert!(!level.takes_back(), "seed {seed}: a lie is not asked for twice");
+    }
+}
+
+/// Has these nodes show other numbers than their shards were given.
+fn claim(rig: &Rig, nodes: std::ops::Range<usize>, numbers: impl Fn(ShardName) -> ShardName) {
+    for node in &rig.nodes[nodes] {
+        let mut shards = node.shards.lock().unwrap();
+        let claimed = std::mem::take(&mut *shards).into_iter().map(|(name, (header, data))| {
+            let name = numbers(name);
+            (name, (ShardHeader { name, ..header }, data))
+        });
+        *shards = claimed.collect();
+    }
+}
+
+/// The highest number that the index has given or taken.
+async fn highest(rig: &Rig) -> u64 {
+    let records = rig.records().await;
+    let tags = records.iter().flat_map(|(_, r)| r.placement.iter()).flat_map(|p| p.shards.iter().flatten()).map(|place| place.tag.0);
+    tags.chain(records.iter().map(|(_, record)| record.generation.0)).max().unwrap()
+}
+
+#[tokio::test]
+async fn numbers_near_the_end_that_some_nodes_claim_restore_what_is_true_and_use_nothing_up() {
+    for claimed in [1 << 47, 1 << 48, 1 << 62, 1 << 63, u64::MAX] {
+        let (rig, chunks) = filled().await;
+        claim(&rig, 0..1, |name| ShardName { tag: Tag(claimed), ..name });
+        claim(&rig, 1..2, |name| ShardName { tag: Tag(claimed), generation: Gen(claimed), ..name });
+        let rig = after_the_loss(rig, &[TENANT]).await;
+        assert_eq!(counts(&rig.path.reindex_now().await.unwrap()), [chunks.len() as u64, 0, 0, 0, 0], "{claimed}");
+        all_read(&rig, &chunks).await;
+        rig.put("later", &noise(300_000, 99)).await.unwrap();
+        assert!(highest(&rig).await < 1 << 49, "{claimed}: {}", highest(&rig).await);
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_all_nodes_show_are_believed_as_long_as_as_many_again_are_left() {
+    // Nobody but the counter itself can have given these, and a fleet that lost its metadata before goes on as well.
+    let (rig, chunks) = filled().await;
+    claim(&rig, 0..6, |name| ShardName { tag: Tag(name.tag.0 + (1 << 60)), generation: Gen(name.generation.0 + (1 << 60)), ..name });
+    let rig = after_the_loss(rig, &[TENANT]).await;
+    assert_eq!(counts(&rig.path.reindex_now().await.unwrap()), [chunks.len() as u64, 0, 0, 0, 0]);
+    rig.put("later", &noise(300_000, 99)).await.unwrap();
+    assert!((1 << 60..1 << 61).contains(&highest(&rig).await));
+    let all: Vec<ChunkId> = rig.records().await.into_iter().map(|(chunk, _)| chunk).collect();
+    let rig = after_the_loss(rig, &[TENANT]).await;
+    assert_eq!(counts(&rig.path.reindex_now().await.unwrap()), [all.len() as u64, 0, 0, 0, 0], "the next time as well");
+    all_read(&rig, &all).await;
+    // Beyond, they are named and stay where they are.
+    claim(&rig, 0..6, |name| ShardName { tag: Tag(u64::MAX), generation: Gen(u64::MAX - 1), ..name });
+    let rig = after_the_loss(rig, &[TENANT]).await;
+    assert_eq!(counts(&rig.path.reindex_now().await.unwrap()), [0, 0, all.len() as u64, 0, 0]);
+    assert_eq!(rig.shards(), 6 * all.len());
 }

@@ -1,11 +1,13 @@
 //! The chunk range's counters: the next generation or tag, and the totals. Loaded and saved once a command.
 //!
-//! Invariant: the totals are exactly what counting the tables would give.
+//! Invariants: the totals are exactly what counting the tables would give; the counter never wraps, and what is found on nodes moves it no
+//! farther than to [`FOUND_NUMBERS`].
 
 use crate::record::{load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use serde::{Deserialize, Serialize};
 use spine::id::{Gen, Tag};
+use spine::limit::FOUND_NUMBERS;
 use spine::wire::chunk::{ChunkRecord, Totals};
 
 use super::transition::owes_shards;
@@ -28,6 +30,13 @@ impl Ledger {
         save(table, Space::Meta, COUNTER, self)
     }
 
+    /// Has the counter stand at `next`.
+    #[cfg(test)]
+    pub fn at(next: u64, table: &mut dyn TableWrite) {
+        let totals = Self::load(table).map_or(Totals::default(), |ledger| ledger.totals);
+        let _ = Self { next, totals }.save(table);
+    }
+
     /// The generation that [`Self::take`] takes.
     pub fn fresh(&self) -> Gen {
         Gen(self.next)
@@ -38,12 +47,20 @@ impl Ledger {
         Tag(self.next)
     }
 
-    pub fn take(&mut self) {
-        self.next += 1;
+    /// # Errors
+    /// [`TableError::Exhausted`] at the last number: none is ever given twice.
+    pub fn take(&mut self) -> Result<(), TableError> {
+        self.next = self.next.checked_add(1).ok_or(TableError::Exhausted)?;
+        Ok(())
     }
 
-    /// Gives no number below `above` from here on.
+    /// Gives no number below `above` from here on, as far as that is at most [`FOUND_NUMBERS`].
     pub fn pass(&mut self, above: u64) {
+        self.next = self.next.max(above.min(FOUND_NUMBERS));
+    }
+
+    /// Gives no number below `above` from here on: one that another group's own counter has reached, not one that a node told.
+    pub fn follow(&mut self, above: u64) {
         self.next = self.next.max(above);
     }
 

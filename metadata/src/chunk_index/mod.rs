@@ -73,7 +73,7 @@ fn reserve(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, 
         let (new, outcome) = transition::reserve(old.as_ref(), ledger.fresh());
         if let Some(new) = &new {
             if new.generation == ledger.fresh() {
-                ledger.take();
+                ledger.take()?;
             }
             due::replace(table, ledger, chunk, old.as_ref(), new)?;
         }
@@ -143,7 +143,7 @@ fn reserve_target(
     match transition::reserve_target(old.as_ref(), generation, index, node, tag) {
         Err(refusal) => Ok(Reply::Refused(refusal)),
         Ok(new) => {
-            ledger.take();
+            ledger.take()?;
             due::replace(table, ledger, chunk, old.as_ref(), &new)?;
             Ok(Reply::Target(tag))
         }

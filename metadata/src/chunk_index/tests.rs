@@ -1,13 +1,14 @@
+use super::ledger::Ledger;
 use super::transition::is_owed;
 use super::{answer, apply};
 use crate::key;
 use crate::record::decode;
 use crate::sample::{chunk, node, placement, version};
 use crate::table::memory::MemoryTable;
-use crate::table::{Space, TableRead};
+use crate::table::{Space, TableError, TableRead};
 use proptest::prelude::*;
 use spine::id::*;
-use spine::limit::UNREF_STEP;
+use spine::limit::{FOUND_NUMBERS, UNREF_STEP};
 use spine::wire::chunk::*;
 use spine::wire::range::ALL_CHUNKS;
 use spine::wire::{Refusal, Reply};
@@ -493,4 +494,36 @@ fn what_cannot_be_read_or_is_younger_than_the_counter_is_not_restored() {
     assert!(!restore(&mut table, 7, Gen(40), &[0, 1], 100), "one shard of two");
     assert!(!restore(&mut table, 7, Gen(100), &[], 100), "its number would be given again");
     assert!(record(&table, 7).is_none());
+}
+
+#[test]
+fn whatever_number_a_shard_is_said_to_have_half_of_all_numbers_are_left() {
+    let mut table = MemoryTable::default();
+    assert!(restore(&mut table, 7, Gen(FOUND_NUMBERS - 1), &[], u64::MAX), "the highest that is believed");
+    for (of, generation) in [(8, FOUND_NUMBERS), (9, u64::MAX)] {
+        assert!(!restore(&mut table, of, Gen(generation), &[], u64::MAX), "{generation}");
+        assert!(record(&table, of).is_none());
+    }
+    assert_eq!(upload(&mut table, 1, 8), Gen(FOUND_NUMBERS));
+    assert_eq!(upload(&mut table, 1, 9), Gen(FOUND_NUMBERS + 1));
+    assert!(!restore(&mut table, 10, Gen(FOUND_NUMBERS), &[], 0), "given meanwhile, and not believed of a node all the same");
+}
+
+#[test]
+fn the_last_number_is_refused_and_nothing_is_given_twice() {
+    let mut table = MemoryTable::default();
+    let mut ledger = Ledger::load(&table).unwrap();
+    for _ in 0..3 {
+        ledger.pass(u64::MAX);
+    }
+    assert_eq!(ledger.fresh(), Gen(FOUND_NUMBERS));
+    Ledger::at(u64::MAX - 1, &mut table);
+    assert_eq!(upload(&mut table, 1, 7), Gen(u64::MAX - 1));
+    let before = table.clone();
+    for of in [8, 9] {
+        let command = ChunkCommand::Reserve { version: version(1), chunks: vec![chunk(of)] };
+        assert!(matches!(apply(&mut table, &command), Err(TableError::Exhausted)));
+    }
+    assert_eq!(table, before);
+    assert_eq!(reserve(&mut table, 1, 7), ReserveOutcome::Upload { generation: Gen(u64::MAX - 1), tag: Tag(u64::MAX - 1) });
 }

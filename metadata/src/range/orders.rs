@@ -156,7 +156,7 @@ fn serve(table: &mut dyn TableWrite, ranges: &mut Ranges, by: Mover, kind: Range
         ranges.base = ranges.base.max(handover.seq.0.saturating_sub(at.0));
         if kind == RangeKind::Chunks {
             let mut ledger = Ledger::load(table)?;
-            ledger.pass(handover.above);
+            ledger.follow(handover.above);
             ledger.save(table)?;
             if handover.held {
                 restore::hold(table, true)?;

@@ -1,5 +1,5 @@
 //! The root group's machine: tenants, access keys, buckets, storage nodes, the fleet, metadata nodes, the lease of gateways,
-//! the map of ranges to groups and its moves.
+//! the operator's word about levelling out, the map of ranges to groups and its moves.
 //!
 //! One file a noun. Invariants: names of tenants, access keys and buckets are unique; a bucket id is never given twice;
 //! a bucket is in the name table and its owner's list, or in
@@ -16,6 +16,7 @@ pub mod map;
 mod metadata_node;
 mod moves;
 mod node;
+mod rebalance;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub fn apply(table: &mut dyn TableWrite, command: &RootCommand) -> Result<Reply,
         RootCommand::AdmitMetadataNode(record) => metadata_node::admit(table, record),
         RootCommand::RemoveMetadataNode { node, now } => metadata_node::remove(table, *node, *now),
         RootCommand::TakeLease { holder, seen } => lease::take(table, *holder, *seen),
+        RootCommand::StopRebalance { stopped } => rebalance::stop(table, *stopped),
         RootCommand::EndDelete { name, round, gone } => bucket::end_delete(table, name, *round, *gone),
         RootCommand::BeginMove { ask, expected, reason, now } => moves::begin(table, ask, *expected, reason, *now),
         RootCommand::TakeMove { id } => moves::take(table, *id),
@@ -69,6 +71,7 @@ pub fn answer(table: &dyn TableRead, query: &RootQuery) -> Result<RootAnswer, Ta
         RootQuery::Invite(id) => RootAnswer::Invite(invite::get(table, *id)?),
         RootQuery::MetadataNodes => RootAnswer::MetadataNodes(metadata_node::all(table)?),
         RootQuery::Lease => RootAnswer::Lease(lease::get(table)?),
+        RootQuery::RebalanceStopped => RootAnswer::RebalanceStopped(rebalance::is_stopped(table)?),
         RootQuery::Deleting => RootAnswer::Deleting(bucket::deleting(table)?),
         RootQuery::Map { known } => RootAnswer::Map(map::newer(table, *known)?),
         RootQuery::Groups => RootAnswer::Groups(map::groups(table)?),

@@ -245,6 +245,17 @@ fn a_lease_is_taken_only_from_the_count_that_was_seen() {
 }
 
 #[test]
+fn levelling_out_is_stopped_until_it_is_started_and_not_to_begin_with() {
+    let mut table = MemoryTable::default();
+    let stopped = |table: &MemoryTable| answer(table, &RootQuery::RebalanceStopped).unwrap() == RootAnswer::RebalanceStopped(true);
+    assert!(!stopped(&table));
+    for now in [true, true, false, false, true] {
+        assert_eq!(run(&mut table, RootCommand::StopRebalance { stopped: now }), Reply::Done);
+        assert_eq!(stopped(&table), now);
+    }
+}
+
+#[test]
 fn a_metadata_node_is_renewed_until_it_is_removed_for_good() {
     let mut table = MemoryTable::default();
     let id = NodeId([4; 32]);

@@ -282,6 +282,8 @@ pub enum RootCommand {
     RemoveMetadataNode { node: NodeId, now: UnixMs },
     /// Takes or renews the lease. Refused with `LeaseTaken` unless its count is still `seen` (0: nobody ever had it).
     TakeLease { holder: WriterId, seen: u64 },
+    /// The operator stops levelling nodes out, or lets it go on. Idempotent.
+    StopRebalance { stopped: bool },
     /// Ends the deletion of a marked bucket: all groups were found empty and closed, and it is gone; or they were opened again, and it is what it
     /// was. Refused with `OldAttempt` unless `round` is the last one given, with `NoSuchBucket` if it is not marked.
     EndDelete { name: String, round: u64, gone: bool },
@@ -317,6 +319,7 @@ pub enum RootQuery {
     /// All that were ever admitted, removed ones included, by id.
     MetadataNodes,
     Lease,
+    RebalanceStopped,
     /// Buckets that are marked for deletion, with their last rounds, by id.
     Deleting,
     /// The map, unless it is still that of `known`.
@@ -343,6 +346,7 @@ pub enum RootAnswer {
     Invite(Option<InviteRecord>),
     MetadataNodes(Vec<MetadataNodeRecord>),
     Lease(Option<LeaseRecord>),
+    RebalanceStopped(bool),
     Deleting(Vec<(BucketRecord, u64)>),
     Map(Option<Map>),
     Groups(Vec<GroupRecord>),

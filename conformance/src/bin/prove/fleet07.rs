@@ -85,13 +85,25 @@ fn suspended(fleet: &Fleet, liars: &[(usize, Lying)], clients: &Clients) -> Resu
             }
             !done
         });
+        innocent(&status, fleet, liars)?;
         if began.elapsed() > LIMIT {
-            let lies: Vec<(Lie, u64)> = open.iter().map(|(_, liar)| (liar.lie(), liar.told())).collect();
-            return Err(format!("not suspended within {} s: {lies:?}", LIMIT.as_secs()));
+            let lies = open.iter().map(|(at, liar)| (liar.lie(), liar.told(), of(&status, &fleet.nodes[*at])["audit"].to_string()));
+            return Err(format!("not suspended within {} s: {:?}", LIMIT.as_secs(), lies.collect::<Vec<_>>()));
         }
         std::thread::sleep(Duration::from_millis(500));
     }
     Ok(began.elapsed())
+}
+
+/// Nobody who does not lie is suspended.
+fn innocent(status: &Value, fleet: &Fleet, liars: &[(usize, Lying)]) -> Result<(), String> {
+    for (at, process) in fleet.nodes.iter().enumerate().filter(|(at, _)| liars.iter().all(|(liar, _)| liar != at)) {
+        let node = of(status, process);
+        if node["state"] == "suspended" {
+            return Err(format!("honest node {at} is suspended: {node}"));
+        }
+    }
+    Ok(())
 }
 
 /// Waits until nothing is placed on them and nothing is owed.
@@ -101,6 +113,7 @@ fn emptied(fleet: &Fleet, liars: &[(usize, Lying)], clients: &Clients) -> Result
         clients.healthy()?;
         let printed = fleet.gateway.admin(&["fleet", "status", "--placed", "--json"]).said("status")?;
         let status: Value = serde_json::from_str(printed.trim()).said("status")?;
+        innocent(&status, fleet, liars)?;
         let left: u64 = liars.iter().filter_map(|(at, _)| of(&status, &fleet.nodes[*at])["placed"].as_u64()).sum();
         if left == 0 {
             println!("  emptied after {:.1} s more", began.elapsed().as_secs_f64());
@@ -129,7 +142,6 @@ fn fifth(fleet: &mut Fleet, runtime: &Runtime, clients: &Clients, at: usize, tim
     }
     println!("  a fifth told {told} lies, is not suspended, and {read} objects were read beside it");
     runtime.block_on(liar.stop()).said("stop the fifth")?;
-    // What it did is remembered: as soon as another is resumed, it may be suspended after all.
     fleet.nodes[at].start(None).said("the honest process")
 }
 

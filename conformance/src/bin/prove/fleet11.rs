@@ -3,6 +3,8 @@
 //! For as long as the row takes, side by side: restic backups and restores; eight bodies of 64 MiB going up and eight coming down; nodes
 //! that read all they hold over and over; audits of hundreds of slices; and nodes killed one after another, rebuilt on the others, and
 //! back again. A node's memory counts with all of its mapped index in it, so that the index's size is what it may have beside.
+//! Nodes keep what was overwritten in their trash for longer than the row takes: at full size it needs 20 GiB of disk, and bodies go up
+//! in so many rounds and no more, spread over its time, while others come down all along.
 
 use crate::row::{Outcome, Progress, Run, Said, mib, runtime};
 use conformance::client::{self, Judge};
@@ -22,6 +24,8 @@ const GATEWAY_BAR: u64 = 512 << 20;
 const NODE_BAR: u64 = 256 << 20;
 const BODY: usize = 64 << 20;
 const AT_ONCE: u64 = 8;
+/// Rounds in which bodies go up: 10 GiB of them, 15 GiB of shards.
+const ROUNDS: u64 = 20;
 const REBUILD_LIMIT: Duration = Duration::from_secs(300);
 const CONFIG: &str = "[repair]\ninterval_seconds = 1\naway_seconds = 3\n[fleet]\naudits_per_day = 86400\n\
     [collector]\ninterval_seconds = 5\ngrace_seconds = 1\n";
@@ -47,7 +51,7 @@ pub fn run(run: &Run) -> Outcome {
     std::thread::scope(|scope| {
         let work = [
             scope.spawn(|| backups(gateway, &home, &tree, &target, &stop, &done.restic)),
-            scope.spawn(|| transfers(gateway, run.seed, &stop, &done.bodies)),
+            scope.spawn(|| transfers(gateway, run.seed, time, &stop, &done.bodies)),
             scope.spawn(|| audits(gateway, &stop, &done.audits)),
         ];
         let killed = rebuilds(gateway, nodes, time, &mut peaks);
@@ -172,8 +176,8 @@ fn backups(gateway: &Server, home: &Path, tree: &Path, target: &Path, stop: &Ato
     Ok(())
 }
 
-/// Bodies going up and coming down at once, each compared.
-fn transfers(gateway: &Server, seed: u64, stop: &AtomicBool, count: &AtomicU64) -> Result<(), String> {
+/// Bodies coming down over and over, each compared, and others going up at once, [`ROUNDS`] times within `time`.
+fn transfers(gateway: &Server, seed: u64, time: Duration, stop: &AtomicBool, count: &AtomicU64) -> Result<(), String> {
     let (runtime, client) = (runtime()?, client::of(gateway));
     runtime.block_on(async {
         client.create_bucket().bucket("bodies").send().await.judged().said("bucket")?;
@@ -190,13 +194,18 @@ fn transfers(gateway: &Server, seed: u64, stop: &AtomicBool, count: &AtomicU64) 
             }
         };
         try_join_all((0..AT_ONCE).map(|n| put(0, n))).await?;
-        for round in 1.. {
-            if stop.load(Ordering::SeqCst) {
-                break;
+        let (began, mut last) = (Instant::now(), 0);
+        while !stop.load(Ordering::SeqCst) {
+            let down = try_join_all((0..AT_ONCE).map(|n| get(last, n)));
+            if last < ROUNDS && began.elapsed() >= time.mul_f64(last as f64 / ROUNDS as f64) {
+                let up = try_join_all((0..AT_ONCE).map(|n| put(last + 1, n)));
+                futures::try_join!(up, down)?;
+                last += 1;
+                count.fetch_add(AT_ONCE, Ordering::SeqCst);
+            } else {
+                down.await?;
             }
-            let (up, down) = (try_join_all((0..AT_ONCE).map(|n| put(round, n))), try_join_all((0..AT_ONCE).map(|n| get(round - 1, n))));
-            futures::try_join!(up, down)?;
-            count.fetch_add(2 * AT_ONCE, Ordering::SeqCst);
+            count.fetch_add(AT_ONCE, Ordering::SeqCst);
         }
         Ok(())
     })

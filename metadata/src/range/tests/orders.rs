@@ -1,7 +1,9 @@
 use super::*;
+use crate::chunk_index::ledger::Ledger;
 use crate::sample::{bucket, chunk, inline, version};
 use bytes::Bytes;
-use spine::id::{BucketId, ChunkId, TenantId};
+use spine::id::{BucketId, ChunkId, Gen, Tag, TenantId};
+use spine::limit::FOUND_NUMBERS;
 use spine::map::NamePoint;
 use spine::wire::chunk::*;
 use spine::wire::namespace::*;
@@ -114,6 +116,17 @@ fn the_collection_stays_held_and_numbers_go_on_where_chunks_have_moved_to() {
     assert_eq!(world.send(0, Command::Chunk(unref)), refused(Refusal::NotHere));
     let within = Query::Within { span: ALL_CHUNKS, query: ChunkQuery::Scan { after: None, max: 9 } };
     assert_eq!(world.ask(0, &within), Err(MetadataError::NotHere));
+}
+
+#[test]
+fn numbers_go_on_where_chunks_have_moved_to_also_above_those_that_are_believed_of_nodes() {
+    let mut world = World::new(2);
+    let reserve = |n: u8| Command::Chunk(ChunkCommand::Reserve { version: version(n.into()), chunks: vec![chunk(n)] });
+    Ledger::at(FOUND_NUMBERS + 5, &mut world.tables[0]);
+    world.send(0, reserve(200));
+    moved(&mut world, Range::Chunks(Span { start: ChunkId([128; 32]), end: None }));
+    let expected = ReserveOutcome::Upload { generation: Gen(FOUND_NUMBERS + 6), tag: Tag(FOUND_NUMBERS + 6) };
+    assert_eq!(world.send(1, reserve(201)), Reply::Reserved(vec![expected]));
 }
 
 fn root(world: &mut World, command: RootCommand) -> Reply {
