@@ -35,7 +35,7 @@ async fn spoiled(fleet: &mut Fleet, node: usize, flipped: usize, removed: usize,
 
 fn audit(fleet: &Fleet, arguments: &[&str]) -> Output {
     let data = fleet.gateway.data().to_string_lossy().into_owned();
-    fleet.gateway.run(&[&["admin", "audit", "run", "--data", &data], arguments].concat()).unwrap()
+    fleet.gateway.run(&[&["admin", "audit", "--data", &data], arguments].concat()).unwrap()
 }
 
 fn owed(fleet: &Fleet) -> u64 {

@@ -154,7 +154,7 @@ fn a_node_whose_disk_others_filled_takes_nothing_is_read_and_goes_on_when_there_
     while small.shards() < 3 {
         runtime.block_on(write_and_read(&client, seed));
         seed += 1;
-        assert!(seed < 60, "no shard came to the small disk");
+        assert!(seed < 400, "no shard came to the small disk");
     }
     let filler = disk.fill(600 << 10).unwrap();
     fleet.wait("it says that it is full", |_| seen(&fleet, &small) == "full").unwrap();
@@ -176,7 +176,7 @@ fn a_node_whose_disk_others_filled_takes_nothing_is_read_and_goes_on_when_there_
     away.iter_mut().for_each(|node| node.start(None).unwrap());
     std::fs::remove_file(filler).unwrap();
     fleet.wait("there is room again", |status| serving(status) == NODES).unwrap();
-    let limit = seed + 60;
+    let limit = seed + 400;
     while small.shards() == held {
         runtime.block_on(write_and_read(&client, seed));
         seed += 1;

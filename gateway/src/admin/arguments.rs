@@ -48,10 +48,13 @@ pub enum AdminCommand {
         #[arg(long)]
         sweep: bool,
     },
-    /// Have nodes prove that they hold what they took
+    /// Have nodes prove that they hold what they took: asks for slices of shards drawn at random; exit code 1 if a node could not show one
+    #[command(args_conflicts_with_subcommands = true)]
     Audit {
+        #[command(flatten)]
+        run: AuditRun,
         #[command(subcommand)]
-        command: AuditCommand,
+        command: Option<AuditCommand>,
     },
     /// Write what, with the root key, brings a fleet back whose metadata was lost: tenants, access keys, CA, nodes
     Export {
@@ -81,20 +84,21 @@ pub enum AdminCommand {
     },
 }
 
+#[derive(Debug, Args)]
+pub struct AuditRun {
+    /// Only this node: its id, or enough of its first digits
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Slices of each node; 459 find a node that dropped one shard in a hundred with 99 %
+    #[arg(long, value_name = "NUMBER", default_value_t = 459, value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    pub count: u32,
+    /// Where the transcript goes, for `verify`
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Ask for slices of shards drawn at random; exit code 1 if a node could not show one
-    Run {
-        /// Only this node: its id, or enough of its first digits
-        #[arg(long, value_name = "NODE")]
-        node: Option<String>,
-        /// Slices of each node; 459 find a node that dropped one shard in a hundred with 99 %
-        #[arg(long, value_name = "NUMBER", default_value_t = 459, value_parser = clap::value_parser!(u32).range(1..=2_000))]
-        count: u32,
-        /// Where the transcript goes, for `verify`
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
     /// Check a transcript, without a server or a key; exit code 1 if anything in it does not hold, or a node could not show a slice
     Verify { file: PathBuf },
 }

@@ -1,6 +1,6 @@
 //! `breakwater admin audit`: `POST /admin/audit {node?, count}` of the operations listener, and checking what it answered, offline.
 
-use super::arguments::AuditCommand;
+use super::arguments::AuditRun;
 use super::server::{Refused, parse};
 use crate::audit::transcript::{Shown, Transcript};
 use crate::ops::operator::Operator;
@@ -48,9 +48,9 @@ fn find(operator: &Operator, text: &str) -> Result<NodeId, Refused> {
 pub(super) type Told = Result<(String, bool), String>;
 
 /// Writes the transcript, and says what it shows.
-pub(super) fn keep(command: &AuditCommand, answer: &Value, as_json: bool) -> Told {
+pub(super) fn keep(run: &AuditRun, answer: &Value, as_json: bool) -> Told {
     let text = answer.to_string();
-    if let AuditCommand::Run { out: Some(path), .. } = command {
+    if let Some(path) = &run.out {
         let failed = |error: std::io::Error| format!("the transcript cannot be written. path=`{}`, reason=`{error}`", path.display());
         std::fs::write(path, &text).map_err(failed)?;
     }

@@ -28,7 +28,7 @@ enum AskError {
 
 /// Runs one admin command. 0: done; 1: not, or what was checked is not clean.
 pub fn run(arguments: AdminArgs) -> ExitCode {
-    if let AdminCommand::Audit { command: AuditCommand::Verify { file } } = &arguments.command {
+    if let AdminCommand::Audit { command: Some(AuditCommand::Verify { file }), .. } = &arguments.command {
         return audited(super::audit::verify(file, arguments.json));
     }
     let data = arguments.data.clone().unwrap_or_else(|| PathBuf::from("./breakwater-data"));
@@ -40,8 +40,8 @@ pub fn run(arguments: AdminArgs) -> ExitCode {
         Ok(answer) => answer,
         Err(error) => return failed(&error),
     };
-    if let AdminCommand::Audit { command } = &arguments.command {
-        return audited(super::audit::keep(command, &answer, arguments.json));
+    if let AdminCommand::Audit { run, .. } = &arguments.command {
+        return audited(super::audit::keep(run, &answer, arguments.json));
     }
     if let Some(told) = super::recovery::keep(&arguments.command, &answer).or_else(|| super::admission::keep(&arguments.command, &answer)) {
         return kept(told);
@@ -112,8 +112,8 @@ fn request(command: &AdminCommand) -> Result<Request, AskError> {
         AdminCommand::Collection { command } => post("collection", json!({ "held": matches!(command, CollectionCommand::Hold) })),
         AdminCommand::Metadata { command } => metadata_request(command)?,
         AdminCommand::Collect { sweep } => post("collect", json!({ "sweep": sweep })),
-        AdminCommand::Audit { command: AuditCommand::Run { node, count, .. } } => post("audit", json!({ "node": node, "count": count })),
-        AdminCommand::Audit { command: AuditCommand::Verify { file } } => {
+        AdminCommand::Audit { run, command: None } => post("audit", json!({ "node": run.node, "count": run.count })),
+        AdminCommand::Audit { command: Some(AuditCommand::Verify { file }), .. } => {
             return Err(AskError::Refused(format!("{} is checked here, not by a server", file.display())));
         }
         AdminCommand::Repair => post("repair", json!({})),

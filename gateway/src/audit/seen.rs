@@ -1,16 +1,17 @@
 //! What is held against one node, and what takes it back. Pure: no clock, no randomness; `simulation.rs` runs it under thousands of seeds.
 //!
 //! ```text
-//! a strike each   a question of an audit answered with no proof, or with "I do not have it"
+//! a strike each   a question of an audit answered with no proof, whatever else was said
 //!                 a shard that a read found missing or wrong, once
 //!                 a survey in which the node lacked shards and did not say that they are damaged
 //!                 questions, or gets, that went on having no answer while the node said that it serves
-//!                 so many shards that it said itself are damaged: see `quota`
+//!                 so many shards that it said itself, and unasked, are damaged: see `quota`
 //! one back        [`FADE`] questions of audits proven in a row
 //! three           suspend
 //! ```
-//! Disks rot, and a node that says so is what a fleet needs: a shard that it names as damaged, in a scrub's report, an audit, a survey or a
-//! read, is counted once and is no lie. One that says it of more than a [`ADMITTED_SHARE`]th of what it took is as useless as a liar.
+//! Disks rot, and a node that says so is what a fleet needs: a shard that it names as damaged, in a scrub's report, a survey or a read, is
+//! counted once and is no lie. One that says it of more than a [`ADMITTED_SHARE`]th of what it took is as useless as a liar. An audit
+//! asks for proof: who names the damage first has had the shard made again and is not asked for it any more.
 //! Only audits take strikes back, since nothing else asks for shards that the node cannot guess: who serves what clients read and has
 //! dropped the rest is told by no read.
 //! Not here: whether the index still places a shard there (its callers ask), how many nodes may be suspended (`sentence.rs`).
@@ -27,7 +28,7 @@ pub const STRIKES: u32 = 3;
 /// one that goes on like that does not live off what it still has.
 pub const FADE: u32 = 459;
 /// One damaged shard in so many of what is placed on the node, by its own word, is as much as one strike ..
-pub(super) const ADMITTED_SHARE: u64 = 256;
+const ADMITTED_SHARE: u64 = 256;
 /// .. and never less than this many, nor more: the names are kept.
 pub(super) const ADMITTED: (u64, u64) = (16, 1_024);
 /// Groups of questions without an answer, from a node that says it serves, that are one failure.
@@ -70,11 +71,7 @@ impl Seen {
         for asked in group {
             match &asked.outcome {
                 Outcome::Proven(_) => self.prove(),
-                Outcome::Missing | Outcome::Wrong(..) => self.fail(),
-                Outcome::Damaged => {
-                    self.failed += 1;
-                    self.admit(asked.placed.name);
-                }
+                Outcome::Missing | Outcome::Damaged | Outcome::Wrong(..) => self.fail(),
                 Outcome::Unanswered => unanswered += 1,
                 Outcome::Moved => {}
             }

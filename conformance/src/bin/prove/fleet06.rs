@@ -153,7 +153,7 @@ async fn lose(fleet: &mut Fleet, dice: &mut Dice) -> Result<Vec<ShardName>, Stri
 fn audited(fleet: &Fleet, lost: &[ShardName]) -> Result<u64, String> {
     let (node, data) = (fleet.nodes[0].id().to_owned(), fleet.gateway.data().to_string_lossy().into_owned());
     let file = fleet.place().join("transcript.json").to_string_lossy().into_owned();
-    let asked = ["admin", "audit", "run", "--node", &node, "--count", "2000", "--out", &file, "--json", "--data", &data];
+    let asked = ["admin", "audit", "--node", &node, "--count", "2000", "--out", &file, "--json", "--data", &data];
     let output = fleet.gateway.run(&asked).said("audit")?;
     if output.status.success() {
         return Err("the audit of a node that lost shards succeeded".to_string());

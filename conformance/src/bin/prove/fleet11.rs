@@ -215,7 +215,7 @@ fn transfers(gateway: &Server, seed: u64, time: Duration, stop: &AtomicBool, cou
 fn audits(gateway: &Server, stop: &AtomicBool, count: &AtomicU64) -> Result<(), String> {
     let data = gateway.data().to_string_lossy().into_owned();
     while !stop.load(Ordering::SeqCst) {
-        let output = gateway.run(&["admin", "audit", "run", "--count", "300", "--json", "--data", &data]).said("audit")?;
+        let output = gateway.run(&["admin", "audit", "--count", "300", "--json", "--data", &data]).said("audit")?;
         let shown: Value = serde_json::from_slice(&output.stdout).said(&format!("audit: {}", String::from_utf8_lossy(&output.stderr)))?;
         let failed: u64 = shown.as_array().map_or(0, |nodes| nodes.iter().filter_map(|node| node["failed"].as_u64()).sum());
         if failed > 0 {
