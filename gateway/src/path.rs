@@ -91,6 +91,7 @@ impl DataPath {
             intents,
             flights: Arc::default(),
             readers: Arc::default(),
+            known: Known::default(),
             damage,
             owing,
             busy: Default::default(),
