@@ -1,30 +1,39 @@
-//! What this gateway remembers of bodies that it has read: the manifests of their versions, and where their chunks lie.
+//! What this gateway remembers of what it has read: what versions consist of, and where their chunks lie.
 //!
-//! Which version a key has is not remembered: every read asks the metadata for it, so what was written through another gateway is seen
-//! by the next read here. Of the rest,
-//! - a manifest never changes, and the id of its version never comes again: it stays until others need the room;
+//! Which version a key has is asked of the metadata by every read, so what was written through another gateway is seen by the next read
+//! here. Of the rest,
+//! - a version's body and manifests never change, and its id never comes again: they stay until others need the room, and a read that
+//!   has the body says which version's, and is only told if that is the current one;
 //! - a chunk is moved, collected, and stored again under another generation: where it was is tried, whatever does not come from there is
 //!   no fault of anybody, and the index is asked again (`fetch.rs`).
 //!
-//! Invariant: bounded in bytes, each of the two; the longest unused goes first.
+//! Invariant: bounded in bytes, each of the three; the longest unused goes first.
 //! Not here: reading (`read.rs`).
 
 use crate::fetch::Located;
 use crate::metric::LOOKUPS;
 use lru::LruCache;
-use spine::id::{ChunkId, VersionId};
+use spine::id::{BucketId, ChunkId, VersionId};
 use spine::wire::chunk::Place;
-use spine::wire::namespace::{ChunkRef, Manifest};
+use spine::wire::namespace::{Body, ChunkRef, Manifest, PartSummary, Piece, VersionBody};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes of either kind that are remembered: some 400,000 chunks' names, and where some 20,000 chunks are.
+/// Bytes of each kind that are remembered: some 400,000 chunks' names, where some 20,000 chunks are, some 200,000 parts.
 const ROOM: usize = 16 << 20;
+/// Pieces below which a body is not remembered.
+const FEW: usize = 4;
+/// Bytes of a part's checksum, at most.
+const CHECKSUM: usize = 64;
 /// What stands around an entry.
 const FRAME: usize = 128;
 
+type Key = (BucketId, String);
+type Version = (VersionId, Arc<VersionBody>);
+
 /// Memory of what was read.
 pub struct Known {
+    bodies: Mutex<Bounded<Key, Version>>,
     manifests: Mutex<Bounded<VersionId, Arc<Manifest>>>,
     places: Mutex<Bounded<ChunkId, Located>>,
 }
@@ -36,12 +45,17 @@ impl Default for Known {
 }
 
 impl Known {
-    /// Remembers at most `room` bytes of either kind.
+    /// Remembers at most `room` bytes of each kind.
     pub fn with_room(room: usize) -> Self {
-        Known { manifests: Mutex::new(Bounded::new(room)), places: Mutex::new(Bounded::new(room)) }
+        Known { bodies: Mutex::new(Bounded::new(room)), manifests: Mutex::new(Bounded::new(room)), places: Mutex::new(Bounded::new(room)) }
     }
 
-    /// What a version consists of.
+    /// A version that the key had, and its body.
+    pub fn body(&self, bucket: BucketId, key: &str) -> Option<Version> {
+        lock(&self.bodies).get(&(bucket, key.to_owned()))
+    }
+
+    /// What a version consists of, in one piece of it.
     pub fn manifest(&self, version: VersionId) -> Option<Arc<Manifest>> {
         told("manifest", lock(&self.manifests).get(&version))
     }
@@ -49,6 +63,20 @@ impl Known {
     /// Where a chunk was; it may be elsewhere by now.
     pub fn place(&self, chunk: ChunkId) -> Option<Located> {
         told("placement", lock(&self.places).get(&chunk))
+    }
+
+    /// The current version of a key. Bodies that are as short as the question about them are not remembered.
+    pub fn learn_body(&self, bucket: BucketId, key: &str, version: VersionId, body: &Arc<VersionBody>) {
+        let pieces = match &body.body {
+            Body::Inline { .. } => 0,
+            Body::Pieces(pieces) => pieces.len(),
+        };
+        let key = (bucket, key.to_owned());
+        if pieces < FEW && body.parts.len() < FEW {
+            return lock(&self.bodies).remove(&key);
+        }
+        let bytes = FRAME + key.1.len() + pieces * size_of::<Piece>() + body.parts.len() * (size_of::<PartSummary>() + CHECKSUM);
+        lock(&self.bodies).put(key, (version, body.clone()), bytes);
     }
 
     pub fn learn_manifest(&self, version: VersionId, manifest: Arc<Manifest>) {
