@@ -224,6 +224,8 @@ impl<'a> Gathering<'a> {
                 }
             }
         }
+        // Should one that came turn out to be wrong, these are asked again, after those not asked yet.
+        self.untried.splice(0..0, self.open.iter().map(|(index, _)| *index));
         let time = now();
         let follows: Vec<bool> = self.open.drain(..).map(|(_, node)| self.core.board.follows(node, time)).collect();
         if follows.contains(&true)

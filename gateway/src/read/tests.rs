@@ -242,3 +242,20 @@ async fn a_chunk_that_is_not_where_it_was_is_looked_up_again_and_only_then_someb
     assert_eq!(rig.get("k", all).await.unwrap(), data);
     assert_ne!(rig.path.core.known.place(chunk).unwrap().generation, stale.generation);
 }
+
+#[tokio::test]
+async fn where_one_shard_is_wrong_and_others_are_slow_those_are_asked_again() {
+    let rig = rig().await;
+    let data = noise(CHUNK as usize, 12);
+    rig.put("k", &data).await.unwrap();
+    rig.path.repair_now().await.unwrap();
+    let (_, record) = rig.records().await.pop().unwrap();
+    let shards = record.placement.unwrap().shards;
+    let node = |index: usize| rig.nodes.iter().find(|node| node.id == shards[index].unwrap().node).unwrap();
+    node(1).rot();
+    // One data shard and both of parity take so long that all of them are asked for before the first comes.
+    for index in [2, 4, 5] {
+        node(index).set(Mood::Slow(std::time::Duration::from_secs(1)));
+    }
+    assert_eq!(rig.get("k", 0..data.len() as u64).await.unwrap(), data);
+}
