@@ -257,7 +257,7 @@ impl Writer {
             "" => self.keys.keys().cloned().collect(),
             _ => self.keys.keys().map(|key| key[..prefix.len() + 2].to_string()).collect(),
         };
-        let got = list(&*self.router, &prefix, delimiter, max).await;
+        let got = list(&self.router, &prefix, delimiter, max).await;
         assert_eq!(got, expected.into_iter().collect::<Vec<_>>(), "a listing by {delimiter:?}, {max} a page");
     }
 }

@@ -48,6 +48,7 @@ async fn names(router: &Router, query: NamespaceQuery) -> Result<NamespaceAnswer
     let (bucket, key) = match &query {
         NamespaceQuery::Head { bucket, key }
         | NamespaceQuery::Open { bucket, key }
+        | NamespaceQuery::Reopen { bucket, key, .. }
         | NamespaceQuery::Manifests { bucket, key, .. }
         | NamespaceQuery::Upload { bucket, key, .. }
         | NamespaceQuery::Parts { bucket, key, .. } => (*bucket, key),

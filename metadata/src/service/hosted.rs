@@ -170,7 +170,9 @@ fn is_quick(query: &Query) -> bool {
         Query::Root(RootQuery::Tenants | RootQuery::Keys(_) | RootQuery::Buckets(_)) => false,
         Query::Root(RootQuery::Map { .. } | RootQuery::Groups | RootQuery::Moves) => false,
         Query::Root(_) => true,
-        Query::Namespace(NamespaceQuery::Head { .. } | NamespaceQuery::Open { .. } | NamespaceQuery::Upload { .. }) => true,
+        Query::Namespace(
+            NamespaceQuery::Head { .. } | NamespaceQuery::Open { .. } | NamespaceQuery::Reopen { .. } | NamespaceQuery::Upload { .. },
+        ) => true,
         Query::Namespace(NamespaceQuery::Manifests { versions, .. }) => versions.len() == 1,
         Query::Namespace(_) => false,
         Query::Chunk(ChunkQuery::Records(chunks)) => chunks.len() <= INLINE_RECORDS,
@@ -186,7 +188,7 @@ fn kind(query: &Query) -> &'static str {
         Query::Root(_) => "root",
         Query::Namespace(query) => match query {
             NamespaceQuery::Head { .. } => "head",
-            NamespaceQuery::Open { .. } => "open",
+            NamespaceQuery::Open { .. } | NamespaceQuery::Reopen { .. } => "open",
             NamespaceQuery::Manifests { .. } => "manifests",
             NamespaceQuery::List { .. } => "list",
             NamespaceQuery::Upload { .. } | NamespaceQuery::Parts { .. } | NamespaceQuery::Uploads { .. } => "uploads",

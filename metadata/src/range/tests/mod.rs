@@ -82,7 +82,7 @@ impl World {
     }
 
     /// To the group that owns what it is about; `None`: nobody does at the moment, or it is frozen.
-    fn to_owner(&mut self, command: &Command) -> Option<(usize, Reply)> {
+    fn send_owner(&mut self, command: &Command) -> Option<(usize, Reply)> {
         let mut found = None;
         for group in 0..self.tables.len() {
             match self.send(group, command.clone()) {
