@@ -14,7 +14,8 @@ use rustls::ClientConfig;
 use serde_json::Value;
 use spine::wire::cluster::Endpoint;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -124,6 +125,20 @@ impl MetadataNode {
     /// It does not run.
     pub fn resident(&self, suffix: &str) -> io::Result<(u64, u64)> {
         resident_of(self.pid(), suffix)
+    }
+
+    /// What `/health/ready` says of its groups.
+    ///
+    /// # Errors
+    /// It does not answer, or with something else.
+    pub fn ready(&self) -> io::Result<Value> {
+        let mut stream = TcpStream::connect(&self.ops)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET /health/ready HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.ops)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        serde_json::from_str(body).map_err(io::Error::other)
     }
 
     /// SIGKILL, then waits.

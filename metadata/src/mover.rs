@@ -29,6 +29,9 @@ pub trait Founder: Send + Sync + 'static {
     /// Returns when somebody leads it. Can be asked for again.
     async fn create(&self, group: GroupId, members: &[Member]) -> Result<(), MetadataError>;
 
+    /// Groups that some process has, as far as they answer; each once.
+    async fn hosted(&self) -> Vec<GroupId>;
+
     /// Has every process that still has one of these let go of it.
     async fn remove(&self, groups: &[GroupId]) -> Result<(), MetadataError>;
 }
@@ -269,18 +272,15 @@ impl Mover {
     async fn end_idle(&self) -> Result<(), MoveError> {
         let (map, moves) = (orders::map(&*self.groups).await?, orders::moves(&*self.groups).await?);
         let Some(map) = map else { return Ok(()) };
-        let mut ended = Vec::new();
         for record in orders::groups(&*self.groups).await? {
             let group = record.id;
             let used = map.names().of_group(group).is_some() || map.chunks().of_group(group).is_some();
             let moves = moves.iter().any(|known| !known.step.is_over() && (known.from == group || known.to == group));
-            if used || moves {
-                continue;
-            }
-            if record.ended || orders::is_idle(&*self.groups, group).await? && orders::end(&*self.groups, group).await? {
-                ended.push(group);
+            if !used && !moves && orders::is_idle(&*self.groups, group).await? {
+                orders::end(&*self.groups, group).await?;
             }
         }
+        let ended = orders::ended_of(&*self.groups, &self.founder.hosted().await).await?;
         if !ended.is_empty() {
             self.founder.remove(&ended).await?;
         }

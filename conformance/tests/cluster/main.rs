@@ -1,6 +1,8 @@
 //! Promises of a metadata cluster, with the real processes: metadata nodes, gateways over them, storage nodes.
 
+mod alone;
 mod joining;
+mod replicas;
 mod serving;
 mod splitting;
 mod takeover;

@@ -7,12 +7,11 @@
 //! A split and a merge are begun here and carried out where the root group is led; `map` shows how far they are.
 //! Not here: carrying them out (`metadata::mover`), when to (an operator's word; the balancer's later).
 
-use super::metadata::{ask_all, find};
+use super::metadata::{ask_all, find, nodes};
 use super::server::Refused;
 use crate::boot::BootError;
 use crate::boot::credentials::root_query;
 use crate::core::now;
-use crate::fleet::table::Fleet;
 use crate::ops::operator::{Members, Operator};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -75,7 +74,7 @@ async fn moves(operator: &Operator) -> Result<Vec<MoveRecord>, Refused> {
 /// Groups that were made, or are about to be, and have not ended; not the root's own.
 pub(super) async fn not_ended(operator: &Operator) -> Result<Vec<GroupId>, Refused> {
     match root_query(operator.path.metadata(), RootQuery::Groups).await? {
-        RootAnswer::Groups(records) => Ok(records.iter().filter(|record| !record.ended).map(|record| record.id).collect()),
+        RootAnswer::Groups(records) => Ok(records.iter().map(|record| record.id).collect()),
         _ => Err(wrong_answer()),
     }
 }
@@ -132,9 +131,9 @@ pub(super) fn newest(told: &[(spine::wire::cluster::Endpoint, Result<ClusterStat
 }
 
 /// The ranges in order, with who leads their groups, and the moves.
-pub(super) async fn map(operator: &Operator, cluster: &dyn Members, fleet: &Fleet) -> Result<Value, Refused> {
+pub(super) async fn map(operator: &Operator, cluster: &dyn Members) -> Result<Value, Refused> {
     let (map, moves, names) = (the_map(operator).await?, moves(operator).await?, bucket_names(operator).await?);
-    let groups = newest(&ask_all(cluster, &fleet.metadata_nodes().await?).await);
+    let groups = newest(&ask_all(cluster, &nodes(operator).await?).await);
     let owner = |group: GroupId| {
         let known = groups.get(&group);
         let leader = known.and_then(|known| known.members.iter().find(|member| Some(member.member.id) == known.leader));
@@ -162,14 +161,14 @@ pub(super) async fn map(operator: &Operator, cluster: &dyn Members, fleet: &Flee
 }
 
 /// Who votes in the group that is to be split: the same found the new one.
-async fn voters(cluster: &dyn Members, fleet: &Fleet, group: GroupId) -> Result<Vec<Member>, Refused> {
-    let groups = newest(&ask_all(cluster, &fleet.metadata_nodes().await?).await);
+async fn voters(operator: &Operator, cluster: &dyn Members, group: GroupId) -> Result<Vec<Member>, Refused> {
+    let groups = newest(&ask_all(cluster, &nodes(operator).await?).await);
     let known = groups.get(&group).filter(|known| known.leader.is_some());
     let known = known.ok_or_else(|| Refused::Failed(format!("nobody leads group {group} now; ask again")))?;
     Ok(known.members.iter().filter(|member| member.votes).map(|member| member.member.clone()).collect())
 }
 
-pub(super) async fn split(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, asked: Split) -> Result<Value, Refused> {
+pub(super) async fn split(operator: &Operator, cluster: &dyn Members, asked: Split) -> Result<Value, Refused> {
     let map = the_map(operator).await?;
     let ask = match (asked.at, asked.chunk) {
         (Some(at), None) => {
@@ -179,14 +178,14 @@ pub(super) async fn split(operator: &Operator, cluster: &dyn Members, fleet: &Fl
                 return Err(Refused::Wrong(format!("there is no bucket {bucket}")));
             };
             let at = NamePoint::new(bucket.id, key);
-            let members = voters(cluster, fleet, map.names().of(&at).group).await?;
+            let members = voters(operator, cluster, map.names().of(&at).group).await?;
             MoveAsk::SplitNames { at, members }
         }
         (None, Some(digits)) => {
             let padded = format!("{digits:0<64}");
             let at =
                 ChunkId::parse_hex(&padded).ok_or_else(|| Refused::Wrong(format!("{digits} are no first digits of a chunk's name")))?;
-            let members = voters(cluster, fleet, map.chunks().of(&at).group).await?;
+            let members = voters(operator, cluster, map.chunks().of(&at).group).await?;
             MoveAsk::SplitChunks { at, members }
         }
         _ => return Err(Refused::Wrong("say where: a bucket and key, or a chunk".into())),
@@ -209,9 +208,9 @@ async fn begin(operator: &Operator, map: &Map, ask: MoveAsk) -> Result<Value, Re
 }
 
 /// Hands a group's leadership to a node.
-pub(super) async fn lead(cluster: &dyn Members, fleet: &Fleet, asked: Lead) -> Result<Value, Refused> {
-    let (group, node) = (GroupId(asked.group), find(fleet, &asked.node).await?);
-    let voters = voters(cluster, fleet, group).await?;
+pub(super) async fn lead(operator: &Operator, cluster: &dyn Members, asked: Lead) -> Result<Value, Refused> {
+    let (group, node) = (GroupId(asked.group), find(operator, &asked.node).await?);
+    let voters = voters(operator, cluster, group).await?;
     let to = voters.iter().find(|member| member.at.node == node);
     let to = to.ok_or_else(|| Refused::Wrong(format!("the node does not vote in group {group}")))?;
     cluster.transfer(group, to.id).await.map_err(Refused::Failed)?;

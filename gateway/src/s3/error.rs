@@ -262,6 +262,8 @@ pub fn refused(refusal: Refusal) -> S3Error {
         | Refusal::MapFull
         | Refusal::GroupMoves
         | Refusal::TooManyMoves
+        | Refusal::LastNode
+        | Refusal::Exhausted
         | Refusal::NoSuchMove => internal(&refusal),
     }
 }

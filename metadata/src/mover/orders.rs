@@ -4,6 +4,7 @@ use super::{MoveError, by};
 use crate::root::map::ROOT;
 use crate::router::Groups;
 use spine::id::{GroupId, MoveId, UnixMs};
+use spine::limit::GROUPS;
 use spine::map::Map;
 use spine::wire::namespace::{NamespaceAnswer, NamespaceQuery};
 use spine::wire::range::{Handover, Holding, Mover as By, Page, Progress, RangeAnswer, RangeCommand, RangeKind, RangeQuery, RangeStatus};
@@ -70,6 +71,18 @@ pub async fn groups(groups: &dyn Groups) -> Result<Vec<GroupRecord>, MoveError> 
         RootAnswer::Groups(groups) => Ok(groups),
         _ => Err(MoveError::Unexpected { step: "Groups" }),
     }
+}
+
+/// Which of these have ended.
+pub async fn ended_of(groups: &dyn Groups, ids: &[GroupId]) -> Result<Vec<GroupId>, MoveError> {
+    let mut ended = Vec::new();
+    for some in ids.chunks(GROUPS) {
+        let RootAnswer::Groups(records) = root(groups, RootQuery::GroupsOf(some.to_vec())).await? else {
+            return Err(MoveError::Unexpected { step: "GroupsOf" });
+        };
+        ended.extend(records.iter().filter(|record| record.ended).map(|record| record.id));
+    }
+    Ok(ended)
 }
 
 pub async fn map(groups: &dyn Groups) -> Result<Option<Map>, MoveError> {

@@ -101,6 +101,10 @@ impl Founder for World {
         Ok(())
     }
 
+    async fn hosted(&self) -> Vec<GroupId> {
+        self.groups.lock().unwrap().keys().copied().collect()
+    }
+
     async fn remove(&self, groups: &[GroupId]) -> Result<(), MetadataError> {
         groups.iter().for_each(|group| drop(self.groups.lock().unwrap().remove(group)));
         Ok(())

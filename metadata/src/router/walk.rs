@@ -107,7 +107,7 @@ async fn all_groups(router: &Router) -> Result<BTreeSet<GroupId>, MetadataError>
         return Ok(groups);
     }
     match router.groups.query_of(ROOT, Query::Root(RootQuery::Groups)).await? {
-        Answer::Root(RootAnswer::Groups(records)) => groups.extend(records.iter().filter(|record| !record.ended).map(|record| record.id)),
+        Answer::Root(RootAnswer::Groups(records)) => groups.extend(records.iter().map(|record| record.id)),
         _ => return Err(unexpected()),
     }
     groups.extend(router.map().names().iter().map(|route| route.group));

@@ -168,7 +168,7 @@ pub fn open_table(dir: &Path, map_bytes: u64, purged: Option<u64>) -> Result<Che
 fn is_quick(query: &Query) -> bool {
     match query {
         Query::Root(RootQuery::Tenants | RootQuery::Keys(_) | RootQuery::Buckets(_)) => false,
-        Query::Root(RootQuery::Map { .. } | RootQuery::Groups | RootQuery::Moves) => false,
+        Query::Root(RootQuery::Map { .. } | RootQuery::Groups | RootQuery::GroupsOf(_) | RootQuery::Moves) => false,
         Query::Root(_) => true,
         Query::Namespace(
             NamespaceQuery::Head { .. } | NamespaceQuery::Open { .. } | NamespaceQuery::Reopen { .. } | NamespaceQuery::Upload { .. },

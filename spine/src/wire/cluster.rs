@@ -13,6 +13,7 @@
 //! snapshot   metadata            SnapshotPart      SnapshotTaken
 //! beats      metadata            Beats             Beaten
 //! group      gateway, metadata   GroupCall         GroupDone
+//! appends    metadata            Appends           Beaten
 //! ```
 //! Bodies are postcard and have a Content-Length. What failed answers [`http_status`] and the [`ClusterError`] as body.
 //! The number in the path is the version: another one is another protocol, and an unknown path is `Invalid`.
@@ -23,7 +24,7 @@
 
 mod groups;
 
-pub use groups::{Beaten, Beats, GroupCall, GroupDone, GroupOrder};
+pub use groups::{Appends, Beaten, Beats, GroupCall, GroupDone, GroupOrder};
 
 use crate::fleet::admission::is_address;
 use crate::id::{GroupId, MemberId, NodeId};
@@ -36,6 +37,8 @@ use std::str::FromStr;
 
 /// Bytes of entries that one append carries, unless its first entry alone is longer.
 pub const APPEND_BYTES: usize = 4 << 20;
+/// Appends of different groups in one message.
+pub const APPENDS: usize = 128;
 /// Bytes of one part of a snapshot: what a receiver has in memory at a time.
 pub const PART_BYTES: usize = 1 << 20;
 /// Bytes of the longest answer to a query or a proposal: pages are bounded by count, and a manifest of the largest object by
@@ -62,11 +65,22 @@ pub enum Call {
     Snapshot,
     Beats,
     Group,
+    Appends,
 }
 
 impl Call {
-    pub const ALL: [Call; 9] =
-        [Call::Propose, Call::Query, Call::Status, Call::Change, Call::Append, Call::Vote, Call::Snapshot, Call::Beats, Call::Group];
+    pub const ALL: [Call; 10] = [
+        Call::Propose,
+        Call::Query,
+        Call::Status,
+        Call::Change,
+        Call::Append,
+        Call::Vote,
+        Call::Snapshot,
+        Call::Beats,
+        Call::Group,
+        Call::Appends,
+    ];
 
     pub fn path(self) -> &'static str {
         match self {
@@ -79,6 +93,7 @@ impl Call {
             Call::Snapshot => "/1/snapshot",
             Call::Beats => "/1/beats",
             Call::Group => "/1/group",
+            Call::Appends => "/1/appends",
         }
     }
 
@@ -93,14 +108,14 @@ impl Call {
 
     /// Whether only members of the groups may call it.
     pub fn is_for_members(self) -> bool {
-        matches!(self, Call::Append | Call::Vote | Call::Snapshot | Call::Beats)
+        matches!(self, Call::Append | Call::Appends | Call::Vote | Call::Snapshot | Call::Beats)
     }
 
     /// Most bytes of the request's body.
     pub fn body_limit(self) -> usize {
         match self {
             Call::Propose | Call::Query => LOG_ENTRY_BYTES + FRAME_BYTES,
-            Call::Append => APPEND_BYTES + LOG_ENTRY_BYTES + FRAME_BYTES,
+            Call::Append | Call::Appends => APPEND_BYTES + LOG_ENTRY_BYTES + FRAME_BYTES,
             Call::Snapshot => PART_BYTES + LOG_ENTRY_BYTES + FRAME_BYTES,
             Call::Vote | Call::Change | Call::Beats | Call::Group => FRAME_BYTES,
             Call::Status => 0,
@@ -112,7 +127,7 @@ impl Call {
         match self {
             Call::Propose | Call::Query => ANSWER_BYTES,
             Call::Status => STATUS_BYTES,
-            Call::Change | Call::Append | Call::Vote | Call::Snapshot | Call::Beats | Call::Group => SHORT_ANSWER_BYTES,
+            Call::Change | Call::Append | Call::Appends | Call::Vote | Call::Snapshot | Call::Beats | Call::Group => SHORT_ANSWER_BYTES,
         }
     }
 }

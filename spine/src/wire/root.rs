@@ -298,6 +298,9 @@ pub enum RootCommand {
     GiveUpMove { id: MoveId },
     /// The group is no more. Idempotent; refused with `GroupMoves` while the map has it or a move that is under way.
     EndGroup { group: GroupId },
+    /// A metadata node is to leave its groups, for good: it gets no replicas any more, and its own go to others. Idempotent; refused with
+    /// `NoSuchNode`, and with `LastNode` unless another one stays.
+    LeaveMetadataNode { node: NodeId, now: UnixMs },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -326,10 +329,14 @@ pub enum RootQuery {
     Map {
         known: Option<Epoch>,
     },
-    /// All that were ever made, ended ones included, by id; not the root's own.
+    /// Those that have not ended, by id; not the root's own.
     Groups,
     /// Those under way, and the last ones that are over, by id.
     Moves,
+    /// Metadata nodes that are to leave and were not removed yet, by id.
+    LeavingMetadataNodes,
+    /// The records of these groups, as far as there are any, ended ones included; at most [`crate::limit::GROUPS`].
+    GroupsOf(Vec<GroupId>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -351,4 +358,5 @@ pub enum RootAnswer {
     Map(Option<Map>),
     Groups(Vec<GroupRecord>),
     Moves(Vec<MoveRecord>),
+    LeavingMetadataNodes(Vec<NodeId>),
 }

@@ -1,9 +1,9 @@
-//! Moves of ranges, carried out by the metadata process that leads the root group.
+//! Moves of ranges, carried out by the metadata process that leads the root group, or is alone.
 //!
 //! Not here: how (`metadata::mover`), who begins one (`admin/ranges.rs`).
 
-use metadata::cluster::Client;
-use metadata::mover::{Limits, Mover};
+use metadata::mover::{Founder, Limits, Mover};
+use metadata::router::Groups;
 use metadata::service::MetadataNode;
 use spine::id::GroupId;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use tokio::sync::watch;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs until told to stop; a move that is cut off is taken up by the next who leads.
-pub async fn run(node: Arc<MetadataNode>, client: Arc<Client>, mut stop: watch::Receiver<bool>) {
-    let mover = Mover::new(client.clone(), client, Limits::default());
+pub async fn run<G: Groups + Founder>(node: Arc<MetadataNode>, groups: Arc<G>, mut stop: watch::Receiver<bool>) {
+    let mover = Mover::new(groups.clone(), groups, Limits::default());
     let keep = async {
         loop {
             tokio::time::sleep(LOOK).await;
@@ -34,7 +34,7 @@ pub async fn run(node: Arc<MetadataNode>, client: Arc<Client>, mut stop: watch::
 }
 
 /// Whether this process leads the root group, as far as it knows. Two that think so do no harm: the one that takes a move up last has it.
-fn leads(node: &MetadataNode) -> bool {
+pub(super) fn leads(node: &MetadataNode) -> bool {
     let status = node.status();
     status.groups.iter().any(|group| group.group == GroupId(0) && group.leader == Some(status.member.id))
 }

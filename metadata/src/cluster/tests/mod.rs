@@ -1,6 +1,7 @@
 //! A cluster as gateways and operators meet it: elections, kills, cuts, members that come and go, snapshots, retries.
 
 mod fixture;
+mod founding;
 mod groups;
 mod leaders;
 mod members;
