@@ -3,8 +3,11 @@
 //! Invariants: every process is ended by its id when its value is dropped, also on a panic; a metadata process keeps its ports over a
 //! restart, and starts again without an invitation.
 
+mod ranges;
+
 use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
+use crate::operations;
 use crate::process::{cpu_of, resident_of};
 use crate::server::{Server, Settings, binary};
 use gateway::boot::Home;
@@ -107,6 +110,14 @@ impl MetadataNode {
     /// Where it answers, once it was started.
     pub fn endpoint(&self) -> Option<Endpoint> {
         format!("{}@{}", self.id, self.listen).parse().ok()
+    }
+
+    /// What it says at `/metrics` now; see [`operations`].
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metrics(&self) -> io::Result<String> {
+        operations::get(&self.ops, "/metrics").map(|(_, text)| text)
     }
 
     fn pid(&self) -> u32 {
