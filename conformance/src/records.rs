@@ -9,9 +9,13 @@ use spine::id::{BucketId, VersionId};
 use spine::wire::cluster::Endpoint;
 use spine::wire::namespace::{Condition, NamespaceAnswer, NamespaceCommand, NamespaceQuery, NewVersion, VersionBody, VersionHead};
 use spine::wire::root::{RootAnswer, RootQuery};
-use spine::wire::{Answer, Batch, Chain, Command, Metadata, Query, Reply};
+use spine::wire::{Answer, Batch, Chain, Command, Metadata, MetadataError, Query, Reply};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a batch is tried: a disk that gets millions of rows at once may keep a group waiting.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 impl Cluster {
     /// The gateways' own client of the metadata nodes. Call it within a runtime.
@@ -46,7 +50,7 @@ impl Pattern {
     pub async fn take(s3: &S3, bucket: &str, router: &Router, seed: u64) -> Result<Pattern, String> {
         let key = "pattern".to_string();
         let put = s3.put_object().bucket(bucket).key(&key).send().await.judged().map_err(|error| format!("a PUT: {error}"))?;
-        let asked = |answer: Result<Answer, _>| answer.map_err(|error: spine::wire::MetadataError| error.to_string());
+        let asked = |answer: Result<Answer, _>| answer.map_err(|error: MetadataError| error.to_string());
         let query = Query::Root(RootQuery::Bucket(bucket.into()));
         let Answer::Root(RootAnswer::Bucket(Some(record))) = asked(router.query(query).await)? else {
             return Err("there is no bucket".into());
@@ -70,14 +74,21 @@ impl Pattern {
         Command::Namespace(NamespaceCommand::Commit { bucket: self.bucket, key, new, condition: Condition::default() })
     }
 
-    /// Writes all of these, at most as many as one batch may have.
+    /// Writes all of these, at most as many as one batch may have. Asks again for a while where nobody answers in time: what is written
+    /// twice is written once.
     ///
     /// # Errors
     /// One was not written.
     pub async fn write(&self, router: &Router, keys: impl Iterator<Item = String>) -> Result<(), String> {
         let commands: Vec<Command> = keys.map(|key| self.commit(key)).collect();
-        let count = commands.len();
-        let replies = router.propose(Batch { chain: Chain::Independent, commands }).await.map_err(|error| error.to_string())?;
+        let (count, began) = (commands.len(), Instant::now());
+        let replies = loop {
+            match router.propose(Batch { chain: Chain::Independent, commands: commands.clone() }).await {
+                Ok(replies) => break replies,
+                Err(MetadataError::Unavailable { .. }) if began.elapsed() < PATIENCE => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        };
         match replies.iter().find(|reply| !matches!(reply, Reply::Committed { .. })) {
             None if replies.len() == count => Ok(()),
             other => Err(format!("{} replies to {count} commands, and {other:?}", replies.len())),

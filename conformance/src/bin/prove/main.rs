@@ -15,8 +15,11 @@ mod fleet09;
 mod fleet10;
 mod fleet11;
 mod fleet12;
+mod level;
 mod metadata01;
 mod metadata02;
+mod metadata03;
+mod metadata04;
 mod metadata05;
 mod metadata06;
 mod metadata07;
@@ -202,6 +205,18 @@ const METADATA: &[Row] = &[
         what: "kill -9 of the leader under load",
         bar: "serving again < 10 s, median < 3 s; a client that retries sees no error",
         run: metadata02::run,
+    },
+    Row {
+        number: 3,
+        what: "skewed load, 90 % on one prefix, on 3 servers that are levelled out",
+        bar: "max/mean <= 1.25 within 60 s; freeze p99 < 50 ms; 0 failed requests; no subtree moves twice in 120 s",
+        run: metadata03::run,
+    },
+    Row {
+        number: 4,
+        what: "load that shifts every 5 min for 30 min, then uniform load for 30 min",
+        bar: "at most 4 moves a shift; none under the uniform load once it is spread; no subtree moves twice in 120 s",
+        run: metadata04::run,
     },
     Row {
         number: 5,
