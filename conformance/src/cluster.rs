@@ -6,7 +6,7 @@
 use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
 use crate::process::{cpu_of, resident_of};
-use crate::server::{Server, Settings, binary};
+use crate::server::{Server, Settings, binary, metric_in, ops_get};
 use gateway::boot::Home;
 use gateway::fleet::cluster::{GatewayPapers, Peers};
 use gateway::keys::Keys;
@@ -35,6 +35,8 @@ pub struct MetadataNode {
     listen: String,
     ops: String,
     host: Option<Host>,
+    /// Whether it levels the metadata processes out while it leads the root group; as it is when it starts.
+    pub balance: bool,
     /// Its node's id.
     pub id: String,
 }
@@ -44,7 +46,7 @@ impl MetadataNode {
     pub fn new(place: &Path, host: Option<Host>) -> io::Result<MetadataNode> {
         fs::create_dir_all(place)?;
         let listen = host.as_ref().map_or_else(|| "127.0.0.1:0".to_string(), |host| format!("{}:0", host.address()));
-        Ok(MetadataNode { place: place.to_path_buf(), child: None, ops: listen.clone(), listen, host, id: String::new() })
+        Ok(MetadataNode { place: place.to_path_buf(), child: None, ops: listen.clone(), listen, host, balance: false, id: String::new() })
     }
 
     /// Starts with more of the command line: `--init`, `--join TOKEN` or nothing. Returns once it serves, taken in or not.
@@ -61,6 +63,9 @@ impl MetadataNode {
         let mut command = Command::new(binary());
         command.arg("metadata").arg("--data").arg(self.data());
         command.args(["--listen", &self.listen, "--ops-listen", &self.ops]).args(arguments);
+        if !self.balance {
+            command.arg("--no-balance");
+        }
         command.current_dir(&self.place).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if let Some(host) = &self.host {
             host.put(&mut command);
@@ -102,6 +107,14 @@ impl MetadataNode {
 
     pub fn is_running(&self) -> bool {
         self.child.is_some()
+    }
+
+    /// Sum of a metric over its labels, 0 where it has no sample.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metric(&self, name: &str) -> io::Result<f64> {
+        Ok(metric_in(&ops_get(&self.ops, "/metrics")?.1, name))
     }
 
     /// Where it answers, once it was started.
@@ -191,21 +204,26 @@ pub struct Size {
 pub const USUAL: Size = Size { metadata: 3, gateways: 3, nodes: 6 };
 
 impl Cluster {
-    /// On loopback. `config`: the gateways' configuration file.
+    /// On loopback, groups left where they are. `config`: the gateways' configuration file.
     pub fn start(size: Size, config: &str) -> io::Result<Cluster> {
-        let temp = tempfile::Builder::new().prefix("breakwater-cluster-").tempdir()?;
-        Self::begin(temp, size, config, None)
+        Self::begin(folder()?, size, config, None, false)
+    }
+
+    /// The same, and the metadata processes are levelled out.
+    pub fn balanced(size: Size, config: &str) -> io::Result<Cluster> {
+        Self::begin(folder()?, size, config, None, true)
     }
 
     /// Every process on a host of its own; everything they keep is in `temp`.
     pub fn on_hosts(network: &mut Network, temp: TempDir, size: Size, config: &str) -> io::Result<Cluster> {
-        Self::begin(temp, size, config, Some(network))
+        Self::begin(temp, size, config, Some(network), false)
     }
 
-    fn begin(temp: TempDir, size: Size, config: &str, mut network: Option<&mut Network>) -> io::Result<Cluster> {
+    fn begin(temp: TempDir, size: Size, config: &str, mut network: Option<&mut Network>, balance: bool) -> io::Result<Cluster> {
         let mut host = || network.as_mut().map(|network| network.host()).transpose();
         let mut cluster = Cluster { gateways: Vec::new(), nodes: Vec::new(), metadata: Vec::new(), temp };
         let mut first = MetadataNode::new(&cluster.place().join("metadata-0"), host()?)?;
+        first.balance = balance;
         first.start(&["--init"])?;
         cluster.metadata.push(first);
         for number in 0..size.gateways {
@@ -214,6 +232,7 @@ impl Cluster {
             if number == 0 {
                 for other in 1..size.metadata {
                     let mut node = MetadataNode::new(&cluster.place().join(format!("metadata-{other}")), host()?)?;
+                    node.balance = balance;
                     node.start(&["--join", &cluster.invite("metadata", &[])?])?;
                     cluster.metadata.push(node);
                 }
@@ -338,6 +357,10 @@ impl Cluster {
         let leads = status["nodes"].as_array()?.iter().find(|node| node["leads"] == true && node["answers"] == true)?;
         self.metadata.iter().position(|node| leads["node"] == node.id.as_str())
     }
+}
+
+fn folder() -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix("breakwater-cluster-").tempdir()
 }
 
 fn tail(log: &str) -> String {
