@@ -9,7 +9,7 @@ use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
 use crate::operations;
 use crate::process::{cpu_of, resident_of};
-use crate::server::{Server, Settings, binary};
+use crate::server::{Server, Settings, binary, metric_in, ops_get};
 use gateway::boot::Home;
 use gateway::fleet::cluster::{GatewayPapers, Peers};
 use gateway::keys::Keys;
@@ -111,6 +111,14 @@ impl MetadataNode {
 
     pub fn is_running(&self) -> bool {
         self.child.is_some()
+    }
+
+    /// Sum of a metric over its labels, 0 where it has no sample.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metric(&self, name: &str) -> io::Result<f64> {
+        Ok(metric_in(&ops_get(&self.ops, "/metrics")?.1, name))
     }
 
     /// Where it answers, once it was started.

@@ -2,6 +2,7 @@
 
 mod alone;
 mod joining;
+mod levelling;
 mod replicas;
 mod serving;
 mod splitting;

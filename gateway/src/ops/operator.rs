@@ -5,7 +5,7 @@ use crate::front::auth::KeyRing;
 use crate::path::DataPath;
 use crate::roster::Roster;
 use spine::id::{GroupId, MemberId};
-use spine::wire::cluster::{ClusterStatus, Endpoint, Member};
+use spine::wire::cluster::{ClusterStatus, Endpoint, Loads, Member};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub trait Members: Send + Sync {
     fn alone(&self) -> Option<Member>;
     /// What one node says of itself, or why it does not.
     async fn status_of(&self, at: &Endpoint) -> Result<ClusterStatus, String>;
+    /// What one node bears, or why it does not say.
+    async fn loads_of(&self, at: &Endpoint) -> Result<Loads, String>;
     /// Has the group's leader hand over to another voter.
     async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), String>;
 }

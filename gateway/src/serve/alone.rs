@@ -3,7 +3,7 @@
 use crate::ops::operator::Members;
 use metadata::service::MetadataNode;
 use spine::id::{GroupId, MemberId};
-use spine::wire::cluster::{ClusterStatus, Endpoint, GroupCall, GroupOrder, Member};
+use spine::wire::cluster::{ClusterStatus, Endpoint, GroupCall, GroupOrder, Loads, Member};
 
 #[async_trait::async_trait]
 impl Members for MetadataNode {
@@ -13,6 +13,10 @@ impl Members for MetadataNode {
 
     async fn status_of(&self, _at: &Endpoint) -> Result<ClusterStatus, String> {
         Ok(self.status())
+    }
+
+    async fn loads_of(&self, _at: &Endpoint) -> Result<Loads, String> {
+        self.loads().await.map_err(|error| error.to_string())
     }
 
     async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), String> {

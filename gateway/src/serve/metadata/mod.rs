@@ -12,6 +12,7 @@
 //! Not here: what is kept (`metadata`), who gets a certificate (`fleet/enlist.rs`).
 
 mod keep;
+mod levelling;
 pub(super) mod moving;
 mod operations;
 pub mod papers;
@@ -66,6 +67,8 @@ pub struct Settings {
     /// Voters that each group besides the root's should have, where there are so many nodes. The one who leads the root group goes by its own.
     pub replicas: usize,
     pub begin: First,
+    /// Whether the metadata processes are levelled out while this one leads the root group.
+    pub balance: bool,
 }
 
 /// What a folder without papers does.
@@ -143,6 +146,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let serving = tokio::spawn(server.serve(socket, stopped.clone(), SHUTDOWN));
     let keeping = tokio::spawn(keeper.run(stopped.clone()));
     let moving = tokio::spawn(moving::run(node.clone(), client.clone(), stopped.clone()));
+    let levelling = tokio::spawn(levelling::run(node.clone(), client.clone(), settings.balance, stopped.clone()));
     let replicas = tokio::spawn(replicas::run(node.clone(), client, settings.replicas, stopped.clone()));
     let operations = operations::serve(ops_socket, node.clone(), stopped);
     let mut text = format!("metadata on {address}\noperations on http://{ops_address}\nnode {}\n", node.status().member.at.node);
@@ -165,6 +169,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     }
     let _ = keeping.await;
     let _ = moving.await;
+    let _ = levelling.await;
     let _ = replicas.await;
     let _ = operations.await;
     node.shutdown().await;

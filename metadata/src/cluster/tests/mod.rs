@@ -4,5 +4,6 @@ mod fixture;
 mod founding;
 mod groups;
 mod leaders;
+mod levelling;
 mod members;
 mod snapshots;
