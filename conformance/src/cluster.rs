@@ -112,6 +112,14 @@ impl MetadataNode {
         self.child.is_some()
     }
 
+    /// Sum of a metric over its labels, 0 where it has no sample.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metric(&self, name: &str) -> io::Result<f64> {
+        Ok(operations::metric(&self.metrics()?, name))
+    }
+
     /// Where it answers, once it was started.
     pub fn endpoint(&self) -> Option<Endpoint> {
         format!("{}@{}", self.id, self.listen).parse().ok()

@@ -143,6 +143,10 @@ struct MetadataArgs {
     /// Invitation of `breakwater admin metadata invite`; needed once
     #[arg(long, value_name = "TOKEN")]
     join: Option<String>,
+    /// Leave groups where they are: nothing is split, moved or merged by itself while this node leads the root group. Give it to all
+    /// nodes; an operator can still split, move and merge
+    #[arg(long)]
+    no_balance: bool,
 }
 
 #[derive(Debug, Args)]
@@ -261,7 +265,8 @@ fn metadata(arguments: MetadataArgs, outer: Place) -> ExitCode {
         None if arguments.init => First::Init,
         None => First::Nothing,
     };
-    run(Settings { data, listen: arguments.listen, advertise: arguments.advertise, ops_listen: arguments.ops_listen, begin })
+    let MetadataArgs { listen, advertise, ops_listen, no_balance, .. } = arguments;
+    run(Settings { data, listen, advertise, ops_listen, begin, balance: !no_balance })
 }
 
 impl From<StorageArgs> for crate::serve::storage::Settings {

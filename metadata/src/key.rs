@@ -222,6 +222,8 @@ pub const ROOT_MAP: &[u8] = b"p";
 pub const ROOT_GROUP: u8 = b'g';
 /// Root: moves of ranges.
 pub const ROOT_MOVE: u8 = b'w';
+/// Root: leaderships and replicas that go from one server to another.
+pub const ROOT_SHIFT: u8 = b's';
 /// Root: the next group's id, and the next move's.
 pub const ROOT_GROUP_COUNTER: &[u8] = b"%";
 pub const ROOT_MOVE_COUNTER: &[u8] = b"=";
@@ -286,6 +288,11 @@ pub fn group(group: GroupId) -> [u8; 5] {
 /// Root: a move.
 pub fn moved(id: MoveId) -> [u8; 9] {
     positioned(ROOT_MOVE, id.0)
+}
+
+/// Root: a leadership or a replica on its way.
+pub fn shift(id: MoveId) -> [u8; 9] {
+    positioned(ROOT_SHIFT, id.0)
 }
 
 /// Root: an invitation.

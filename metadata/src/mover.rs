@@ -4,12 +4,12 @@
 //! take up -> found the receiver -> Prepare, Export -> pages -> changes -> Freeze -> last changes -> Release -> Serve -> map -> Purge
 //! ```
 //! It keeps nothing: killed anywhere, the next one takes the move up under a higher attempt, and the groups refuse what the old one still
-//! sends. Runs where the root group is led.
+//! sends. Runs where the root group is led. A group is in one move at a time, so that moves go side by side.
 //! Invariants: nothing is released before the receiver has said, with the digest of what it read back, that it has every row; a range is
 //! frozen for at most [`Limits::freeze`] at a time and thawed if that does not do; after Release there are only steps forwards.
 //! Not here: what the orders mean to a group (`range/`), what to move (`balance/`, operators), the record (`root/moves.rs`).
 
-mod orders;
+pub(crate) mod orders;
 
 use crate::metric;
 use crate::router::Groups;
@@ -87,20 +87,12 @@ impl Mover {
         Mover { groups, founder, limits }
     }
 
-    /// Takes every move up that is under way, one after the other, and ends groups that have nothing any more. What cannot be done now is
-    /// left for the next round.
+    /// Moves that are not over, by their numbers. No two have a group in common: they may be carried side by side.
     ///
     /// # Errors
     /// The root cannot be asked.
-    pub async fn round(&self) -> Result<(), MoveError> {
-        let moves = orders::moves(&*self.groups).await?;
-        for record in moves.iter().filter(|record| !record.step.is_over()) {
-            match self.carry(record.id).await {
-                Ok(step) => tracing::info!(id = %record.id, from = %record.from, to = %record.to, ?step, "a range's move is over"),
-                Err(error) => tracing::warn!(id = %record.id, %error, "a range's move is not through yet"),
-            }
-        }
-        self.end_idle().await
+    pub async fn under_way(&self) -> Result<Vec<MoveId>, MoveError> {
+        Ok(orders::moves(&*self.groups).await?.iter().filter(|record| !record.step.is_over()).map(|record| record.id).collect())
     }
 
     /// Carries one move to its end.
@@ -266,7 +258,10 @@ impl Mover {
     }
 
     /// Groups that have no range, no move and an empty outbox end, and are let go of wherever they still are.
-    async fn end_idle(&self) -> Result<(), MoveError> {
+    ///
+    /// # Errors
+    /// The root or a group cannot be asked; it can be done again.
+    pub async fn end_idle(&self) -> Result<(), MoveError> {
         let (map, moves) = (orders::map(&*self.groups).await?, orders::moves(&*self.groups).await?);
         let Some(map) = map else { return Ok(()) };
         let mut ended = Vec::new();

@@ -78,6 +78,7 @@ fn grows(command: &Command) -> bool {
                 | RootCommand::RevokeKey { .. }
                 | RootCommand::DeleteBucket { .. }
                 | RootCommand::EndDelete { .. }
+                | RootCommand::EndShift { .. }
                 | RootCommand::AdmitNode(_)
                 | RootCommand::SetNodeState { .. }
                 | RootCommand::UseInvite { .. }

@@ -5,8 +5,8 @@
 //! ```
 //! Not here: what members do (`metadata::cluster`), papers (`fleet/enlist.rs`).
 
-use super::ranges;
 use super::server::{Refused, parse};
+use super::{heat, ranges};
 use crate::fleet::table::Fleet;
 use crate::fleet::token::Door;
 use crate::ops::operator::{Members, Operator};
@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// Least digits of a node's id that name it.
 const DIGITS: usize = 4;
+/// How long the root may take to tell of ranges and moves.
+const RANGES_TIME: Duration = Duration::from_secs(5);
 /// How long taking a member out may take.
 const REMOVE_TIME: Duration = Duration::from_secs(60);
 
@@ -42,7 +44,7 @@ pub(super) async fn answer(operator: &Operator, method: Method, path: &str, body
     let none = || Refused::Wrong("this process keeps its metadata itself; a cluster is begun with `breakwater metadata --init`".into());
     let (Some(cluster), Some(fleet)) = (&operator.cluster, &operator.fleet) else { return Err(none()) };
     match (method, path.trim_start_matches("metadata/")) {
-        (Method::GET, "status") => status(&**cluster, fleet).await,
+        (Method::GET, "status") => status(operator, &**cluster, fleet).await,
         (Method::POST, "invite") => invite(fleet, parse(body)?).await,
         (Method::GET, "map") => ranges::map(operator, &**cluster, fleet).await,
         (Method::POST, "split") => ranges::split(operator, &**cluster, fleet, parse(body)?).await,
@@ -72,10 +74,11 @@ pub(super) async fn ask_all(cluster: &dyn Members, records: &[MetadataNodeRecord
     join_all(asked).await
 }
 
-/// Each node as it says itself; `has` is what the leader knows of it.
-async fn status(cluster: &dyn Members, fleet: &Fleet) -> Result<Value, Refused> {
+/// Each node as it says itself and what it bears; the ranges with their heat, and what moved last.
+async fn status(operator: &Operator, cluster: &dyn Members, fleet: &Fleet) -> Result<Value, Refused> {
     let records = fleet.metadata_nodes().await?;
     let told = ask_all(cluster, &records).await;
+    let loads = heat::ask(cluster, told.iter().filter(|(_, status)| status.is_ok()).map(|(at, _)| at.clone()).collect()).await;
     let groups = || told.iter().filter_map(|(_, status)| status.as_ref().ok()).filter_map(root_of);
     // Of several that think they lead, the one of the highest term does.
     let newest = groups().filter(|group| group.leader.is_some()).max_by_key(|group| group.term);
@@ -98,11 +101,15 @@ async fn status(cluster: &dyn Members, fleet: &Fleet) -> Result<Value, Refused> 
                 "member": member.map(|known| known.member.id.to_string()), "votes": member.is_some_and(|known| known.votes),
                 "leads": member.is_some_and(|known| Some(known.member.id) == leader),
                 "term": own.map(|group| group.term), "last": own.map(|group| group.last), "applied": own.map(|group| group.applied),
-                "lag": own.and_then(|group| Some(last?.saturating_sub(group.applied))),
+                "lag": own.and_then(|group| Some(last?.saturating_sub(group.applied))), "load": heat::of_node(&loads, record.id),
             })
         })
         .collect();
-    Ok(json!({ "leader": leader.map(|id| id.to_string()), "term": newest.map(|group| group.term), "nodes": nodes }))
+    // Who is there is told also while the root has no leader that could tell of ranges.
+    let ranges = tokio::time::timeout(RANGES_TIME, heat::tell(operator, &loads)).await;
+    let (ranges, moves) = ranges.ok().and_then(Result::ok).unwrap_or((Value::Null, Value::Null));
+    let (leader, term) = (leader.map(|id| id.to_string()), newest.map(|group| group.term));
+    Ok(json!({ "leader": leader, "term": term, "nodes": nodes, "ranges": ranges, "moves": moves }))
 }
 
 /// The root's group as one node sees it.

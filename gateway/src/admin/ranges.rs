@@ -5,7 +5,7 @@
 //! POST split {at: BUCKET/KEY | chunk: first digits}   POST merge {group, chunks}   POST move {group, node}   POST give-up {move}
 //! ```
 //! A split and a merge are begun here and carried out where the root group is led; `map` shows how far they are.
-//! Not here: carrying them out (`metadata::mover`), when to (an operator's word; the balancer's later).
+//! Not here: carrying them out (`metadata::mover`), when to (an operator's word, or `metadata::balancing`).
 
 use super::metadata::{ask_all, find};
 use super::server::Refused;
@@ -54,18 +54,18 @@ pub(super) struct GiveUp {
     id: u64,
 }
 
-fn wrong_answer() -> Refused {
+pub(super) fn wrong_answer() -> Refused {
     Refused::Failed("metadata gave an answer to another question".into())
 }
 
-async fn the_map(operator: &Operator) -> Result<Map, Refused> {
+pub(super) async fn the_map(operator: &Operator) -> Result<Map, Refused> {
     match root_query(operator.path.metadata(), RootQuery::Map { known: None }).await? {
         RootAnswer::Map(Some(map)) => Ok(map),
         _ => Err(wrong_answer()),
     }
 }
 
-async fn moves(operator: &Operator) -> Result<Vec<MoveRecord>, Refused> {
+pub(super) async fn moves(operator: &Operator) -> Result<Vec<MoveRecord>, Refused> {
     match root_query(operator.path.metadata(), RootQuery::Moves).await? {
         RootAnswer::Moves(moves) => Ok(moves),
         _ => Err(wrong_answer()),
@@ -90,7 +90,7 @@ async fn order(operator: &Operator, command: RootCommand) -> Result<Reply, Refus
 }
 
 /// The names of buckets, for points that begin in them.
-async fn bucket_names(operator: &Operator) -> Result<BTreeMap<BucketId, String>, Refused> {
+pub(super) async fn bucket_names(operator: &Operator) -> Result<BTreeMap<BucketId, String>, Refused> {
     let RootAnswer::Tenants(tenants) = root_query(operator.path.metadata(), RootQuery::Tenants).await? else { return Err(wrong_answer()) };
     let mut names = BTreeMap::new();
     for tenant in tenants {
@@ -102,7 +102,7 @@ async fn bucket_names(operator: &Operator) -> Result<BTreeMap<BucketId, String>,
     Ok(names)
 }
 
-fn show_point(point: &NamePoint, names: &BTreeMap<BucketId, String>) -> String {
+pub(super) fn show_point(point: &NamePoint, names: &BTreeMap<BucketId, String>) -> String {
     match (point.bucket, names.get(&point.bucket)) {
         (BucketId(0), _) => String::new(),
         (_, Some(name)) => format!("{name}/{}", String::from_utf8_lossy(&point.key)),
@@ -110,7 +110,7 @@ fn show_point(point: &NamePoint, names: &BTreeMap<BucketId, String>) -> String {
     }
 }
 
-fn show_range(range: &Range, names: &BTreeMap<BucketId, String>) -> Value {
+pub(super) fn show_range(range: &Range, names: &BTreeMap<BucketId, String>) -> Value {
     match range {
         Range::Names(span) => json!({
             "names_from": show_point(&span.start, names), "names_to": span.end.as_ref().map(|end| show_point(end, names)),

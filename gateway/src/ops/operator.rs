@@ -5,7 +5,7 @@ use crate::front::auth::KeyRing;
 use crate::path::DataPath;
 use crate::roster::Roster;
 use spine::id::{GroupId, MemberId};
-use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
+use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, Loads, MemberChange};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub type Compact = Box<dyn Fn() -> futures::future::BoxFuture<'static, ()> + Sen
 pub trait Members: Send + Sync {
     /// What one node says of itself, or why it does not.
     async fn status_of(&self, at: &Endpoint) -> Result<ClusterStatus, String>;
+    /// What one node bears, or why it does not say.
+    async fn loads_of(&self, at: &Endpoint) -> Result<Loads, String>;
     /// Asks the group's leader for a change of who is in it.
     async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, String>;
     /// Has the group's leader hand over to another voter.

@@ -17,7 +17,7 @@ use metadata::cluster::{Client, ClientBounds};
 use metadata::router::Router;
 use spine::id::{GroupId, MemberId};
 use spine::wire::Metadata;
-use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
+use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, Loads, MemberChange};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -112,6 +112,10 @@ impl Elsewhere {
 impl Members for Elsewhere {
     async fn status_of(&self, at: &Endpoint) -> Result<ClusterStatus, String> {
         self.client.status_of(at).await.map_err(|error| error.to_string())
+    }
+
+    async fn loads_of(&self, at: &Endpoint) -> Result<Loads, String> {
+        self.client.loads_of(at).await.map_err(|error| error.to_string())
     }
 
     async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, String> {

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use spine::id::{GroupId, MemberId};
 use spine::limit::MEMBERS;
 use spine::wire::cluster::{
-    self, Ask, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder, MemberChange, Propose,
-    Proposed, RequestId,
+    self, Ask, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder, Loads, MemberChange,
+    Propose, Proposed, RequestId,
 };
 use spine::wire::peer;
 use spine::wire::{Answer, Batch, Metadata, MetadataError, Query, Reply};
@@ -139,6 +139,18 @@ impl Client {
         let answer = asked.map_err(|_| CallError::Lost("it took too long".to_string()))??;
         let status = peer::decode::<ClusterStatus>(&answer).ok().filter(cluster::is_bounded);
         status.ok_or_else(|| CallError::Lost("the status does not read".to_string()))
+    }
+
+    /// What one process bears.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses to.
+    pub async fn loads_of(&self, endpoint: &Endpoint) -> Result<Loads, CallError> {
+        let link = self.link(endpoint);
+        let asked = timeout(self.bounds.attempt, link.send(Call::Loads, Bytes::new())).await;
+        let answer = asked.map_err(|_| CallError::Lost("it took too long".to_string()))??;
+        let loads = peer::decode::<Loads>(&answer).ok().filter(Loads::is_bounded);
+        loads.ok_or_else(|| CallError::Lost("what it says of its load does not read".to_string()))
     }
 
     /// Asks the leader for a change of who is in the root's group.

@@ -1,13 +1,14 @@
-//! A mover's words with the root and with groups: one order, one question, the answer that fits it.
+//! Words of whoever moves something with the root and with groups: one order, one question, the answer that fits it.
 
 use super::{MoveError, by};
 use crate::root::map::ROOT;
 use crate::router::Groups;
-use spine::id::{GroupId, MoveId, UnixMs};
+use spine::id::{Epoch, GroupId, MoveId, UnixMs};
 use spine::map::Map;
+use spine::wire::cluster::Member;
 use spine::wire::namespace::{NamespaceAnswer, NamespaceQuery};
 use spine::wire::range::{Handover, Holding, Mover as By, Page, Progress, RangeAnswer, RangeCommand, RangeKind, RangeQuery, RangeStatus};
-use spine::wire::root::{GroupRecord, MoveRecord, MoveStep, RootAnswer, RootCommand, RootQuery};
+use spine::wire::root::{GroupRecord, MoveAsk, MoveRecord, MoveStep, RootAnswer, RootCommand, RootQuery, ShiftKind, ShiftRecord};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 use std::sync::Arc;
 
@@ -62,6 +63,45 @@ pub async fn moves(groups: &dyn Groups) -> Result<Vec<MoveRecord>, MoveError> {
     match root(groups, RootQuery::Moves).await? {
         RootAnswer::Moves(moves) => Ok(moves),
         _ => Err(MoveError::Unexpected { step: "Moves" }),
+    }
+}
+
+pub async fn shifts(groups: &dyn Groups) -> Result<Vec<ShiftRecord>, MoveError> {
+    match root(groups, RootQuery::Shifts).await? {
+        RootAnswer::Shifts(shifts) => Ok(shifts),
+        _ => Err(MoveError::Unexpected { step: "Shifts" }),
+    }
+}
+
+/// Begins a move of a range; its number.
+pub async fn begin_move(groups: &dyn Groups, ask: &MoveAsk, expected: Epoch, reason: &str, now: UnixMs) -> Result<MoveId, MoveError> {
+    let command = RootCommand::BeginMove { ask: ask.clone(), expected, reason: reason.to_owned(), now };
+    match one(groups, ROOT, Command::Root(command)).await? {
+        Reply::Moving(id) => Ok(id),
+        other => Err(refused("BeginMove", other)),
+    }
+}
+
+/// Notes that a leadership or a replica is to go from the first member to the second; the shift's number.
+pub async fn begin_shift(
+    groups: &dyn Groups,
+    kind: ShiftKind,
+    group: GroupId,
+    (from, to): (&Member, &Member),
+    reason: &str,
+    now: UnixMs,
+) -> Result<MoveId, MoveError> {
+    let command = RootCommand::BeginShift { kind, group, from: from.clone(), to: to.clone(), reason: reason.to_owned(), now };
+    match one(groups, ROOT, Command::Root(command)).await? {
+        Reply::Moving(id) => Ok(id),
+        other => Err(refused("BeginShift", other)),
+    }
+}
+
+pub async fn end_shift(groups: &dyn Groups, id: MoveId, done: bool, now: UnixMs) -> Result<(), MoveError> {
+    match one(groups, ROOT, Command::Root(RootCommand::EndShift { id, done, now })).await? {
+        Reply::Done => Ok(()),
+        other => Err(refused("EndShift", other)),
     }
 }
 

@@ -103,8 +103,7 @@ pub fn begin(table: &mut dyn TableWrite, ask: &MoveAsk, expected: Epoch, reason:
         Err(members) => map::new_group(table, members, now)?,
     };
     let Some(to) = to else { return refuse(Refusal::MapFull) };
-    let id = MoveId(load(table, Space::Root, key::ROOT_MOVE_COUNTER)?.unwrap_or(1));
-    save(table, Space::Root, key::ROOT_MOVE_COUNTER, &(id.0 + 1))?;
+    let id = next_id(table)?;
     let reason = reason.to_owned();
     let record = MoveRecord {
         id,
@@ -125,6 +124,13 @@ pub fn begin(table: &mut dyn TableWrite, ask: &MoveAsk, expected: Epoch, reason:
         table.delete(Space::Root, &key::moved(*old))?;
     }
     Ok(Reply::Moving(id))
+}
+
+/// The next number of a move, of a range or of anything else that goes from one server to another.
+pub fn next_id(table: &mut dyn TableWrite) -> Result<MoveId, TableError> {
+    let id = MoveId(load(table, Space::Root, key::ROOT_MOVE_COUNTER)?.unwrap_or(1));
+    save(table, Space::Root, key::ROOT_MOVE_COUNTER, &(id.0 + 1))?;
+    Ok(id)
 }
 
 fn under_way(table: &dyn TableRead, id: MoveId) -> Result<Option<MoveRecord>, TableError> {

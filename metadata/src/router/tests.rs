@@ -25,14 +25,14 @@ const WRITERS: u64 = 3;
 const STEPS: u64 = 40;
 const MOVES: u64 = 6;
 
-struct Draw(u64);
+pub(crate) struct Draw(u64);
 
 impl Draw {
-    fn new(seed: u64) -> Draw {
+    pub(crate) fn new(seed: u64) -> Draw {
         Draw(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    fn below(&mut self, below: u64) -> u64 {
+    pub(crate) fn below(&mut self, below: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -53,7 +53,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Arc<World> {
+    pub(crate) fn new(seed: u64) -> Arc<World> {
         let groups = Mutex::new(BTreeMap::from([(ROOT, Hosted::default())]));
         Arc::new(World { groups, draw: Mutex::new(Draw::new(seed)) })
     }
@@ -417,7 +417,8 @@ async fn at_rest(world: &Arc<World>, keys: &BTreeMap<String, (VersionId, Vec<u8>
     assert_eq!(router.query(query).await.unwrap(), Answer::Namespace(NamespaceAnswer::Intents(Vec::new())));
     // Groups without a range end, and nothing of theirs is missed.
     let mover = Mover::new(world.clone(), world.clone(), Limits::default());
-    mover.round().await.unwrap();
+    assert_eq!(mover.under_way().await.unwrap(), []);
+    mover.end_idle().await.unwrap();
     let map = the_map(world).await;
     let used: BTreeSet<GroupId> =
         map.names().iter().map(|route| route.group).chain(map.chunks().iter().map(|route| route.group)).chain([ROOT]).collect();

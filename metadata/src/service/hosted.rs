@@ -6,8 +6,10 @@
 use super::OpenError;
 use crate::checkpoint::Checkpoints;
 use crate::group::{Applied, Group, GroupError, Means};
+use crate::heat::{Heat, Owned, Seen};
 use crate::journal::GroupId;
 use crate::propose::{self, ProposeError, Proposer};
+use crate::range::Ranges;
 use crate::requests::Stamp;
 use crate::room::Room;
 use crate::{machine, metric};
@@ -35,6 +37,7 @@ pub struct Hosted {
     pub room: Arc<Room>,
     proposer: Arc<Proposer>,
     scans: Arc<Semaphore>,
+    heat: Option<Arc<Heat>>,
     /// Proposals' task; ends by itself once closed and empty.
     filler: Mutex<Option<JoinHandle<()>>>,
 }
@@ -56,7 +59,8 @@ impl Hosted {
     ) -> Result<Arc<Self>, GroupError> {
         let group = Arc::new(Group::open(id, means, checkpoints.clone()).await?);
         let (proposer, filler) = Proposer::start(group.clone(), propose);
-        Ok(Arc::new(Self { checkpoints, group, room: Arc::new(room), proposer, scans, filler: Mutex::new(Some(filler)) }))
+        let (room, heat, filler) = (Arc::new(room), means.heat.clone(), Mutex::new(Some(filler)));
+        Ok(Arc::new(Self { checkpoints, group, room, proposer, scans, heat, filler }))
     }
 
     /// Finishes what was proposed, refuses the rest, and ends the group. Idempotent.
@@ -87,6 +91,7 @@ impl Hosted {
         if batch.commands.is_empty() {
             return Ok(Proposed { replies: Vec::new(), seen });
         }
+        self.count(&batch);
         let stamp = request.map(|id| Stamp { id, seen });
         match self.proposer.propose_stamped(stamp, &batch).await {
             Ok(Applied::Replies { replies, seen }) => Ok(Proposed { replies, seen }),
@@ -110,6 +115,25 @@ impl Hosted {
         Ok(self.query(ask.query).await?)
     }
 
+    /// The group as its load is to be reckoned.
+    pub fn seen(&self) -> Seen {
+        let (leads, term) = self.group.standing();
+        Seen { group: self.group.number(), leads, term, others: self.group.others(), counts: self.group.tally().counts() }
+    }
+
+    /// What the group owns by its table; `None`: that cannot be read.
+    pub fn owned(&self) -> Option<Owned> {
+        let table = self.checkpoints.table().read().ok()?;
+        let ranges = Ranges::load(&table, self.group.number()).ok()?;
+        Some(Owned { names: ranges.names.owned, chunks: ranges.chunks.owned })
+    }
+
+    fn count(&self, batch: &Batch) {
+        if let Some(heat) = &self.heat {
+            heat.proposed(self.group.number(), self.group.tally(), batch);
+        }
+    }
+
     fn answer_now(&self, query: &Query) -> Result<Answer, MetadataError> {
         machine::answer(&self.checkpoints.table().read()?, self.group.number(), query)
     }
@@ -119,6 +143,7 @@ impl Hosted {
 impl Metadata for Hosted {
     async fn propose(&self, batch: Batch) -> Result<Vec<Reply>, MetadataError> {
         self.room.admit(&batch)?;
+        self.count(&batch);
         self.proposer.propose(&batch).await
     }
 
@@ -126,6 +151,9 @@ impl Metadata for Hosted {
         let begun = Instant::now();
         let kind = kind(&query);
         self.group.barrier().await?;
+        if let Some(heat) = &self.heat {
+            heat.queried(self.group.number(), self.group.tally(), &query);
+        }
         let answer = if is_quick(&query) {
             self.answer_now(&query)
         } else {
@@ -168,7 +196,7 @@ pub fn open_table(dir: &Path, map_bytes: u64, purged: Option<u64>) -> Result<Che
 fn is_quick(query: &Query) -> bool {
     match query {
         Query::Root(RootQuery::Tenants | RootQuery::Keys(_) | RootQuery::Buckets(_)) => false,
-        Query::Root(RootQuery::Map { .. } | RootQuery::Groups | RootQuery::Moves) => false,
+        Query::Root(RootQuery::Map { .. } | RootQuery::Groups | RootQuery::Moves | RootQuery::Shifts) => false,
         Query::Root(_) => true,
         Query::Namespace(NamespaceQuery::Head { .. } | NamespaceQuery::Open { .. } | NamespaceQuery::Upload { .. }) => true,
         Query::Namespace(NamespaceQuery::Manifests { versions, .. }) => versions.len() == 1,

@@ -1,14 +1,15 @@
 //! What a metadata node does as a member of a cluster: its id, what other processes ask of it, and joining them.
 
 use super::groups::ROOT;
-use super::{MetadataNode, OpenError};
+use super::{Hosted, MetadataNode, OpenError};
 use crate::cluster::{CallError, Client};
 use crate::group::ALONE;
+use crate::heat::{self, Told};
 use crate::journal::file::write_durably;
-use spine::id::MemberId;
+use spine::id::{GroupId, MemberId};
 use spine::wire::cluster::{
-    Append, Appended, Ask, Beaten, Beats, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder,
-    GroupStatus, Member, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
+    Append, Appended, Ask, Beaten, Beats, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupLoad,
+    GroupOrder, GroupStatus, Loads, Member, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted, Work,
 };
 use spine::wire::{Answer, MetadataError};
 use std::fs;
@@ -63,6 +64,30 @@ impl MetadataNode {
     /// This process and its groups as it sees them, the root group first. Never waits.
     pub fn status(&self) -> ClusterStatus {
         ClusterStatus { member: self.member(), groups: self.groups.all().iter().map(|hosted| hosted.group.status()).collect() }
+    }
+
+    /// What this process bears, group by group. Nothing where it is alone: there is nobody to level it with.
+    ///
+    /// # Errors
+    /// The process ends.
+    pub async fn loads(&self) -> Result<Loads, ClusterError> {
+        let (member, all) = (self.member(), self.groups.all());
+        let Some(heat) = self.groups.means.heat.clone() else {
+            return Ok(Loads { member, capacity: Work::default(), groups: Vec::new() });
+        };
+        let told = tokio::task::spawn_blocking(move || {
+            let mut told = heat.told(heat.now());
+            let groups = all.iter().map(|hosted| load_of(hosted, told.remove(&hosted.group.number()).unwrap_or_default())).collect();
+            Loads { member, capacity: heat::work_of(&heat.capacity()), groups }
+        });
+        told.await.map_err(|error| MetadataError::Unavailable { reason: error.to_string() }.into())
+    }
+
+    /// Counts what was sent of a group's answers.
+    pub fn sent(&self, group: GroupId, bytes: u64) {
+        if let Some(hosted) = self.group(group) {
+            hosted.group.tally().sent(bytes);
+        }
     }
 
     /// Makes, removes or hands over a group. Can be asked for again.
@@ -202,6 +227,17 @@ impl MetadataNode {
             Err(_) => Err(unavailable("a leader took too long")),
         }
     }
+}
+
+fn load_of(hosted: &Hosted, told: Told) -> GroupLoad {
+    let (leads, term) = hosted.group.standing();
+    let members = if leads { hosted.group.status().members } else { Vec::new() };
+    let changes = hosted.group.is_changing() || members.iter().any(|member| !member.votes);
+    let voters = members.into_iter().filter(|member| member.votes).map(|member| member.member).collect();
+    let table_bytes = hosted.checkpoints.table().usage().high_bytes;
+    let Told { load, slices, hottest } = told;
+    let (slices, hottest) = if leads { (slices, hottest) } else { Default::default() };
+    GroupLoad { group: hosted.group.number(), term, leads, work: heat::work_of(&load), table_bytes, voters, changes, slices, hottest }
 }
 
 fn lacks(behind: u64) -> ClusterError {

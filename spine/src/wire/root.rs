@@ -241,6 +241,33 @@ pub struct MoveRecord {
     pub changed: UnixMs,
 }
 
+/// What goes from one server to another where no range moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShiftKind {
+    /// A group's leadership, to a voter of it.
+    Leadership,
+    /// A replica, to a server that has none of the group; leadership as well, if that is where it was.
+    Replica,
+}
+
+/// A group's leadership or one of its replicas on its way from one server to another, or after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShiftRecord {
+    /// Of the same row as moves' numbers, so that it says which came first.
+    pub id: MoveId,
+    pub kind: ShiftKind,
+    pub group: GroupId,
+    pub from: Member,
+    pub to: Member,
+    /// Why it was begun, for operators.
+    pub reason: String,
+    pub begun: UnixMs,
+    /// When it ended; `None`: it is under way.
+    pub ended: Option<UnixMs>,
+    /// It was done. While it is under way: no.
+    pub done: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootCommand {
     /// Refused with `TenantExists` if the name or the id is taken.
@@ -298,6 +325,11 @@ pub enum RootCommand {
     GiveUpMove { id: MoveId },
     /// The group is no more. Idempotent; refused with `GroupMoves` while the map has it or a move that is under way.
     EndGroup { group: GroupId },
+    /// Notes, before it is begun, that a group's leadership or replica is to go from one server to another. Replies `Moving`.
+    /// Refused with `GroupMoves` while another one of the group is under way, `TooManyMoves`.
+    BeginShift { kind: ShiftKind, group: GroupId, from: Member, to: Member, reason: String, now: UnixMs },
+    /// It is over. Idempotent: the first word counts. Refused with `NoSuchMove`.
+    EndShift { id: MoveId, done: bool, now: UnixMs },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -330,6 +362,8 @@ pub enum RootQuery {
     Groups,
     /// Those under way, and the last ones that are over, by id.
     Moves,
+    /// Leaderships and replicas: those under way, and the last ones that are over, by id.
+    Shifts,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -351,4 +385,5 @@ pub enum RootAnswer {
     Map(Option<Map>),
     Groups(Vec<GroupRecord>),
     Moves(Vec<MoveRecord>),
+    Shifts(Vec<ShiftRecord>),
 }

@@ -61,6 +61,8 @@ pub struct Settings {
     pub advertise: Option<String>,
     pub ops_listen: SocketAddr,
     pub begin: First,
+    /// Whether the metadata processes are levelled out while this one leads the root group.
+    pub balance: bool,
 }
 
 /// What a folder without papers does.
@@ -133,7 +135,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(server.serve(socket, stopped.clone(), SHUTDOWN));
     let keeping = tokio::spawn(keeper.run(stopped.clone()));
-    let moving = tokio::spawn(moving::run(node.clone(), client, stopped.clone()));
+    let moving = tokio::spawn(moving::run(node.clone(), client, settings.balance, stopped.clone()));
     let operations = operations::serve(ops_socket, node.clone(), stopped);
     let mut text = format!("metadata on {address}\noperations on http://{ops_address}\nnode {}\n", node.status().member.at.node);
     let left = papers::gateway_papers(home.dir());

@@ -3,5 +3,6 @@
 mod fixture;
 mod groups;
 mod leaders;
+mod levelling;
 mod members;
 mod snapshots;
