@@ -9,7 +9,7 @@ use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
 use crate::operations;
 use crate::process::{cpu_of, resident_of};
-use crate::server::{Server, Settings, binary, metric_in, ops_get};
+use crate::server::{Server, Settings, binary};
 use gateway::boot::Home;
 use gateway::fleet::cluster::{GatewayPapers, Peers};
 use gateway::keys::Keys;
@@ -118,7 +118,7 @@ impl MetadataNode {
     /// # Errors
     /// It does not answer.
     pub fn metric(&self, name: &str) -> io::Result<f64> {
-        Ok(metric_in(&ops_get(&self.ops, "/metrics")?.1, name))
+        Ok(operations::metric(&self.metrics()?, name))
     }
 
     /// Where it answers, once it was started.
