@@ -126,7 +126,8 @@ impl PlainRaft {
     }
 
     pub async fn end(self) {
-        for group in 0..self.groups.lock().unwrap_or_else(PoisonError::into_inner).len() {
+        let groups = lock(&self.groups).len();
+        for group in 0..groups {
             let group = self.members(group);
             let members: Vec<Raft<Plain>> = lock(&group).values().cloned().collect();
             for member in members {

@@ -2,15 +2,14 @@
 
 use super::groups::ROOT;
 use super::{Hosted, MetadataNode, OpenError};
-use crate::cluster::{CallError, Client};
+use crate::cluster::Client;
 use crate::group::ALONE;
 use crate::heat::{self, Told};
 use crate::journal::file::write_durably;
 use spine::id::{GroupId, MemberId};
 use spine::wire::cluster::{
-    Append, Appended, Appends, Ask, Beaten, Beats, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone,
-    GroupLoad, GroupOrder, GroupStatus, Loads, Member, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
-    Work,
+    Append, Appended, Appends, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupLoad,
+    GroupStatus, Loads, Member, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted, Work,
 };
 use spine::wire::{Answer, MetadataError};
 use std::fs;

@@ -73,7 +73,7 @@ pub enum Call {
 }
 
 impl Call {
-    pub const ALL: [Call; 10] = [
+    pub const ALL: [Call; 11] = [
         Call::Propose,
         Call::Query,
         Call::Status,

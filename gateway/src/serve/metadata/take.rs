@@ -149,7 +149,8 @@ fn are_same(one: &Path, other: &Path) -> io::Result<bool> {
     }
     let (mut left, mut right) = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
     loop {
-        (left.clear(), right.clear());
+        left.clear();
+        right.clear();
         one.by_ref().take(PIECE as u64).read_to_end(&mut left)?;
         other.by_ref().take(PIECE as u64).read_to_end(&mut right)?;
         if left != right {
