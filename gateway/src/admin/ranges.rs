@@ -161,9 +161,23 @@ pub(super) async fn map(operator: &Operator, cluster: &dyn Members, fleet: &Flee
     Ok(json!({ "epoch": map.epoch().0, "names": subtrees, "chunks": chunks, "moves": moves }))
 }
 
-/// Who votes in the group that is to be split: the same found the new one.
+/// Who votes in the group that is to be split: the same found the new one, for which all of them have to be there.
+async fn founders(cluster: &dyn Members, fleet: &Fleet, group: GroupId) -> Result<Vec<Member>, Refused> {
+    let told = ask_all(cluster, &fleet.metadata_nodes().await?).await;
+    let members = voters_of(&told, group)?;
+    let answers = |member: &Member| told.iter().any(|(at, status)| at.node == member.at.node && status.is_ok());
+    match members.iter().find(|member| !answers(member)) {
+        Some(silent) => Err(Refused::Failed(format!("{} votes in group {group} and does not answer now; ask again", silent.at.address))),
+        None => Ok(members),
+    }
+}
+
 async fn voters(cluster: &dyn Members, fleet: &Fleet, group: GroupId) -> Result<Vec<Member>, Refused> {
-    let groups = newest(&ask_all(cluster, &fleet.metadata_nodes().await?).await);
+    voters_of(&ask_all(cluster, &fleet.metadata_nodes().await?).await, group)
+}
+
+fn voters_of(told: &[(spine::wire::cluster::Endpoint, Result<ClusterStatus, String>)], group: GroupId) -> Result<Vec<Member>, Refused> {
+    let groups = newest(told);
     let known = groups.get(&group).filter(|known| known.leader.is_some());
     let known = known.ok_or_else(|| Refused::Failed(format!("nobody leads group {group} now; ask again")))?;
     Ok(known.members.iter().filter(|member| member.votes).map(|member| member.member.clone()).collect())
@@ -179,14 +193,14 @@ pub(super) async fn split(operator: &Operator, cluster: &dyn Members, fleet: &Fl
                 return Err(Refused::Wrong(format!("there is no bucket {bucket}")));
             };
             let at = NamePoint::new(bucket.id, key);
-            let members = voters(cluster, fleet, map.names().of(&at).group).await?;
+            let members = founders(cluster, fleet, map.names().of(&at).group).await?;
             MoveAsk::SplitNames { at, members }
         }
         (None, Some(digits)) => {
             let padded = format!("{digits:0<64}");
             let at =
                 ChunkId::parse_hex(&padded).ok_or_else(|| Refused::Wrong(format!("{digits} are no first digits of a chunk's name")))?;
-            let members = voters(cluster, fleet, map.chunks().of(&at).group).await?;
+            let members = founders(cluster, fleet, map.chunks().of(&at).group).await?;
             MoveAsk::SplitChunks { at, members }
         }
         _ => return Err(Refused::Wrong("say where: a bucket and key, or a chunk".into())),

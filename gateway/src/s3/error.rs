@@ -262,6 +262,7 @@ pub fn refused(refusal: Refusal) -> S3Error {
         | Refusal::MapFull
         | Refusal::GroupMoves
         | Refusal::TooManyMoves
+        | Refusal::Mismatch
         | Refusal::NoSuchMove => internal(&refusal),
     }
 }

@@ -116,6 +116,8 @@ pub enum Refusal {
     GroupMoves,
     #[error("as many moves are under way as may be")]
     TooManyMoves,
+    #[error("what the target read back is not what the source gave")]
+    Mismatch,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
