@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use spine::id::{BucketId, ChunkId, GroupId, MoveId};
 use spine::map::{Map, NamePoint};
-use spine::wire::cluster::{ClusterStatus, GroupStatus, Member};
+use spine::wire::cluster::{ClusterStatus, Endpoint, GroupStatus, Member};
 use spine::wire::range::Range;
 use spine::wire::root::{MoveAsk, MoveRecord, RootAnswer, RootCommand, RootQuery};
 use spine::wire::{Batch, Chain, Command, Reply};
@@ -119,7 +119,7 @@ pub(super) fn show_range(range: &Range, names: &BTreeMap<BucketId, String>) -> V
 }
 
 /// Each group as who leads it says, or else whoever knows most.
-pub(super) fn newest(told: &[(spine::wire::cluster::Endpoint, Result<ClusterStatus, String>)]) -> BTreeMap<GroupId, GroupStatus> {
+pub(super) fn newest(told: &[(Endpoint, Result<ClusterStatus, String>)]) -> BTreeMap<GroupId, GroupStatus> {
     let mut out: BTreeMap<GroupId, GroupStatus> = BTreeMap::new();
     for group in told.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|status| &status.groups) {
         let newer = out.get(&group.group).is_none_or(|known| (known.leader.is_some(), known.term) < (group.leader.is_some(), group.term));
@@ -160,9 +160,23 @@ pub(super) async fn map(operator: &Operator, cluster: &dyn Members) -> Result<Va
     Ok(json!({ "epoch": map.epoch().0, "names": subtrees, "chunks": chunks, "moves": moves }))
 }
 
-/// Who votes in the group that is to be split: the same found the new one.
+/// Who votes in the group that is to be split: the same found the new one, for which all of them have to be there.
+async fn founders(operator: &Operator, cluster: &dyn Members, group: GroupId) -> Result<Vec<Member>, Refused> {
+    let told = ask_all(cluster, &nodes(operator).await?).await;
+    let members = voters_of(&told, group)?;
+    let answers = |member: &Member| told.iter().any(|(at, status)| at.node == member.at.node && status.is_ok());
+    match members.iter().find(|member| !answers(member)) {
+        Some(silent) => Err(Refused::Failed(format!("{} votes in group {group} and does not answer now; ask again", silent.at.address))),
+        None => Ok(members),
+    }
+}
+
 async fn voters(operator: &Operator, cluster: &dyn Members, group: GroupId) -> Result<Vec<Member>, Refused> {
-    let groups = newest(&ask_all(cluster, &nodes(operator).await?).await);
+    voters_of(&ask_all(cluster, &nodes(operator).await?).await, group)
+}
+
+fn voters_of(told: &[(Endpoint, Result<ClusterStatus, String>)], group: GroupId) -> Result<Vec<Member>, Refused> {
+    let groups = newest(told);
     let known = groups.get(&group).filter(|known| known.leader.is_some());
     let known = known.ok_or_else(|| Refused::Failed(format!("nobody leads group {group} now; ask again")))?;
     Ok(known.members.iter().filter(|member| member.votes).map(|member| member.member.clone()).collect())
@@ -178,14 +192,14 @@ pub(super) async fn split(operator: &Operator, cluster: &dyn Members, asked: Spl
                 return Err(Refused::Wrong(format!("there is no bucket {bucket}")));
             };
             let at = NamePoint::new(bucket.id, key);
-            let members = voters(operator, cluster, map.names().of(&at).group).await?;
+            let members = founders(operator, cluster, map.names().of(&at).group).await?;
             MoveAsk::SplitNames { at, members }
         }
         (None, Some(digits)) => {
             let padded = format!("{digits:0<64}");
             let at =
                 ChunkId::parse_hex(&padded).ok_or_else(|| Refused::Wrong(format!("{digits} are no first digits of a chunk's name")))?;
-            let members = voters(operator, cluster, map.chunks().of(&at).group).await?;
+            let members = founders(operator, cluster, map.chunks().of(&at).group).await?;
             MoveAsk::SplitChunks { at, members }
         }
         _ => return Err(Refused::Wrong("say where: a bucket and key, or a chunk".into())),

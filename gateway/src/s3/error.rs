@@ -264,6 +264,7 @@ pub fn refused(refusal: Refusal) -> S3Error {
         | Refusal::TooManyMoves
         | Refusal::LastNode
         | Refusal::Exhausted
+        | Refusal::Mismatch
         | Refusal::NoSuchMove => internal(&refusal),
     }
 }

@@ -58,12 +58,17 @@ pub fn end_group(table: &mut dyn TableWrite, group: GroupId) -> Result<Reply, Ta
     if used || moves::has(table, group)? {
         return Ok(Reply::Refused(Refusal::GroupMoves));
     }
+    note_ended(table, group)?;
+    Ok(Reply::Done)
+}
+
+/// Notes that a group that nobody has a use for has ended.
+pub fn note_ended(table: &mut dyn TableWrite, group: GroupId) -> Result<(), TableError> {
     let at = key::group(group);
     match load::<GroupRecord>(table, Space::Root, &at)? {
-        Some(record) if !record.ended => save(table, Space::Root, &at, &GroupRecord { ended: true, ..record })?,
-        _ => {}
+        Some(record) if !record.ended => save(table, Space::Root, &at, &GroupRecord { ended: true, ..record }),
+        _ => Ok(()),
     }
-    Ok(Reply::Done)
 }
 
 /// Groups that have not ended, but the root's, by id: no more than ranges of the map, moves, and what is about to end.

@@ -1,6 +1,8 @@
 //! Router, mover and machines together, on tables in memory: writers, readers and a collector through routers of their own, each with a map
 //! as old as it happens to be, while ranges are split and merged by movers that are killed anywhere and taken over from.
 
+mod troubles;
+
 use super::{Groups, Router};
 use crate::machine;
 use crate::mover::{Founder, Limits, MoveError, Mover};
@@ -346,7 +348,7 @@ async fn change(world: Arc<World>, seed: u64) -> u64 {
             }
             // Now and then one that never has the time to hand over, and thaws again.
             let freeze = if draw.below(5) == 0 { Duration::ZERO } else { Duration::from_secs(5) };
-            let limits = Limits { page: 400, few: 2, freeze, rows: 3, pause: Duration::ZERO };
+            let limits = Limits { page: 400, few: 2, freeze, rows: 3, pause: Duration::ZERO, still: Duration::from_secs(3_600) };
             let mover = Mover::new(mortal(3 + draw.below(60)), world.clone(), limits);
             let rival = (draw.below(4) == 0).then(|| Mover::new(mortal(3 + draw.below(60)), world.clone(), limits));
             let late = draw.below(60);

@@ -121,6 +121,8 @@ pub enum Refusal {
     /// Of 2^64 generations and tags none is left, and none is ever given twice: nothing new can be stored in the range.
     #[error("the group has given all its numbers away")]
     Exhausted,
+    #[error("what the target read back is not what the source gave")]
+    Mismatch,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -199,6 +199,19 @@ pub enum MoveAsk {
     },
 }
 
+impl MoveAsk {
+    /// Who founds the receiving group; `None`: it is there.
+    pub fn founders(&self) -> Option<&[Member]> {
+        match self {
+            MoveAsk::SplitNames { members, .. }
+            | MoveAsk::SplitChunks { members, .. }
+            | MoveAsk::MoveNames { members, .. }
+            | MoveAsk::MoveChunks { members, .. } => Some(members),
+            MoveAsk::MergeNames { .. } | MoveAsk::MergeChunks { .. } => None,
+        }
+    }
+}
+
 /// How far a move has come, as the root knows it. What is true of the range in between, its two groups know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MoveStep {
