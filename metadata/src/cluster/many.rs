@@ -75,12 +75,16 @@ impl Servers for Client {
         Client::transfer(self, group, to).await.map(drop).map_err(metadata_error)
     }
 
-    async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, MetadataError> {
-        self.change_of(group, change).await.map_err(metadata_error)
+    async fn enter(&self, to: &Member, group: GroupId, _: &Endpoint) -> Result<(), MetadataError> {
+        self.order(&to.at, &GroupCall { group, order: GroupOrder::Host }).await.map_err(said)?;
+        match self.change_of(group, MemberChange::Join(to.clone())).await.map_err(metadata_error)? {
+            Changed::Done => Ok(()),
+            Changed::Learning { behind } => Err(MetadataError::Unavailable { reason: format!("it lacks {behind} entries") }),
+        }
     }
 
-    async fn host(&self, at: &Endpoint, group: GroupId) -> Result<(), MetadataError> {
-        self.order(at, &GroupCall { group, order: GroupOrder::Host }).await.map(drop).map_err(said)
+    async fn take_out(&self, group: GroupId, member: MemberId) -> Result<Changed, MetadataError> {
+        self.change_of(group, MemberChange::Remove(member)).await.map_err(metadata_error)
     }
 
     async fn let_go(&self, at: &Endpoint, group: GroupId) -> Result<(), MetadataError> {
