@@ -3,10 +3,13 @@
 //! Invariants: every process is ended by its id when its value is dropped, also on a panic; a metadata process keeps its ports over a
 //! restart, and starts again without an invitation.
 
+mod ranges;
+
 use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
+use crate::operations;
 use crate::process::{cpu_of, resident_of};
-use crate::server::{Server, Settings, binary, metric_in, ops_get};
+use crate::server::{Server, Settings, binary};
 use gateway::boot::Home;
 use gateway::fleet::cluster::{GatewayPapers, Peers};
 use gateway::keys::Keys;
@@ -14,7 +17,8 @@ use rustls::ClientConfig;
 use serde_json::Value;
 use spine::wire::cluster::Endpoint;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -114,12 +118,20 @@ impl MetadataNode {
     /// # Errors
     /// It does not answer.
     pub fn metric(&self, name: &str) -> io::Result<f64> {
-        Ok(metric_in(&ops_get(&self.ops, "/metrics")?.1, name))
+        Ok(operations::metric(&self.metrics()?, name))
     }
 
     /// Where it answers, once it was started.
     pub fn endpoint(&self) -> Option<Endpoint> {
         format!("{}@{}", self.id, self.listen).parse().ok()
+    }
+
+    /// What it says at `/metrics` now; see [`operations`].
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metrics(&self) -> io::Result<String> {
+        operations::get(&self.ops, "/metrics").map(|(_, text)| text)
     }
 
     fn pid(&self) -> u32 {
@@ -137,6 +149,20 @@ impl MetadataNode {
     /// It does not run.
     pub fn resident(&self, suffix: &str) -> io::Result<(u64, u64)> {
         resident_of(self.pid(), suffix)
+    }
+
+    /// What `/health/ready` says of its groups.
+    ///
+    /// # Errors
+    /// It does not answer, or with something else.
+    pub fn ready(&self) -> io::Result<Value> {
+        let mut stream = TcpStream::connect(&self.ops)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET /health/ready HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.ops)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        serde_json::from_str(body).map_err(io::Error::other)
     }
 
     /// SIGKILL, then waits.

@@ -214,6 +214,8 @@ pub const ROOT_FLEET_NODE: u8 = b'm';
 pub const ROOT_INVITE: u8 = b'v';
 /// Root: metadata nodes.
 pub const ROOT_METADATA_NODE: u8 = b'q';
+/// Root: metadata nodes that are to leave.
+pub const ROOT_LEAVING: u8 = b'z';
 /// Root: the lease of gateways, one record.
 pub const ROOT_LEASE: &[u8] = b"l";
 /// Root: the map of ranges to groups, one record.
@@ -274,6 +276,13 @@ pub fn fleet_node(node: NodeId) -> [u8; 33] {
 /// Root: a metadata node.
 pub fn metadata_node(node: NodeId) -> [u8; 33] {
     let mut out = [ROOT_METADATA_NODE; 33];
+    out[1..].copy_from_slice(&node.0);
+    out
+}
+
+/// Root: a metadata node that is to leave.
+pub fn leaving(node: NodeId) -> [u8; 33] {
+    let mut out = [ROOT_LEAVING; 33];
     out[1..].copy_from_slice(&node.0);
     out
 }

@@ -18,6 +18,7 @@ pub mod namespace;
 pub mod propose;
 pub mod range;
 pub mod record;
+pub mod replicas;
 pub mod requests;
 pub mod room;
 pub mod root;

@@ -66,6 +66,7 @@ fn check_root(command: &RootCommand) -> Result<(), MetadataError> {
         | RootCommand::StepMove { .. }
         | RootCommand::GiveUpMove { .. }
         | RootCommand::EndGroup { .. }
+        | RootCommand::LeaveMetadataNode { .. }
         | RootCommand::EndShift { .. }
         | RootCommand::StopRebalance { .. } => return Ok(()),
         RootCommand::NoteNode(_) | RootCommand::SetNodeState { .. } | RootCommand::CreateInvite(_) | RootCommand::UseInvite { .. } => {

@@ -153,6 +153,10 @@ impl Founder for Sim {
         Ok(())
     }
 
+    async fn hosted(&self) -> Vec<GroupId> {
+        self.world.hosted().await
+    }
+
     async fn remove(&self, groups: &[GroupId]) -> Result<(), MetadataError> {
         self.world.remove(groups).await?;
         groups.iter().for_each(|group| drop(self.state.lock().unwrap().groups.remove(group)));

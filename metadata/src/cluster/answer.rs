@@ -81,6 +81,7 @@ async fn admitted(shared: &Arc<Shared>, session: &Arc<Session>, call: Call, requ
         Call::Vote => done(node.vote(message(&body)?).await)?,
         Call::Snapshot => done(node.take_part(message(&body)?).await)?,
         Call::Beats => done(node.beats(message(&body)?).await)?,
+        Call::Appends => done(node.appends(message(&body)?).await)?,
         Call::Group => {
             let order: GroupCall = message(&body)?;
             if order.is_for_members() && !is_member {

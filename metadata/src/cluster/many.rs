@@ -9,6 +9,7 @@ use futures::future::join_all;
 use spine::id::{GroupId, MemberId};
 use spine::wire::cluster::{Changed, ClusterError, Endpoint, GroupCall, GroupOrder, Loads, Member, MemberChange};
 use spine::wire::{Answer, Batch, MetadataError, Query, Reply};
+use std::collections::BTreeSet;
 
 #[async_trait::async_trait]
 impl Groups for Client {
@@ -35,6 +36,14 @@ impl Founder for Client {
             }
         }
         Err(MetadataError::Unavailable { reason: format!("group {group} could not be made: {why}") })
+    }
+
+    async fn hosted(&self) -> Vec<GroupId> {
+        let endpoints = self.endpoints();
+        let asked = endpoints.iter().map(|endpoint| self.status_of(endpoint));
+        let statuses = futures::future::join_all(asked).await;
+        let groups = statuses.into_iter().flatten().flat_map(|status| status.groups).map(|status| status.group);
+        groups.collect::<BTreeSet<GroupId>>().into_iter().collect()
     }
 
     async fn remove(&self, groups: &[GroupId]) -> Result<(), MetadataError> {

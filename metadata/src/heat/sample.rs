@@ -165,6 +165,7 @@ fn place_of(query: &NamespaceQuery) -> Option<(BucketId, &[u8])> {
     match query {
         NamespaceQuery::Head { bucket, key }
         | NamespaceQuery::Open { bucket, key }
+        | NamespaceQuery::Reopen { bucket, key, .. }
         | NamespaceQuery::Manifests { bucket, key, .. }
         | NamespaceQuery::Upload { bucket, key, .. }
         | NamespaceQuery::Parts { bucket, key, .. } => Some((*bucket, key.as_bytes())),

@@ -4,6 +4,7 @@ use super::{MoveError, by};
 use crate::root::map::ROOT;
 use crate::router::Groups;
 use spine::id::{Epoch, GroupId, MoveId, UnixMs};
+use spine::limit::GROUPS;
 use spine::map::Map;
 use spine::wire::cluster::Member;
 use spine::wire::namespace::{NamespaceAnswer, NamespaceQuery};
@@ -26,12 +27,16 @@ pub struct Facts {
     pub incoming: Option<(By, Progress)>,
     /// The move that it is taking back.
     pub cancelled: Option<u64>,
+    /// The move whose range it holds frozen.
+    pub frozen: Option<u64>,
     /// The last move that is over for it.
     pub past: u64,
 }
 
 fn facts_of<P>(holding: Holding<P>) -> Facts {
+    let frozen = holding.outgoing.as_ref().filter(|outgoing| outgoing.frozen).map(|outgoing| outgoing.by.id);
     Facts {
+        frozen,
         leaving: holding.leaving.map(|leaving| (leaving.by, leaving.handover)),
         incoming: holding.incoming.map(|incoming| (incoming.by, incoming.progress)),
         cancelled: holding.outgoing.filter(|outgoing| outgoing.cancelled).map(|outgoing| outgoing.by.id),
@@ -112,6 +117,18 @@ pub async fn groups(groups: &dyn Groups) -> Result<Vec<GroupRecord>, MoveError> 
     }
 }
 
+/// Which of these have ended.
+pub async fn ended_of(groups: &dyn Groups, ids: &[GroupId]) -> Result<Vec<GroupId>, MoveError> {
+    let mut ended = Vec::new();
+    for some in ids.chunks(GROUPS) {
+        let RootAnswer::Groups(records) = root(groups, RootQuery::GroupsOf(some.to_vec())).await? else {
+            return Err(MoveError::Unexpected { step: "GroupsOf" });
+        };
+        ended.extend(records.iter().filter(|record| record.ended).map(|record| record.id));
+    }
+    Ok(ended)
+}
+
 pub async fn map(groups: &dyn Groups) -> Result<Option<Map>, MoveError> {
     match root(groups, RootQuery::Map { known: None }).await? {
         RootAnswer::Map(map) => Ok(map),
@@ -137,8 +154,8 @@ fn is_free<P>(holding: &Holding<P>) -> bool {
 /// Whether the group has nothing and owes nothing: no range, no move, an empty outbox.
 pub async fn is_idle(groups: &dyn Groups, group: GroupId) -> Result<bool, MoveError> {
     let status = match status(groups, group).await {
-        // It was never made, or is nowhere any more.
-        Err(MoveError::Metadata(MetadataError::NotHere)) => return Ok(true),
+        // Who has it may be away. What was never served ends with its move.
+        Err(MoveError::Metadata(MetadataError::NotHere)) => return Ok(false),
         other => other?,
     };
     if !is_free(&status.names) || !is_free(&status.chunks) {
@@ -194,6 +211,14 @@ impl Orders {
 
     pub async fn order(&self, group: GroupId, command: impl FnOnce(By) -> RangeCommand) -> Result<Reply, MoveError> {
         one(&*self.groups, group, Command::Range(command(by(self.id, self.attempt)))).await
+    }
+
+    /// The move is wanted no more.
+    pub async fn give_up(&self) -> Result<(), MoveError> {
+        match one(&*self.groups, ROOT, Command::Root(RootCommand::GiveUpMove { id: self.id })).await? {
+            Reply::Done => Ok(()),
+            other => Err(refused("GiveUpMove", other)),
+        }
     }
 
     /// An order that is either done or refused.

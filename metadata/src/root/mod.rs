@@ -53,6 +53,7 @@ pub fn apply(table: &mut dyn TableWrite, command: &RootCommand) -> Result<Reply,
         RootCommand::StepMove { id, attempt, step, now } => moves::step(table, *id, *attempt, *step, *now),
         RootCommand::GiveUpMove { id } => moves::give_up(table, *id),
         RootCommand::EndGroup { group } => map::end_group(table, *group),
+        RootCommand::LeaveMetadataNode { node, now } => metadata_node::leave(table, *node, *now),
         RootCommand::BeginShift { kind, group, from, to, reason, now } => {
             let shift = shifts::Shift { kind: *kind, group: *group, from, to, reason };
             shifts::begin(table, shift, *now)
@@ -82,6 +83,8 @@ pub fn answer(table: &dyn TableRead, query: &RootQuery) -> Result<RootAnswer, Ta
         RootQuery::Map { known } => RootAnswer::Map(map::newer(table, *known)?),
         RootQuery::Groups => RootAnswer::Groups(map::groups(table)?),
         RootQuery::Moves => RootAnswer::Moves(moves::all(table)?),
+        RootQuery::LeavingMetadataNodes => RootAnswer::LeavingMetadataNodes(metadata_node::leaving(table)?),
+        RootQuery::GroupsOf(ids) => RootAnswer::Groups(map::groups_of(table, ids)?),
         RootQuery::Shifts => RootAnswer::Shifts(shifts::all(table)?),
     })
 }

@@ -345,7 +345,56 @@ fn a_move_given_up_leaves_the_map_and_its_group_may_end_and_its_number_is_not_gi
     }
     assert_eq!(begin(&mut table, split_at("m"), 0), Reply::Moving(MoveId(2)));
     let RootAnswer::Groups(groups) = answer(&table, &RootQuery::Groups).unwrap() else { panic!() };
-    assert_eq!(groups.iter().map(|group| (group.id, group.ended)).collect::<Vec<_>>(), [(GroupId(1), true), (GroupId(2), false)]);
+    assert_eq!(groups.iter().map(|group| (group.id, group.ended)).collect::<Vec<_>>(), [(GroupId(2), false)], "those that have not ended");
+    let asked = RootQuery::GroupsOf(vec![GroupId(2), GroupId(1), GroupId(9)]);
+    let RootAnswer::Groups(groups) = answer(&table, &asked).unwrap() else { panic!() };
+    assert_eq!(groups.iter().map(|group| (group.id, group.ended)).collect::<Vec<_>>(), [(GroupId(2), false), (GroupId(1), true)]);
+}
+
+#[test]
+fn metadata_nodes_leave_one_after_the_other_and_one_always_stays() {
+    let mut table = MemoryTable::default();
+    let fleet = FleetRecord {
+        id: FleetId([1; 16]),
+        authority: Bytes::new(),
+        created: UnixMs(1),
+        revocations_version: 0,
+        revocations: Bytes::new(),
+    };
+    run(&mut table, RootCommand::CreateFleet(fleet));
+    let node = |n: u8| NodeId([n; 32]);
+    let admit = |n: u8| {
+        RootCommand::AdmitMetadataNode(MetadataNodeRecord {
+            id: node(n),
+            address: "host:1".into(),
+            certificate: Bytes::new(),
+            not_after: UnixMs(9),
+            removed: false,
+            admitted: UnixMs(1),
+            changed: UnixMs(1),
+        })
+    };
+    let leave = |n: u8| RootCommand::LeaveMetadataNode { node: node(n), now: UnixMs(2) };
+    let leaving = |table: &MemoryTable| match answer(table, &RootQuery::LeavingMetadataNodes).unwrap() {
+        RootAnswer::LeavingMetadataNodes(nodes) => nodes,
+        other => panic!("{other:?}"),
+    };
+    for n in [1, 2, 3] {
+        assert_eq!(run(&mut table, admit(n)), Reply::Done);
+    }
+    assert_eq!(run(&mut table, leave(9)), refused(Refusal::NoSuchNode));
+    for n in [1, 3, 1] {
+        assert_eq!(run(&mut table, leave(n)), Reply::Done);
+    }
+    assert_eq!(leaving(&table), [node(1), node(3)]);
+    assert_eq!(run(&mut table, leave(2)), refused(Refusal::LastNode));
+    // A new certificate keeps nobody.
+    assert_eq!(run(&mut table, admit(1)), Reply::Done);
+    assert_eq!(leaving(&table), [node(1), node(3)]);
+    assert_eq!(run(&mut table, RootCommand::RemoveMetadataNode { node: node(1), now: UnixMs(3) }), Reply::Done);
+    assert_eq!(leaving(&table), [node(3)]);
+    assert_eq!(run(&mut table, leave(1)), Reply::Done, "it has left");
+    assert_eq!(leaving(&table), [node(3)]);
 }
 
 #[test]

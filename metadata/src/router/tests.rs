@@ -1,6 +1,8 @@
 //! Router, mover and machines together, on tables in memory: writers, readers and a collector through routers of their own, each with a map
 //! as old as it happens to be, while ranges are split and merged by movers that are killed anywhere and taken over from.
 
+mod troubles;
+
 use super::{Groups, Router};
 use crate::machine;
 use crate::mover::{Founder, Limits, MoveError, Mover};
@@ -99,6 +101,10 @@ impl Founder for World {
         assert!(!members.is_empty());
         self.groups.lock().unwrap().entry(group).or_default();
         Ok(())
+    }
+
+    async fn hosted(&self) -> Vec<GroupId> {
+        self.groups.lock().unwrap().keys().copied().collect()
     }
 
     async fn remove(&self, groups: &[GroupId]) -> Result<(), MetadataError> {
@@ -257,7 +263,7 @@ impl Writer {
             "" => self.keys.keys().cloned().collect(),
             _ => self.keys.keys().map(|key| key[..prefix.len() + 2].to_string()).collect(),
         };
-        let got = list(&*self.router, &prefix, delimiter, max).await;
+        let got = list(&self.router, &prefix, delimiter, max).await;
         assert_eq!(got, expected.into_iter().collect::<Vec<_>>(), "a listing by {delimiter:?}, {max} a page");
     }
 }
@@ -342,7 +348,7 @@ async fn change(world: Arc<World>, seed: u64) -> u64 {
             }
             // Now and then one that never has the time to hand over, and thaws again.
             let freeze = if draw.below(5) == 0 { Duration::ZERO } else { Duration::from_secs(5) };
-            let limits = Limits { page: 400, few: 2, freeze, rows: 3, pause: Duration::ZERO };
+            let limits = Limits { page: 400, few: 2, freeze, rows: 3, pause: Duration::ZERO, still: Duration::from_secs(3_600) };
             let mover = Mover::new(mortal(3 + draw.below(60)), world.clone(), limits);
             let rival = (draw.below(4) == 0).then(|| Mover::new(mortal(3 + draw.below(60)), world.clone(), limits));
             let late = draw.below(60);

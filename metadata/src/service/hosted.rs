@@ -196,9 +196,11 @@ pub fn open_table(dir: &Path, map_bytes: u64, purged: Option<u64>) -> Result<Che
 fn is_quick(query: &Query) -> bool {
     match query {
         Query::Root(RootQuery::Tenants | RootQuery::Keys(_) | RootQuery::Buckets(_)) => false,
-        Query::Root(RootQuery::Map { .. } | RootQuery::Groups | RootQuery::Moves | RootQuery::Shifts) => false,
+        Query::Root(RootQuery::Map { .. } | RootQuery::Groups | RootQuery::GroupsOf(_) | RootQuery::Moves | RootQuery::Shifts) => false,
         Query::Root(_) => true,
-        Query::Namespace(NamespaceQuery::Head { .. } | NamespaceQuery::Open { .. } | NamespaceQuery::Upload { .. }) => true,
+        Query::Namespace(
+            NamespaceQuery::Head { .. } | NamespaceQuery::Open { .. } | NamespaceQuery::Reopen { .. } | NamespaceQuery::Upload { .. },
+        ) => true,
         Query::Namespace(NamespaceQuery::Manifests { versions, .. }) => versions.len() == 1,
         Query::Namespace(_) => false,
         Query::Chunk(ChunkQuery::Records(chunks)) => chunks.len() <= INLINE_RECORDS,
@@ -214,7 +216,7 @@ fn kind(query: &Query) -> &'static str {
         Query::Root(_) => "root",
         Query::Namespace(query) => match query {
             NamespaceQuery::Head { .. } => "head",
-            NamespaceQuery::Open { .. } => "open",
+            NamespaceQuery::Open { .. } | NamespaceQuery::Reopen { .. } => "open",
             NamespaceQuery::Manifests { .. } => "manifests",
             NamespaceQuery::List { .. } => "list",
             NamespaceQuery::Upload { .. } | NamespaceQuery::Parts { .. } | NamespaceQuery::Uploads { .. } => "uploads",

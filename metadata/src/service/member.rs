@@ -2,14 +2,14 @@
 
 use super::groups::ROOT;
 use super::{Hosted, MetadataNode, OpenError};
-use crate::cluster::{CallError, Client};
+use crate::cluster::Client;
 use crate::group::ALONE;
 use crate::heat::{self, Told};
 use crate::journal::file::write_durably;
 use spine::id::{GroupId, MemberId};
 use spine::wire::cluster::{
-    Append, Appended, Ask, Beaten, Beats, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupLoad,
-    GroupOrder, GroupStatus, Loads, Member, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted, Work,
+    Append, Appended, Appends, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupLoad,
+    GroupStatus, Loads, Member, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted, Work,
 };
 use spine::wire::{Answer, MetadataError};
 use std::fs;
@@ -20,9 +20,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// 16 hexadecimal digits and a line's end.
 const FILE: &str = "member";
-/// Longest wait for a group that takes a sign of life; the others' answers wait with it.
+/// Longest wait for a group that takes a sign of life or entries; the others' answers wait with it. Below what openraft waits for an answer.
 const BEAT: Duration = Duration::from_millis(250);
-/// Longest wait for another process's word about its groups, and for a leader to take this process in.
+/// Longest wait for another process's word about its groups.
 const ASKED: Duration = Duration::from_secs(5);
 /// Pause before a member that learns asks again whether it has caught up.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -136,10 +136,24 @@ impl MetadataNode {
     /// `Invalid`, if they are not bounded as they should be; what became of each is in the answer.
     pub async fn beats(&self, beats: Beats) -> Result<Beaten, ClusterError> {
         beats.check().map_err(|what| ClusterError::Invalid { what: what.to_string() })?;
+        Ok(self.all_of(beats.0).await)
+    }
+
+    /// Entries of many groups' leaders, side by side: they are synced together.
+    ///
+    /// # Errors
+    /// `Invalid`, if there are more than may be; what became of each is in the answer.
+    pub async fn appends(&self, appends: Appends) -> Result<Beaten, ClusterError> {
+        appends.check().map_err(|what| ClusterError::Invalid { what: what.to_string() })?;
+        Ok(self.all_of(appends.0).await)
+    }
+
+    /// One group that takes long must not keep the others' leaders waiting for longer than they are patient.
+    async fn all_of(&self, appends: Vec<Append>) -> Beaten {
         let until = Instant::now() + BEAT;
         let late = |_| ClusterError::from(MetadataError::Unavailable { reason: "the group takes too long".to_string() });
-        let each = beats.0.into_iter().map(|append| async move { timeout_at(until, self.append(append)).await.map_err(late)? });
-        Ok(Beaten(futures::future::join_all(each).await))
+        let each = appends.into_iter().map(|append| async move { timeout_at(until, self.append(append)).await.map_err(late)? });
+        Beaten(futures::future::join_all(each).await)
     }
 
     /// A candidate asks for a vote.
@@ -214,18 +228,9 @@ impl MetadataNode {
 
     async fn rejoin_one(&self, group: &GroupStatus) -> Result<(), ClusterError> {
         let unavailable = |reason: &str| ClusterError::from(MetadataError::Unavailable { reason: reason.to_string() });
-        let Some(ways) = &self.groups.means.ways else { return Ok(()) };
         let leader = group.members.iter().find(|known| Some(known.member.id) == group.leader);
         let leader: &Endpoint = leader.map(|known| &known.member.at).ok_or_else(|| unavailable("nobody leads a group"))?;
-        self.order(GroupCall { group: group.group, order: GroupOrder::Host }).await?;
-        let change = Change { group: group.group, change: MemberChange::Join(self.member()) };
-        match timeout(ASKED, ways.to(leader).link().call(Call::Change, &change)).await {
-            Ok(Ok(Changed::Done)) => Ok(()),
-            Ok(Ok(Changed::Learning { behind })) => Err(lacks(behind)),
-            Ok(Err(CallError::Refused(error))) => Err(error),
-            Ok(Err(error)) => Err(unavailable(&error.to_string())),
-            Err(_) => Err(unavailable("a leader took too long")),
-        }
+        self.groups.enter(group.group, leader).await
     }
 }
 

@@ -199,6 +199,19 @@ pub enum MoveAsk {
     },
 }
 
+impl MoveAsk {
+    /// Who founds the receiving group; `None`: it is there.
+    pub fn founders(&self) -> Option<&[Member]> {
+        match self {
+            MoveAsk::SplitNames { members, .. }
+            | MoveAsk::SplitChunks { members, .. }
+            | MoveAsk::MoveNames { members, .. }
+            | MoveAsk::MoveChunks { members, .. } => Some(members),
+            MoveAsk::MergeNames { .. } | MoveAsk::MergeChunks { .. } => None,
+        }
+    }
+}
+
 /// How far a move has come, as the root knows it. What is true of the range in between, its two groups know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MoveStep {
@@ -325,6 +338,9 @@ pub enum RootCommand {
     GiveUpMove { id: MoveId },
     /// The group is no more. Idempotent; refused with `GroupMoves` while the map has it or a move that is under way.
     EndGroup { group: GroupId },
+    /// A metadata node is to leave its groups, for good: it gets no replicas any more, and its own go to others. Idempotent; refused with
+    /// `NoSuchNode`, and with `LastNode` unless another one stays.
+    LeaveMetadataNode { node: NodeId, now: UnixMs },
     /// Notes, before it is begun, that a group's leadership or replica is to go from one server to another. Replies `Moving`.
     /// Refused with `GroupMoves` while another one of the group is under way, `TooManyMoves`.
     BeginShift { kind: ShiftKind, group: GroupId, from: Member, to: Member, reason: String, now: UnixMs },
@@ -358,10 +374,14 @@ pub enum RootQuery {
     Map {
         known: Option<Epoch>,
     },
-    /// All that were ever made, ended ones included, by id; not the root's own.
+    /// Those that have not ended, by id; not the root's own.
     Groups,
     /// Those under way, and the last ones that are over, by id.
     Moves,
+    /// Metadata nodes that are to leave and were not removed yet, by id.
+    LeavingMetadataNodes,
+    /// The records of these groups, as far as there are any, ended ones included; at most [`crate::limit::GROUPS`].
+    GroupsOf(Vec<GroupId>),
     /// Leaderships and replicas: those under way, and the last ones that are over, by id.
     Shifts,
 }
@@ -385,5 +405,6 @@ pub enum RootAnswer {
     Map(Option<Map>),
     Groups(Vec<GroupRecord>),
     Moves(Vec<MoveRecord>),
+    LeavingMetadataNodes(Vec<NodeId>),
     Shifts(Vec<ShiftRecord>),
 }

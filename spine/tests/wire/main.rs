@@ -17,8 +17,8 @@ use spine::fleet::revocation::{Revocations, SignedRevocations};
 use spine::wire::admission::{AdmissionRefusal, Admitted, Enlisted, JoinRequest, RenewRequest};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ReserveOutcome};
 use spine::wire::cluster::{
-    Append, Appended, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Cut, Endpoint, GroupCall, GroupDone, GroupOrder,
-    Loads, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
+    Append, Appended, Appends, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Cut, Endpoint, GroupCall, GroupDone,
+    GroupOrder, Loads, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
 };
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::peer::{Listing, PeerStatus, Slice};
@@ -100,7 +100,7 @@ messages! {
     Announcement, SignedAnnouncement, Hello, Held,
     Propose, Proposed, Ask, Append, Appended, RequestVote, Voted, SnapshotPart, SnapshotTaken, Change, MemberChange, Changed, ClusterStatus,
     ClusterError, Endpoint, Enlisted, Range, RangeKind, BucketStep, RangeCommand, RangeQuery, RangeAnswer, GroupCall, GroupOrder, GroupDone, Beats, Beaten,
-    Cut, Loads, ShiftKind,
+    Appends, Cut, Loads, ShiftKind,
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! --init: CA, root key and the first certificate -> gateway-papers, member.json -> founds a cluster of one
+//! --init --from: the same with the metadata, root key and CA of a gateway that kept its own -> `take.rs`
 //! --join: an invitation of a gateway -> certificate -> member.json -> taken in by the leader
 //! listeners bound -> papers -> replica open -> serving -> `keep.rs`
 //! SIGTERM: accept nothing -> finish calls -> replica -> exit 0
@@ -11,9 +12,12 @@
 //! Not here: what is kept (`metadata`), who gets a certificate (`fleet/enlist.rs`).
 
 mod keep;
-mod moving;
+mod levelling;
+pub(super) mod moving;
 mod operations;
 pub mod papers;
+mod replicas;
+pub mod take;
 
 use super::{ServeError, bind, local, process};
 use crate::boot::{BootError, Home};
@@ -60,6 +64,8 @@ pub struct Settings {
     /// `host:port` as gateways and other metadata nodes reach it; `None`: as it is listened on.
     pub advertise: Option<String>,
     pub ops_listen: SocketAddr,
+    /// Voters that each group besides the root's should have, where there are so many nodes. The one who leads the root group goes by its own.
+    pub replicas: usize,
     pub begin: First,
     /// Whether the metadata processes are levelled out while this one leads the root group.
     pub balance: bool,
@@ -70,6 +76,8 @@ pub struct Settings {
 pub enum First {
     /// Founds a cluster.
     Init,
+    /// Founds one with the metadata of the gateway in this folder.
+    Take(PathBuf),
     /// Joins one, with this invitation.
     Join(String),
     /// Is an error.
@@ -85,6 +93,8 @@ pub enum MetadataRoleError {
     NotJoined { path: PathBuf },
     #[error("--init: the folder is in use already. path=`{path}`. Choose an empty one with --data.")]
     NotEmpty { path: PathBuf },
+    #[error("--from: the gateway's metadata cannot be taken. path=`{path}`, reason=`{reason}`")]
+    Give { path: PathBuf, reason: String },
     #[error("the folder is another role's. path=`{path}`. Choose an empty one with --data.")]
     OtherRole { path: PathBuf },
     #[error("--join: {0}")]
@@ -135,7 +145,9 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(server.serve(socket, stopped.clone(), SHUTDOWN));
     let keeping = tokio::spawn(keeper.run(stopped.clone()));
-    let moving = tokio::spawn(moving::run(node.clone(), client, settings.balance, stopped.clone()));
+    let moving = tokio::spawn(moving::run(node.clone(), client.clone(), stopped.clone()));
+    let levelling = tokio::spawn(levelling::run(node.clone(), client.clone(), settings.balance, stopped.clone()));
+    let replicas = tokio::spawn(replicas::run(node.clone(), client, settings.replicas, stopped.clone()));
     let operations = operations::serve(ops_socket, node.clone(), stopped);
     let mut text = format!("metadata on {address}\noperations on http://{ops_address}\nnode {}\n", node.status().member.at.node);
     let left = papers::gateway_papers(home.dir());
@@ -157,6 +169,8 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     }
     let _ = keeping.await;
     let _ = moving.await;
+    let _ = levelling.await;
+    let _ = replicas.await;
     let _ = operations.await;
     node.shutdown().await;
     tracing::info!(target: "breakwater", "stopped");
@@ -184,7 +198,7 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
     let known = Papers::load(home.dir())?;
     let token = match begin {
         First::Join(text) => Some(Token::through(Door::Metadata, text)?),
-        First::Init | First::Nothing => None,
+        First::Init | First::Take(_) | First::Nothing => None,
     };
     match (known, begin, token) {
         (Some(known), _, token) => {
@@ -197,6 +211,7 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
             }
         }
         (None, First::Init, _) => found(home, address),
+        (None, First::Take(from), _) => take::take(home, from, address).await,
         (None, _, Some(token)) => {
             let key = NodeKey::load_or_make(home.dir())?;
             let papers = enlist(home, &token, &key, address).await?;

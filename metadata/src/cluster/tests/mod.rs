@@ -1,6 +1,8 @@
 //! A cluster as gateways and operators meet it: elections, kills, cuts, members that come and go, snapshots, retries.
 
+mod absent;
 mod fixture;
+mod founding;
 mod groups;
 mod leaders;
 mod levelling;
