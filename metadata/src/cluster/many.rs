@@ -84,12 +84,9 @@ impl Servers for Client {
         Client::transfer(self, group, to).await.map(drop).map_err(metadata_error)
     }
 
-    async fn enter(&self, to: &Member, group: GroupId, _: &Endpoint) -> Result<(), MetadataError> {
-        self.order(&to.at, &GroupCall { group, order: GroupOrder::Host }).await.map_err(said)?;
-        match self.change_of(group, MemberChange::Join(to.clone())).await.map_err(metadata_error)? {
-            Changed::Done => Ok(()),
-            Changed::Learning { behind } => Err(MetadataError::Unavailable { reason: format!("it lacks {behind} entries") }),
-        }
+    async fn enter(&self, to: &Member, group: GroupId, leader: &Endpoint) -> Result<(), MetadataError> {
+        let order = GroupOrder::Enter { leader: leader.clone() };
+        self.order(&to.at, &GroupCall { group, order }).await.map(drop).map_err(said)
     }
 
     async fn take_out(&self, group: GroupId, member: MemberId) -> Result<Changed, MetadataError> {
