@@ -291,10 +291,15 @@ async fn moved(sim: &Arc<Sim>) {
 
 /// Lets what was begun go on until it rests, as far as it can.
 async fn rest(sim: &Arc<Sim>, balancing: &mut Balancing, now: u64) {
-    moved(sim).await;
     let mut carried = Vec::new();
-    while let Some(ended) = balancing.running.join_next().await {
-        carried.push(ended);
+    loop {
+        // A step may begin a move, and waits for it.
+        moved(sim).await;
+        match tokio::time::timeout(Duration::from_millis(1), balancing.running.join_next()).await {
+            Ok(Some(ended)) => carried.push(ended),
+            Ok(None) => break,
+            Err(_) => {}
+        }
     }
     carried.into_iter().for_each(|ended| balancing.heard(ended, UnixMs(now)));
 }
