@@ -110,7 +110,8 @@ impl Sim {
     async fn borne(&self) -> Vec<f64> {
         let map = self.map().await;
         let mut borne = vec![0.0; self.servers];
-        for (group, at) in self.state.lock().unwrap().groups.clone() {
+        let groups = self.state.lock().unwrap().groups.clone();
+        for (group, at) in groups {
             let rate: f64 = self.directories(&map, group).iter().map(|(_, rate)| rate).sum();
             for server in &at.voters {
                 borne[*server] += if *server == at.leader { rate } else { 0.4 * rate };
