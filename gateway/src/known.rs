@@ -102,10 +102,11 @@ impl Known {
         lock(&self.places).put(located.chunk, Located { remembered: true, ..located.clone() }, bytes);
     }
 
-    /// The bucket that has this name, or that none has.
+    /// The bucket that has this name, or that none has. An answer that was overtaken, as its lower id shows, is nothing new.
     pub fn learn_bucket(&self, name: &str, record: Option<&Arc<BucketRecord>>) {
         let mut buckets = lock(&self.buckets);
         match record {
+            Some(record) if buckets.get(name).is_some_and(|known| known.id > record.id) => {}
             Some(record) => {
                 let bytes = FRAME + size_of::<BucketRecord>() + 2 * name.len() + record.location.len();
                 buckets.put(name.to_owned(), record.clone(), bytes);

@@ -88,7 +88,11 @@ async fn a_bucket_that_another_gateway_deleted_is_gone_and_one_of_its_name_made_
         match round {
             0 => drop(one.get_object().bucket(bucket).key("n").send().await.unwrap()),
             1 => assert_eq!(keys(&one).await.unwrap(), ["n"]),
-            _ => drop(put(&one, "n").await.unwrap()),
+            _ => {
+                let again = put(&one, "n").await.judged().unwrap_err();
+                assert_eq!((again.code(), again.status()), ("SlowDown", 503));
+                drop(put(&one, "n").await.unwrap());
+            }
         }
         one.delete_object().bucket(bucket).key("n").send().await.unwrap();
         assert_eq!(keys(&other).await.unwrap(), Vec::<String>::new());
