@@ -129,6 +129,8 @@ pub struct Group {
     /// `None`: alone, nobody else can have been elected.
     reads: Option<Reads>,
     receiving: tokio::sync::Mutex<Receiving>,
+    /// Held while the members are changed.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Group {
@@ -157,8 +159,8 @@ impl Group {
         let raft = Raft::new(id.0, Arc::new(config(membership.map(|m| m.beat))?), network, storage, machine).await.map_err(start)?;
         let at = means.member().at;
         let reads = membership.map(|_| Reads::start(raft.clone()));
-        let (ways, door, receiving) = (means.ways.clone(), RwLock::default(), tokio::sync::Mutex::default());
-        let group = Self { group, id, at, raft, ways, door, log, applier, flushed, reads, receiving };
+        let (ways, door, receiving, changing) = (means.ways.clone(), RwLock::default(), Default::default(), Default::default());
+        let group = Self { group, id, at, raft, ways, door, log, applier, flushed, reads, receiving, changing };
         if group.is_alone() && group.is_founded().await? {
             group.wait_to_lead().await?;
         }
