@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod propose;
 pub mod record;
 pub mod requests;
+pub mod restore;
 pub mod room;
 pub mod root;
 #[cfg(test)]

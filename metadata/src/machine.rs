@@ -7,16 +7,19 @@
 //! Not here: the log, the transaction, the service (`service.rs`).
 
 use crate::table::{TableError, TableRead, TableWrite};
-use crate::{chunk_index, namespace, root};
+use crate::{chunk_index, namespace, restore, root};
 use spine::fleet::revocation::SIGNED_BYTES;
 use spine::id::Seq;
 use spine::limit;
+use spine::wire::copy::RestoreCommand;
 use spine::wire::namespace::NamespaceCommand;
 use spine::wire::root::{FleetNodeRecord, FleetNodeState, RootCommand};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 
 /// Longest name of a tenant, an access key or a bucket: they are table keys. S3 allows buckets 63 and access keys 128.
 const NAME_BYTES: usize = 255;
+/// Bits of a [`Seq`] below the log index: room for the commands of one entry.
+pub const ORDINAL_BITS: u32 = 20;
 
 /// Whether `batch` may go into the log: what breaks a limit here would fail in the table, on every replica, after it was logged.
 ///
@@ -27,7 +30,8 @@ pub fn check(batch: &Batch) -> Result<(), MetadataError> {
     batch.commands.iter().try_for_each(|command| match command {
         Command::Root(command) => check_root(command),
         Command::Namespace(command) => check_namespace(command),
-        Command::Chunk(_) => Ok(()),
+        Command::Restore(RestoreCommand::Rows { rows, .. }) if !restore::are_rows(rows) => too_large("rows that have no place"),
+        Command::Chunk(_) | Command::Restore(_) => Ok(()),
     })
 }
 
@@ -99,12 +103,16 @@ fn too_large(what: &str) -> Result<(), MetadataError> {
 pub fn apply(table: &mut dyn TableWrite, batch: &Batch, at: Seq) -> Result<Vec<Reply>, TableError> {
     let mut replies = Vec::with_capacity(batch.commands.len());
     let mut stopped = false;
+    let restoring = restore::is_under_way(table)?;
     for (ordinal, command) in (0u64..).zip(&batch.commands) {
         if stopped {
             replies.push(Reply::Refused(Refusal::Skipped));
             continue;
         }
-        let reply = one(table, command, Seq(at.0 + ordinal))?;
+        let reply = match restoring && !restore::admits(command) {
+            true => Reply::Refused(Refusal::Restoring),
+            false => one(table, command, Seq(at.0 + ordinal))?,
+        };
         stopped = batch.chain == Chain::Stop && stops(&reply);
         replies.push(reply);
     }
@@ -125,6 +133,7 @@ fn one(table: &mut dyn TableWrite, command: &Command, seq: Seq) -> Result<Reply,
         Command::Root(command) => root::apply(table, command),
         Command::Namespace(command) => namespace::apply(table, command, seq),
         Command::Chunk(command) => chunk_index::apply(table, command),
+        Command::Restore(command) => restore::apply(table, command, ORDINAL_BITS),
     }
 }
 
@@ -137,6 +146,7 @@ pub fn answer(table: &dyn TableRead, query: &Query) -> Result<Answer, TableError
         Query::Root(query) => Answer::Root(root::answer(table, query)?),
         Query::Namespace(query) => Answer::Namespace(namespace::answer(table, query)?),
         Query::Chunk(query) => Answer::Chunk(chunk_index::answer(table, query)?),
+        Query::Copy(_) => return Err(TableError::Storage("a copy is made part by part, by the node".into())),
     })
 }
 

@@ -5,6 +5,7 @@
 //! was called; one process at a time owns the folder; no read transaction crosses an await.
 //! Not here: what commands and queries mean (`machine.rs`), what a member of a cluster does besides (`member.rs`).
 
+mod copies;
 mod member;
 
 use crate::checkpoint::{CheckpointError, Checkpoints};
@@ -13,8 +14,9 @@ use crate::group::{self, Group, GroupError};
 use crate::journal::{self, GroupId, Journal, JournalError};
 use crate::propose::{self, Proposer};
 use crate::room::Room;
-use crate::table::TableError;
-use crate::{machine, metric};
+use crate::table::TableRead;
+use crate::{machine, metric, restore};
+use copies::Copies;
 use spine::id::MemberId;
 use spine::wire::chunk::ChunkQuery;
 use spine::wire::namespace::NamespaceQuery;
@@ -104,6 +106,7 @@ pub struct MetadataNode {
     proposer: Arc<Proposer>,
     room: Arc<Room>,
     scans: Arc<Semaphore>,
+    copies: Arc<Copies>,
     watch: Mutex<Option<JoinHandle<()>>>,
     /// Proposals' task; ends by itself once closed and empty.
     filler: Mutex<Option<JoinHandle<()>>>,
@@ -127,7 +130,14 @@ impl MetadataNode {
         let group = Arc::new(Group::open(GROUP, member, settings.membership.as_ref(), &journal, checkpoints.clone()).await?);
         let (proposer, filler) = Proposer::start(group.clone(), settings.propose.clone());
         let room = Arc::new(Room::new(checkpoints.clone(), &settings.dir, settings.reserve_bytes));
-        let watch = Watch { group: group.clone(), journal: journal.clone(), checkpoints: checkpoints.clone(), room: room.clone() };
+        let copies = Arc::new(Copies::default());
+        let watch = Watch {
+            group: group.clone(),
+            journal: journal.clone(),
+            checkpoints: checkpoints.clone(),
+            room: room.clone(),
+            copies: copies.clone(),
+        };
         let watch = tokio::spawn(watch.run(settings.clone()));
         tracing::info!(applied = group.applied_index(), seconds = begun.elapsed().as_secs_f64(), "metadata node is open");
         Ok(Arc::new(Self {
@@ -137,6 +147,7 @@ impl MetadataNode {
             proposer,
             room,
             scans: Arc::new(Semaphore::new(settings.scans.max(1))),
+            copies,
             watch: Mutex::new(Some(watch)),
             filler: Mutex::new(Some(filler)),
             _owner: owner,
@@ -193,8 +204,17 @@ impl MetadataNode {
     }
 
     fn answer_now(&self, query: &Query) -> Result<Answer, MetadataError> {
-        Ok(machine::answer(&self.checkpoints.table().read()?, query)?)
+        answer_from(&self.checkpoints.table().read()?, query)
     }
+}
+
+/// Answers from one moment, unless what is there is not whole yet.
+fn answer_from(read: &dyn TableRead, query: &Query) -> Result<Answer, MetadataError> {
+    let is_of_founding = matches!(query, Query::Root(RootQuery::Fleet | RootQuery::MetadataNodes | RootQuery::Lease));
+    if !is_of_founding && restore::is_under_way(read)? {
+        return Err(MetadataError::Unavailable { reason: "metadata is being restored".into() });
+    }
+    Ok(machine::answer(read, query)?)
 }
 
 #[async_trait::async_trait]
@@ -208,18 +228,25 @@ impl Metadata for MetadataNode {
         let begun = Instant::now();
         let kind = kind(&query);
         self.group.barrier().await?;
-        let answer = if is_quick(&query) {
+        let ended = |e: &dyn std::error::Error| MetadataError::Unavailable { reason: e.to_string() };
+        let answer = if let Query::Copy(part) = query {
+            if part.group != GROUP {
+                return Err(MetadataError::Unavailable { reason: format!("there is no group {}", part.group) });
+            }
+            let (copies, checkpoints) = (self.copies.clone(), self.checkpoints.clone());
+            let read = tokio::task::spawn_blocking(move || copies.part(&checkpoints, &part));
+            read.await.map_err(|e| ended(&e))?.map(Answer::Copy)
+        } else if is_quick(&query) {
             self.answer_now(&query)
         } else {
-            let ended = |e: &dyn std::error::Error| MetadataError::Unavailable { reason: e.to_string() };
             let permit = self.scans.clone().acquire_owned().await.map_err(|e| ended(&e))?;
             let table = self.checkpoints.table();
             let scan = tokio::task::spawn_blocking(move || {
-                let answer: Result<Answer, TableError> = table.read().and_then(|read| machine::answer(&read, &query));
+                let answer = table.read().map_err(MetadataError::from).and_then(|read| answer_from(&read, &query));
                 drop(permit);
                 answer
             });
-            scan.await.map_err(|e| ended(&e))?.map_err(MetadataError::from)
+            scan.await.map_err(|e| ended(&e))?
         };
         metric::QUERY_SECONDS.with_label_values(&[kind]).observe(begun.elapsed().as_secs_f64());
         answer
@@ -282,6 +309,7 @@ struct Watch {
     journal: Arc<Journal>,
     checkpoints: Arc<Checkpoints>,
     room: Arc<Room>,
+    copies: Arc<Copies>,
 }
 
 impl Watch {
@@ -295,6 +323,7 @@ impl Watch {
                 return;
             }
             self.group.forget_abandoned().await;
+            self.copies.forget_abandoned();
             self.group.measure();
             let (written_now, applied_now) = (self.journal.written_bytes(), self.group.applied_index());
             if applied_now != seen {
@@ -348,7 +377,7 @@ fn is_quick(query: &Query) -> bool {
         Query::Namespace(_) => false,
         Query::Chunk(ChunkQuery::Records(chunks)) => chunks.len() <= INLINE_RECORDS,
         Query::Chunk(ChunkQuery::Totals) => true,
-        Query::Chunk(_) => false,
+        Query::Chunk(_) | Query::Copy(_) => false,
     }
 }
 
@@ -366,6 +395,7 @@ fn kind(query: &Query) -> &'static str {
         },
         Query::Chunk(ChunkQuery::Records(_)) => "records",
         Query::Chunk(_) => "collector",
+        Query::Copy(_) => "copy",
     }
 }
 

@@ -7,9 +7,12 @@ use crate::write::StoredBody;
 use bytes::Bytes;
 use futures::StreamExt;
 use metadata::machine;
+use metadata::table::Space;
 use metadata::table::memory::MemoryTable;
 use spine::id::{BucketId, NodeId, Seq, TenantId, UnixMs};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ShardName, Totals};
+use spine::wire::cluster::Row;
+use spine::wire::copy::{CopyEnd, CopyPart, CopyQuery, Tally};
 use spine::wire::namespace::{
     Attributes, Body, Condition, Etag, Manifest, NamespaceAnswer, NamespaceCommand, NamespaceQuery, NewVersion, VersionBody, VersionHead,
 };
@@ -53,8 +56,24 @@ impl Metadata for FakeMetadata {
     }
 
     async fn query(&self, query: Query) -> Result<Answer, MetadataError> {
-        machine::answer(&self.state.lock().unwrap().0, &query).map_err(MetadataError::from)
+        let state = self.state.lock().unwrap();
+        match query {
+            Query::Copy(CopyQuery { number: 0, .. }) => Ok(Answer::Copy(copy_of(&state.0, state.1))),
+            query => machine::answer(&state.0, &query).map_err(MetadataError::from),
+        }
     }
+}
+
+/// All of it in one part.
+fn copy_of(table: &MemoryTable, applied: u64) -> CopyPart {
+    let (mut rows, mut tally) = (Vec::new(), Tally::default());
+    for space in Space::ALL {
+        for (key, value) in table.entries(space).filter(|(key, _)| !metadata::restore::is_own(space, key)) {
+            tally.count(space as u8, key, value);
+            rows.push(Row { space: space as u8, key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value) });
+        }
+    }
+    CopyPart { rows, end: Some(CopyEnd { applied, rows: tally.rows(), digest: tally.digest() }) }
 }
 
 /// How a node behaves.

@@ -231,6 +231,7 @@ pub fn refused(refusal: Refusal) -> S3Error {
         Refusal::NoSuchObject => no_such_key(),
         Refusal::NoSuchUpload => no_such_upload(),
         Refusal::PartChanged => conflict(),
+        Refusal::Restoring => slow_down("The metadata is being restored. Please try again later."),
         Refusal::IntentClosed | Refusal::ChunkGone => slow_down("The write was overtaken by a cleanup. Please try again."),
         Refusal::TenantExists
         | Refusal::NoSuchTenant
@@ -247,7 +248,9 @@ pub fn refused(refusal: Refusal) -> S3Error {
         | Refusal::InviteExpired
         | Refusal::InviteUsed
         | Refusal::OldRevocations
-        | Refusal::LeaseTaken => internal(&refusal),
+        | Refusal::LeaseTaken
+        | Refusal::NotEmpty
+        | Refusal::NotRestored => internal(&refusal),
     }
 }
 

@@ -62,6 +62,14 @@ pub fn apply(table: &mut dyn TableWrite, command: &ChunkCommand) -> Result<Reply
     Ok(reply)
 }
 
+/// After a restore: holds the collection, and gives no generation or tag that is not `margin` above the last one given.
+pub fn go_on_above(table: &mut dyn TableWrite, margin: u64) -> Result<(), TableError> {
+    restore::hold(table, true)?;
+    let mut ledger = Ledger::load(table)?;
+    ledger.pass(ledger.fresh().0.saturating_add(margin));
+    ledger.save(table)
+}
+
 fn reserve(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, chunks: &[ChunkId]) -> Result<Reply, TableError> {
     if holding::ENDED.contains(table, version)? {
         return Ok(Reply::Refused(Refusal::IntentClosed));

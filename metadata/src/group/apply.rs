@@ -7,8 +7,9 @@
 
 use super::{LogId, Payload, Types};
 use crate::checkpoint::{Checkpoints, Image, Pinned};
+use crate::machine::ORDINAL_BITS;
 use crate::table::{Space, TableError, TableRead, TableWrite};
-use crate::{machine, metric, propose, requests};
+use crate::{machine, metric, propose, requests, restore};
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{
     AnyError, BasicNode, Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageError, StorageIOError,
@@ -41,8 +42,6 @@ type Membership = StoredMembership<u64, BasicNode>;
 
 /// Key in [`Space::Meta`] of what was applied last: postcard of ([`LogId`], [`Membership`]).
 const APPLIED: &[u8] = b"raft.applied";
-/// Bits of a [`Seq`] below the log index: room for the commands of one entry.
-const ORDINAL_BITS: u32 = 20;
 
 pub struct Applier {
     checkpoints: Arc<Checkpoints>,
@@ -101,7 +100,7 @@ impl Applier {
 
 fn apply_payload(table: &mut dyn TableWrite, payload: &Payload, index: u64) -> Result<Outcome, TableError> {
     let batches = propose::decode(&payload.0).map_err(|e| TableError::Storage(format!("log entry {index} does not decode: {e}")))?;
-    let mut at = index << ORDINAL_BITS;
+    let mut at = restore::sequence(table)?.saturating_add(index << ORDINAL_BITS);
     let mut applied = Vec::with_capacity(batches.len());
     for (stamp, batch) in &batches {
         applied.push(match stamp {

@@ -2,6 +2,7 @@
 
 use crate::id::{ChunkId, Gen, Seq, Tag, UnixMs};
 use crate::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Place, ReserveOutcome};
+use crate::wire::copy::{CopyPart, CopyQuery, RestoreCommand};
 use crate::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, VersionHead};
 use crate::wire::root::{BucketRecord, RootAnswer, RootCommand, RootQuery};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ pub enum Command {
     Root(RootCommand),
     Namespace(NamespaceCommand),
     Chunk(ChunkCommand),
+    Restore(RestoreCommand),
 }
 
 /// What a refused command does to the rest of its batch.
@@ -89,6 +91,12 @@ pub enum Refusal {
     OldRevocations,
     #[error("another gateway has renewed or taken the lease meanwhile")]
     LeaseTaken,
+    #[error("metadata has something in it already")]
+    NotEmpty,
+    #[error("metadata is being restored")]
+    Restoring,
+    #[error("what was restored is not what was sent")]
+    NotRestored,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +131,7 @@ pub enum Query {
     Root(RootQuery),
     Namespace(NamespaceQuery),
     Chunk(ChunkQuery),
+    Copy(CopyQuery),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +140,7 @@ pub enum Answer {
     Root(RootAnswer),
     Namespace(NamespaceAnswer),
     Chunk(ChunkAnswer),
+    Copy(CopyPart),
 }
 
 /// Metadata could not answer. None of these says anything about what is stored.

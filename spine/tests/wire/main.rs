@@ -20,6 +20,7 @@ use spine::wire::cluster::{
     Append, Appended, Ask, Change, Changed, ClusterError, ClusterStatus, Endpoint, MemberChange, Propose, Proposed, RequestVote,
     SnapshotPart, SnapshotTaken, Voted,
 };
+use spine::wire::copy::{CopyPart, CopyQuery, RestoreCommand};
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::peer::{Listing, PeerStatus, Slice};
 use spine::wire::root::{FleetNodeState, RootAnswer, RootCommand, RootQuery, Versioning};
@@ -98,7 +99,7 @@ messages! {
     Slice, Listing, PeerStatus, Revocations, SignedRevocations, Admission, Question, Answered, ScrubReport,
     Announcement, SignedAnnouncement, Hello, Held,
     Propose, Proposed, Ask, Append, Appended, RequestVote, Voted, SnapshotPart, SnapshotTaken, Change, MemberChange, Changed, ClusterStatus,
-    ClusterError, Endpoint, Enlisted,
+    ClusterError, Endpoint, Enlisted, CopyQuery, CopyPart, RestoreCommand,
 }
 
 proptest! {
