@@ -140,6 +140,10 @@ struct MetadataArgs {
     /// Found a new cluster: make its CA and the root key, and leave both for the gateways in DIR/gateway-papers
     #[arg(long, conflicts_with = "join")]
     init: bool,
+    /// Begin anew after every node lost its replica: this node's key and papers are there, its replica is gone. It is empty, and nobody is
+    /// served, until `breakwater admin metadata restore`
+    #[arg(long, conflicts_with_all = ["join", "init"])]
+    found_again: bool,
     /// Invitation of `breakwater admin metadata invite`; needed once
     #[arg(long, value_name = "TOKEN")]
     join: Option<String>,
@@ -259,6 +263,7 @@ fn metadata(arguments: MetadataArgs, outer: Place) -> ExitCode {
     let begin = match arguments.join {
         Some(token) => First::Join(token),
         None if arguments.init => First::Init,
+        None if arguments.found_again => First::Again,
         None => First::Nothing,
     };
     run(Settings { data, listen: arguments.listen, advertise: arguments.advertise, ops_listen: arguments.ops_listen, begin })

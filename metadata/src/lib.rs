@@ -17,6 +17,7 @@ pub mod propose;
 pub mod range;
 pub mod record;
 pub mod requests;
+pub mod restore;
 pub mod room;
 pub mod root;
 pub mod router;

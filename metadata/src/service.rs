@@ -6,6 +6,7 @@
 //! Not here: what commands and queries mean (`machine.rs`), one group's two calls (`hosted.rs`), making groups (`groups.rs`), what all of
 //! them need now and then (`watch.rs`), what a member of a cluster does besides (`member.rs`).
 
+mod copies;
 mod groups;
 mod hosted;
 mod list;

@@ -104,12 +104,3 @@ fn metadata_nodes_get_new_certificates_from_gateways_while_they_serve() {
     cluster.wait("both vote", |status| voting(status) == 2).unwrap();
     assert!(cluster.metadata[1].log().contains("the certificate was renewed"));
 }
-
-#[test]
-fn what_is_not_there_yet_says_so() {
-    let cluster = Cluster::start(SMALL, "").unwrap();
-    for command in ["snapshot", "restore"] {
-        let refusal = cluster.gateways[0].admin(&["metadata", command]).unwrap_err().to_string();
-        assert!(refusal.contains("not there yet"), "{refusal}");
-    }
-}

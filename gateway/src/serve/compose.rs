@@ -14,6 +14,7 @@ use crate::ops::operator::{Members, Operator};
 use crate::ops::process::Process;
 use crate::path::DataPath;
 use crate::roster::Roster;
+use crate::snapshot::kept::Schedule;
 use metadata::service::MetadataNode;
 use spine::wire::Metadata;
 use spine::wire::root::{NodeRecord, RootCommand};
@@ -159,7 +160,13 @@ impl Parts {
         let path = DataPath::new(settings, metadata.clone(), roster.clone(), keys)?;
         let parts = Parts { store: Arc::new(store), roster, path };
         match parts.introduce(home, credentials).await {
-            Ok(()) => Ok(parts),
+            Ok(()) => {
+                if config.metadata.snapshot_seconds > 0 {
+                    let every = Duration::from_secs(config.metadata.snapshot_seconds);
+                    parts.path.keep_snapshots(Schedule { every, kept: config.metadata.snapshots_kept });
+                }
+                Ok(parts)
+            }
             Err(error) => {
                 parts.shutdown().await;
                 Err(error)

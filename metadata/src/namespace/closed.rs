@@ -47,6 +47,11 @@ pub fn note(table: &mut dyn TableWrite, bucket: BucketId, round: u64, step: Buck
     Ok(Ok(()))
 }
 
+/// After a restore: the bucket is there and takes writes, and the next round of its deletion is the first.
+pub fn forget(table: &mut dyn TableWrite, bucket: BucketId) -> Result<(), TableError> {
+    table.delete(Space::Meta, &key::closing(bucket)).map(|_| ())
+}
+
 /// Whether `other`, what another group knows of the bucket at `at`, holds rather than what is known here.
 ///
 /// # Errors

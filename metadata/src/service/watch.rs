@@ -48,6 +48,7 @@ pub async fn run(groups: Arc<Groups>) {
         let mut all_quiet = true;
         for hosted in &all {
             hosted.group.forget_abandoned().await;
+            hosted.copies.forget_abandoned();
             let pace = paces.entry(hosted.group.number()).or_insert_with(|| begun(hosted));
             let due = pace.step(now, written, applied(hosted), dirty, &groups.settings);
             all_quiet &= pace.is_quiet(now, &groups.settings);

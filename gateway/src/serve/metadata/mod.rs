@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! --init: CA, root key and the first certificate -> gateway-papers, member.json -> founds a cluster of one
+//! --found-again: the same of a cluster whose replicas are all lost; empty, and silent until it is restored
 //! --join: an invitation of a gateway -> certificate -> member.json -> taken in by the leader
 //! listeners bound -> papers -> replica open -> serving -> `keep.rs`
 //! SIGTERM: accept nothing -> finish calls -> replica -> exit 0
@@ -35,6 +36,8 @@ use spine::fleet::trust::Trust;
 use spine::id::FleetId;
 use spine::wire::admission::{AdmissionRefusal, Enlisted, Place};
 use spine::wire::cluster::Endpoint;
+use spine::wire::copy::RestoreCommand;
+use spine::wire::{Batch, Chain, Command, Metadata, Refusal, Reply};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -68,6 +71,8 @@ pub struct Settings {
 pub enum First {
     /// Founds a cluster.
     Init,
+    /// Founds the one it was a member of again: every replica is lost.
+    Again,
     /// Joins one, with this invitation.
     Join(String),
     /// Is an error.
@@ -81,6 +86,12 @@ pub enum MetadataRoleError {
         "this folder belongs to no cluster. path=`{path}`. Found one with --init, or ask for an invitation (`breakwater admin metadata invite`) and give it with --join."
     )]
     NotJoined { path: PathBuf },
+    #[error("--found-again: the replica is there. path=`{path}`. Start without it.")]
+    NotLost { path: PathBuf },
+    #[error("--found-again: the metadata node at {address} still has what was thought to be lost. Start without it: this node catches up.")]
+    StillThere { address: String },
+    #[error("--found-again: the new replica cannot wait for a restore. reason=`{0}`")]
+    Expect(String),
     #[error("--init: the folder is in use already. path=`{path}`. Choose an empty one with --data.")]
     NotEmpty { path: PathBuf },
     #[error("the folder is another role's. path=`{path}`. Choose an empty one with --data.")]
@@ -182,9 +193,17 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
     let known = Papers::load(home.dir())?;
     let token = match begin {
         First::Join(text) => Some(Token::through(Door::Metadata, text)?),
-        First::Init | First::Nothing => None,
+        First::Init | First::Again | First::Nothing => None,
     };
     match (known, begin, token) {
+        (Some(known), First::Again, _) => {
+            if !known.again && has_replica(home) {
+                return Err(MetadataRoleError::NotLost { path: home.metadata_dir() });
+            }
+            let known = Papers { founds: true, again: true, ..known };
+            known.save(home.dir())?;
+            Ok((NodeKey::load_or_make(home.dir())?, known))
+        }
         (Some(known), _, token) => {
             let key = NodeKey::load_or_make(home.dir())?;
             let over = u64::try_from(known.says.not_after).unwrap_or(0) <= now().0 / 1_000;
@@ -269,17 +288,50 @@ async fn open(home: Arc<Home>, key: NodeKey, at: Endpoint, papers: Papers) -> Re
     let (served, shown) = (Arc::new(Served::default()), Arc::new(Shown::new(own.clone())));
     served.set(own);
     let connect = client_of(trust.clone(), shown.clone(), &[Role::Metadata]).map_err(|error| tls(&error))?;
-    let begin = if papers.founds { Begin::Found } else { Begin::Join };
-    let membership = Membership { at: at.clone(), connect: connect.clone(), begin, beat: Beat::default() };
-    let mut settings = ::metadata::service::Settings::new(home.metadata_dir());
-    settings.membership = Some(membership);
-    let node = MetadataNode::open(settings).await?;
-    let server = Server::new(node.clone(), trust.clone(), served.clone(), Bounds::default()).map_err(|error| tls(&error))?;
     let mut seeds = papers.members.clone();
     if !seeds.contains(&at) {
         seeds.push(at.clone());
     }
-    let client = Client::start(seeds, connect, ClientBounds::default());
+    let client = Client::start(seeds, connect.clone(), ClientBounds::default());
     let client = client.map_err(|error| MetadataRoleError::Random(error.to_string()))?;
+    if papers.again && !has_replica(&home) {
+        nobody_has_it(&client, &papers, &at).await?;
+    }
+    let begin = if papers.founds { Begin::Found } else { Begin::Join };
+    let membership = Membership { at: at.clone(), connect, begin, beat: Beat::default() };
+    let mut settings = ::metadata::service::Settings::new(home.metadata_dir());
+    settings.membership = Some(membership);
+    let node = MetadataNode::open(settings).await?;
+    let server = Server::new(node.clone(), trust.clone(), served.clone(), Bounds::default()).map_err(|error| tls(&error))?;
+    if papers.again {
+        expect(&node).await?;
+    }
     Ok((server, Keeper { home, key, at, papers, trust, served, shown, node, client }))
+}
+
+fn has_replica(home: &Home) -> bool {
+    std::fs::read_dir(home.metadata_dir()).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// # Errors
+/// Another member answers and has a log.
+async fn nobody_has_it(client: &Client, papers: &Papers, at: &Endpoint) -> Result<(), MetadataRoleError> {
+    for other in papers.members.iter().filter(|other| other.node != at.node) {
+        let there = client.status_of(other).await.is_ok_and(|status| status.groups.iter().any(|group| group.last > 0));
+        if there {
+            return Err(MetadataRoleError::StillThere { address: other.address.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Before anybody is served: an empty cluster must never be taken for one in which nothing is stored.
+async fn expect(node: &MetadataNode) -> Result<(), MetadataRoleError> {
+    let batch = Batch { chain: Chain::Stop, commands: vec![Command::Restore(RestoreCommand::Expect)] };
+    let replies = node.propose(batch).await.map_err(|error| MetadataRoleError::Expect(error.to_string()))?;
+    match replies.first() {
+        // Restored already, by an earlier life of this process.
+        Some(Reply::Done | Reply::Refused(Refusal::NotEmpty)) => Ok(()),
+        other => Err(MetadataRoleError::Expect(format!("{other:?}"))),
+    }
 }
