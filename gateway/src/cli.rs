@@ -144,6 +144,9 @@ struct MetadataArgs {
     /// served, until `breakwater admin metadata restore`
     #[arg(long, conflicts_with_all = ["join", "init"])]
     found_again: bool,
+    /// The same where the node's key and papers are gone as well: an empty folder, and a gateway's papers (`breakwater admin metadata papers`)
+    #[arg(long, value_name = "FILE", requires = "found_again")]
+    papers: Option<PathBuf>,
     /// Invitation of `breakwater admin metadata invite`; needed once
     #[arg(long, value_name = "TOKEN")]
     join: Option<String>,
@@ -263,7 +266,7 @@ fn metadata(arguments: MetadataArgs, outer: Place) -> ExitCode {
     let begin = match arguments.join {
         Some(token) => First::Join(token),
         None if arguments.init => First::Init,
-        None if arguments.found_again => First::Again,
+        None if arguments.found_again => First::Again(arguments.papers),
         None => First::Nothing,
     };
     run(Settings { data, listen: arguments.listen, advertise: arguments.advertise, ops_listen: arguments.ops_listen, begin })

@@ -12,6 +12,7 @@ mod compose;
 mod elsewhere;
 mod joined;
 pub mod metadata;
+pub mod papers;
 mod process;
 pub mod restore;
 mod routes;

@@ -8,10 +8,14 @@ use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Nothing is copied by itself, and the collector would be done in seconds.
 const FAST: &str = "[collector]\ninterval_seconds = 1\ngrace_seconds = 1\ntrash_seconds = 1\n[metadata]\nsnapshot_seconds = 0\n";
+/// The same, and the collector takes its usual time.
+const KEPT: &str = "[metadata]\nsnapshot_seconds = 0\n";
 const SCHEDULED: &str = "[metadata]\nsnapshot_seconds = 5\nsnapshots_kept = 2\n";
 
 fn json(gateway: &Server, arguments: &[&str]) -> Value {
@@ -97,6 +101,109 @@ async fn metadata_that_is_lost_everywhere_comes_back_from_a_file_and_nothing_is_
     let refused = cluster.metadata[1].start(&["--found-again"]).unwrap_err().to_string();
     assert!(refused.contains("the replica is there"), "{refused}");
     cluster.metadata[1].start(&[]).unwrap();
+}
+
+/// Begins a split and waits until it is over.
+fn split(cluster: &Cluster, arguments: &[&str]) {
+    let begun = json(&cluster.gateways[0], &[&["metadata", "split"], arguments].concat());
+    let began = Instant::now();
+    loop {
+        let map = json(&cluster.gateways[0], &["metadata", "map"]);
+        let moves = map["moves"].as_array().cloned().unwrap_or_default();
+        if moves.iter().any(|known| known["move"] == begun["move"] && known["step"] == "Done") {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{arguments:?} is not through: {map:#}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Body of the object `key`, of chunks of its own.
+fn body_of(key: &str) -> Vec<u8> {
+    let number = key.bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    Content::dense(number, 30_000).bytes().to_vec()
+}
+
+/// Writes and deletes until it is told to stop; how many of each.
+async fn change(s3: aws_sdk_s3::Client, stop: Arc<AtomicBool>) -> u32 {
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        round += 1;
+        let key = format!("{}/{}", ["a", "m", "z"][round as usize % 3], round % 20);
+        if round % 4 == 0 {
+            s3.delete_object().bucket("promises").key(&key).send().await.unwrap();
+        } else {
+            put(&s3, &key, &body_of(&key)).await;
+        }
+    }
+    round
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_groups_are_copied_while_they_are_written_and_come_back_on_nodes_that_have_neither_replica_nor_key() {
+    let mut cluster = Cluster::start(USUAL, KEPT).unwrap();
+    let clients: Vec<_> = cluster.gateways.iter().map(client::of).collect();
+    clients[0].create_bucket().bucket("promises").send().await.unwrap();
+    for key in ["a/first", "m/first", "z/first"] {
+        put(&clients[0], key, &body_of(key)).await;
+    }
+    split(&cluster, &["--at", "promises/m"]);
+    split(&cluster, &["--at", "promises/z"]);
+    split(&cluster, &["--chunk", "80"]);
+    let (stop, copy) = (Arc::new(AtomicBool::new(false)), cluster.place().join("copy"));
+    let changing: Vec<_> = clients.iter().map(|s3| tokio::spawn(change(s3.clone(), stop.clone()))).collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let taken = tokio::task::block_in_place(|| json(&cluster.gateways[1], &["metadata", "snapshot", "--out", text(&copy)]));
+    stop.store(true, Ordering::Relaxed);
+    for task in changing {
+        assert!(task.await.unwrap() > 10);
+    }
+    assert!(taken["rows"].as_u64() > Some(50), "{taken}");
+
+    // Every metadata node is gone with all that it had, and no gateway runs.
+    let old: Vec<String> = cluster.metadata.iter().map(|node| node.id.clone()).collect();
+    cluster.gateways.iter_mut().for_each(Server::kill);
+    for node in &mut cluster.metadata {
+        node.kill();
+        fs::remove_dir_all(node.data()).unwrap();
+    }
+    let papers = cluster.place().join("papers");
+    cluster.gateways[0].admin(&["metadata", "papers", "--out", text(&papers)]).unwrap();
+    assert_eq!(fs::metadata(&papers).unwrap().permissions().mode() & 0o777, 0o600);
+    let refused = cluster.metadata[0].start(&["--found-again"]).unwrap_err().to_string();
+    assert!(refused.contains("belongs to no cluster"), "{refused}");
+    cluster.metadata[0].start(&["--found-again", "--papers", text(&papers)]).unwrap();
+    assert!(!old.contains(&cluster.metadata[0].id), "the node has a key that was deleted");
+    let left = cluster.metadata[0].gateway_papers();
+    cluster.gateways[0].admin(&["metadata", "restore", text(&copy), "--metadata", text(&left)]).unwrap();
+    for gateway in &mut cluster.gateways {
+        gateway.restart().unwrap();
+    }
+    for node in 1..3 {
+        let token = cluster.invite("metadata", &[]).unwrap();
+        cluster.metadata[node].start(&["--join", &token]).unwrap();
+    }
+    cluster.wait("all vote", |status| voting(status) == 3).unwrap();
+    for node in &old {
+        cluster.gateways[0].admin(&["metadata", "remove", node]).unwrap();
+    }
+
+    // Whatever is listed can be read, whichever moment the copy of its group was of.
+    let clients: Vec<_> = cluster.gateways.iter().map(client::of).collect();
+    let done = json(&cluster.gateways[0], &["metadata", "reconcile"]);
+    assert_eq!((&done["lost"], &done["released"]), (&0.into(), &true.into()), "{done:#}");
+    let listed = keys(&clients[1]).await;
+    for key in ["a/first", "m/first", "z/first"] {
+        assert!(listed.iter().any(|known| known == key), "{key} is missing in {listed:?}");
+    }
+    for (key, s3) in listed.iter().zip(clients.iter().cycle()) {
+        let got = s3.get_object().bucket("promises").key(key).send().await.unwrap().body.collect().await.unwrap();
+        assert!(got.into_bytes() == body_of(key), "{key}");
+    }
+    // One group has everything, and can be split again.
+    split(&cluster, &["--at", "promises/m"]);
+    put(&clients[2], "z/last", &body_of("z/last")).await;
+    assert_eq!(keys(&clients[0]).await.len(), listed.len() + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

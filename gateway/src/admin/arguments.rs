@@ -294,7 +294,18 @@ pub enum MetadataCommand {
         out: PathBuf,
     },
     /// Bring metadata back from such a file, into nodes that are empty; --data names a gateway's folder, which need not be served
-    Restore { file: PathBuf },
+    Restore {
+        file: PathBuf,
+        /// Papers that `breakwater metadata` left: where the nodes are now, if the folder does not know
+        #[arg(long, value_name = "FILE")]
+        metadata: Option<PathBuf>,
+    },
+    /// Write the fleet's papers, for a metadata node that is to begin anew; --data names a gateway's folder, which need not be served
+    Papers {
+        /// Where they go; must not be there yet
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// After a restore: compare metadata with what the nodes have; where nothing is lost, the collection is released
     Reconcile,
 }

@@ -32,8 +32,13 @@ pub fn run(arguments: AdminArgs) -> ExitCode {
         return audited(super::audit::verify(file, arguments.json));
     }
     let data = arguments.data.clone().unwrap_or_else(|| PathBuf::from("./breakwater-data"));
-    if let AdminCommand::Metadata { command: MetadataCommand::Restore { file } } = &arguments.command {
-        return crate::serve::restore::run(&data, file.clone());
+    // What is done here and not by a server.
+    if let AdminCommand::Metadata { command } = &arguments.command {
+        match command {
+            MetadataCommand::Restore { file, metadata } => return crate::serve::restore::run(&data, file, metadata.as_deref()),
+            MetadataCommand::Papers { out } => return crate::serve::papers::run(&data, out),
+            _ => {}
+        }
     }
     let (method, path, body) = match request(&arguments.command) {
         Ok(request) => request,
@@ -155,8 +160,8 @@ fn metadata_request(command: &MetadataCommand) -> Result<Request, AskError> {
         MetadataCommand::Snapshot { out: Some(out) } => post("snapshot", json!({ "out": absolute(out)? })),
         MetadataCommand::Fetch { out } => post("fetch", json!({ "out": absolute(out)? })),
         MetadataCommand::Reconcile => post("reconcile", json!({})),
-        MetadataCommand::Restore { file } => {
-            return Err(AskError::Refused(format!("{} is restored from here, not by a server", file.display())));
+        MetadataCommand::Restore { file, .. } | MetadataCommand::Papers { out: file } => {
+            return Err(AskError::Refused(format!("{} is no server's to read or write", file.display())));
         }
     })
 }
@@ -262,7 +267,7 @@ fn show_metadata(command: &MetadataCommand, answer: &Value) -> String {
             format!("{} rows, {} bytes are in {to}, as of {} ms", answer["rows"], answer["bytes"], answer["made_ms"])
         }
         MetadataCommand::Reconcile => show_reconciled(answer),
-        MetadataCommand::Status | MetadataCommand::Restore { .. } => {
+        MetadataCommand::Status | MetadataCommand::Restore { .. } | MetadataCommand::Papers { .. } => {
             let line = |node: &Value| {
                 let short: String = text(node, "node").chars().take(12).collect();
                 let is = |field: &str| node[field] == true;

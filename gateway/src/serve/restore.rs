@@ -3,15 +3,14 @@
 //! The data folder says where metadata is: with others (a gateway's, with its papers and keys), or in the folder itself, whose server must
 //! not run. Gateways of a cluster may run: they answer 503 until it is done.
 
-use super::elsewhere::Elsewhere;
+use super::elsewhere::{self, Elsewhere};
 use super::{ServeError, process};
 use crate::boot::Home;
-use crate::fleet::cluster::Cluster;
 use crate::keys::Keys;
 use crate::snapshot::{self, Summary};
 use metadata::service::{MetadataNode, Settings};
 use spine::wire::Metadata;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +19,10 @@ use std::time::Duration;
 const LIFE: Duration = Duration::from_secs(86_400);
 
 /// Restores the copy in `file`, told from the data folder `data`.
-pub fn run(data: &Path, file: PathBuf) -> ExitCode {
-    super::finish(process::runtime().and_then(|runtime| runtime.block_on(restore(data, &file))).map(|summary| {
+///
+/// - `papers`: of the cluster that is restored, where the folder has none or older ones.
+pub fn run(data: &Path, file: &Path, papers: Option<&Path>) -> ExitCode {
+    super::finish(process::runtime().and_then(|runtime| runtime.block_on(restore(data, file, papers))).map(|summary| {
         println!(
             "{} rows are restored as of {} ms. Nothing is collected until `breakwater admin metadata reconcile` has found everything that they name.",
             summary.rows, summary.name.made.0
@@ -29,14 +30,15 @@ pub fn run(data: &Path, file: PathBuf) -> ExitCode {
     }))
 }
 
-async fn restore(data: &Path, file: &Path) -> Result<Summary, ServeError> {
+async fn restore(data: &Path, file: &Path, papers: Option<&Path>) -> Result<Summary, ServeError> {
     if !data.is_dir() {
         let source = std::io::Error::from(std::io::ErrorKind::NotFound);
         return Err(crate::boot::BootError::Folder { path: data.to_path_buf(), source }.into());
     }
     let home = Home::open(data)?;
+    let cluster = elsewhere::find(&home, papers)?;
     let keys = Arc::new(Keys::new(home.root_key()?));
-    match Cluster::load(&home)? {
+    match cluster {
         Some(cluster) => {
             let fleet = cluster.fleet;
             let elsewhere = Elsewhere::open(&home, cluster, &keys, LIFE)?;

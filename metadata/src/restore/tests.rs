@@ -11,6 +11,8 @@ use spine::wire::range::ALL_CHUNKS;
 use spine::wire::root::LeaseRecord;
 use spine::wire::{Answer, Batch, Chain, Query};
 
+mod moments;
+
 const STREAM: [u8; 16] = [7; 16];
 const ROOT: GroupId = GroupId(0);
 

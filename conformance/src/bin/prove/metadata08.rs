@@ -1,11 +1,11 @@
 //! Row 8 of the metadata cluster: replicas deleted, first one and then all of them.
 //!
 //! First half: the leader's replica deleted while clients write; it must come back by itself, be needed (another node is killed) and show
-//! the same listing. Second half: a copy is put into the store, more is written, and all three replicas are deleted. What is left is what
-//! storage nodes hold, the root key and an export. A scratch gateway that knows no metadata finds the copy by its chunks; the first metadata
-//! node founds the cluster again, empty, and it is restored; the others join. Then: the listing as of the copy, through every gateway; bodies
-//! read back byte for byte; nothing collected or swept while it is held, though a collector of seconds and the operator's own sweep try; and
-//! once reconciled, the collection goes on by itself.
+//! the same listing. Second half: names and chunks are split, so that there are three groups, a copy is put into the store, more is written,
+//! and all three replicas are deleted. What is left is what storage nodes hold, the root key and an export. A scratch gateway that knows no
+//! metadata finds the copy by its chunks; the first metadata node founds the cluster again, empty, and it is restored; the others join. Then:
+//! the listing as of the copy, through every gateway; bodies read back byte for byte; nothing collected or swept while it is held, though a
+//! collector of seconds and the operator's own sweep try; and once reconciled, the collection goes on by itself.
 
 use crate::row::{FAST_COLLECTOR, Outcome, Run, Said, runtime};
 use aws_sdk_s3::Client;
@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 const BUCKET: &str = "objects";
+/// Where names are split before the copy is made.
+const SPLIT: &str = "objects/k/001500";
 /// Every so many objects has a body of a chunk of its own, of this many bytes.
 const LARGE_EVERY: usize = 250;
 const LARGE: usize = 100_000;
@@ -72,6 +74,9 @@ fn one(cluster: &mut Cluster, runtime: &Runtime, clients: &[Client], range: std:
 
 /// The second half; its figure.
 fn all(cluster: &mut Cluster, runtime: &Runtime, clients: &[Client], count: usize) -> Outcome {
+    for place in [["--at", SPLIT], ["--chunk", "80"]] {
+        split(cluster, &place)?;
+    }
     let (_, before) = runtime.block_on(list(&clients[0]))?;
     let (escrow, copy) = (cluster.place().join("escrow"), cluster.place().join("copy"));
     cluster.gateways[0].admin(&["export", "--out", &text(&escrow)]).said("export")?;
@@ -121,6 +126,24 @@ fn all(cluster: &mut Cluster, runtime: &Runtime, clients: &[Client], count: usiz
         "a copy of {} rows found in the store without metadata and restored in {restored:.1?} (taken in {took:.1?}), same listing hash through 3 gateways, {read} bodies read back, 0 shards collected or swept in {WATCHED:?} before reconciliation",
         kept["rows"]
     ))
+}
+
+/// Has half of the names, or of the chunks, go to a group of their own.
+fn split(cluster: &Cluster, place: &[&str]) -> Result<(), String> {
+    let begun = json(&cluster.gateways[0], &[&["metadata", "split"], place].concat())?;
+    let began = Instant::now();
+    loop {
+        let map = json(&cluster.gateways[0], &["metadata", "map"])?;
+        let moves = map["moves"].as_array().map_or(&[][..], Vec::as_slice);
+        if moves.iter().any(|known| known["move"] == begun["move"] && known["step"] == "Done") {
+            println!("  split at {} in {:.1?}", place[1], began.elapsed());
+            return Ok(());
+        }
+        if began.elapsed() > Duration::from_secs(300) {
+            return Err(format!("a split is not through: {map}"));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// A gateway that has the root key and the export alone looks for the copy.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! --init: CA, root key and the first certificate -> gateway-papers, member.json -> founds a cluster of one
-//! --found-again: the same of a cluster whose replicas are all lost; empty, and silent until it is restored
+//! --found-again: the same of a cluster whose replicas are all lost (`again.rs`); empty, and silent until it is restored
 //! --join: an invitation of a gateway -> certificate -> member.json -> taken in by the leader
 //! listeners bound -> papers -> replica open -> serving -> `keep.rs`
 //! SIGTERM: accept nothing -> finish calls -> replica -> exit 0
@@ -11,6 +11,7 @@
 //! process, but for the file that `--init` leaves for the gateways; a second start asks nobody.
 //! Not here: what is kept (`metadata`), who gets a certificate (`fleet/enlist.rs`).
 
+mod again;
 mod keep;
 mod moving;
 mod operations;
@@ -36,8 +37,6 @@ use spine::fleet::trust::Trust;
 use spine::id::FleetId;
 use spine::wire::admission::{AdmissionRefusal, Enlisted, Place};
 use spine::wire::cluster::Endpoint;
-use spine::wire::copy::RestoreCommand;
-use spine::wire::{Batch, Chain, Command, Metadata, Refusal, Reply};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,8 +70,8 @@ pub struct Settings {
 pub enum First {
     /// Founds a cluster.
     Init,
-    /// Founds the one it was a member of again: every replica is lost.
-    Again,
+    /// Founds again the one that it was a member of, or that these gateway's papers are of: every replica is lost.
+    Again(Option<PathBuf>),
     /// Joins one, with this invitation.
     Join(String),
     /// Is an error.
@@ -193,10 +192,10 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
     let known = Papers::load(home.dir())?;
     let token = match begin {
         First::Join(text) => Some(Token::through(Door::Metadata, text)?),
-        First::Init | First::Again | First::Nothing => None,
+        First::Init | First::Again(_) | First::Nothing => None,
     };
     match (known, begin, token) {
-        (Some(known), First::Again, _) => {
+        (Some(known), First::Again(_), _) => {
             if !known.again && has_replica(home) {
                 return Err(MetadataRoleError::NotLost { path: home.metadata_dir() });
             }
@@ -214,6 +213,7 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
             }
         }
         (None, First::Init, _) => found(home, address),
+        (None, First::Again(Some(from)), _) => again::of_papers(home, address, from),
         (None, _, Some(token)) => {
             let key = NodeKey::load_or_make(home.dir())?;
             let papers = enlist(home, &token, &key, address).await?;
@@ -295,7 +295,7 @@ async fn open(home: Arc<Home>, key: NodeKey, at: Endpoint, papers: Papers) -> Re
     let client = Client::start(seeds, connect.clone(), ClientBounds::default());
     let client = client.map_err(|error| MetadataRoleError::Random(error.to_string()))?;
     if papers.again && !has_replica(&home) {
-        nobody_has_it(&client, &papers, &at).await?;
+        again::nobody_has_it(&client, &papers, &at).await?;
     }
     let begin = if papers.founds { Begin::Found } else { Begin::Join };
     let membership = Membership { at: at.clone(), connect, begin, beat: Beat::default() };
@@ -304,34 +304,11 @@ async fn open(home: Arc<Home>, key: NodeKey, at: Endpoint, papers: Papers) -> Re
     let node = MetadataNode::open(settings).await?;
     let server = Server::new(node.clone(), trust.clone(), served.clone(), Bounds::default()).map_err(|error| tls(&error))?;
     if papers.again {
-        expect(&node).await?;
+        again::expect(&node).await?;
     }
     Ok((server, Keeper { home, key, at, papers, trust, served, shown, node, client }))
 }
 
 fn has_replica(home: &Home) -> bool {
     std::fs::read_dir(home.metadata_dir()).is_ok_and(|mut entries| entries.next().is_some())
-}
-
-/// # Errors
-/// Another member answers and has a log.
-async fn nobody_has_it(client: &Client, papers: &Papers, at: &Endpoint) -> Result<(), MetadataRoleError> {
-    for other in papers.members.iter().filter(|other| other.node != at.node) {
-        let there = client.status_of(other).await.is_ok_and(|status| status.groups.iter().any(|group| group.last > 0));
-        if there {
-            return Err(MetadataRoleError::StillThere { address: other.address.clone() });
-        }
-    }
-    Ok(())
-}
-
-/// Before anybody is served: an empty cluster must never be taken for one in which nothing is stored.
-async fn expect(node: &MetadataNode) -> Result<(), MetadataRoleError> {
-    let batch = Batch { chain: Chain::Stop, commands: vec![Command::Restore(RestoreCommand::Expect)] };
-    let replies = node.propose(batch).await.map_err(|error| MetadataRoleError::Expect(error.to_string()))?;
-    match replies.first() {
-        // Restored already, by an earlier life of this process.
-        Some(Reply::Done | Reply::Refused(Refusal::NotEmpty)) => Ok(()),
-        other => Err(MetadataRoleError::Expect(format!("{other:?}"))),
-    }
 }
