@@ -1,5 +1,5 @@
-//! `breakwater admin metadata papers`: writes what a gateway's folder knows of its fleet as papers, for a metadata node that is to begin anew
-//! and for other gateways. No server need run.
+//! `breakwater admin metadata papers`: writes what a gateway's folder knows of its fleet as papers, for a metadata node that is to begin
+//! anew and for other gateways. No server need run.
 //!
 //! The CA's key comes out wrapped as it lies there, the root key in clear: whoever has the file has the fleet.
 

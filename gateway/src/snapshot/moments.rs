@@ -4,8 +4,8 @@
 //! groups with names -> the root -> groups with chunks
 //! ```
 //! A version's chunks are durable before it is committed, so that an index of a later moment knows them; and a bucket's id is given before
-//! anything is in it, so that a root of a later moment never gives it again. The root's group may have names and chunks as well: its moment is
-//! the same for all of it. What was deleted between two moments, the restore makes agree (`restore/mend.rs` of `metadata`).
+//! anything is in it, so that a root of a later moment never gives it again. The root's group may have names and chunks as well: its moment
+//! is the same for all of it. What was deleted between two moments, the restore makes agree (`restore/mend.rs` of `metadata`).
 
 use spine::id::GroupId;
 use spine::map::{Map, Point};

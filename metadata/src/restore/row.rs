@@ -3,7 +3,7 @@
 //! ```text
 //! by name, version or chunk   as it is: of two groups one has it
 //! outbox, rings of the ended  behind what is there, in the order of each group: positions are a group's own
-//! root                        but for who holds the lease, and the map of groups that are no more; metadata nodes that are there, know better
+//! root                        but for the lease, and the map of groups that are no more; metadata nodes that are there, know better
 //! counters                    the greatest, or the sum; a bucket's closing: the latest
 //! ```
 
