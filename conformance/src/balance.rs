@@ -13,7 +13,7 @@ pub mod shape;
 mod tests;
 
 use crate::content::Dice;
-use metadata::balance::{Balancer, Cluster, Cut, Load, Meter, Move, Popularity, Rules, Step, Subtree};
+use metadata::balance::{Balancer, Busy, Cluster, Cut, Load, Meter, Move, Popularity, Rules, Step, Subtree};
 use record::Record;
 use shape::Shape;
 use spine::id::{GroupId, NodeId, UnixMs};
@@ -252,12 +252,14 @@ impl World {
                 follow: lead * FOLLOWING,
                 bytes: (group.to - group.from) as u64 * self.size.directory_bytes,
                 slices: if busy { group.tree.slices(&group.start, CUTS, self.now) } else { Vec::new() },
+                stays: false,
             }
         };
         Cluster {
             servers: (0..self.size.servers).map(|server| (node(server), CAPACITY)).collect(),
             groups: self.groups.iter().map(report).collect(),
             unused: GroupId(self.unused),
+            busy: Busy::default(),
         }
     }
 

@@ -3,9 +3,12 @@
 //! Invariants: every process is ended by its id when its value is dropped, also on a panic; a metadata process keeps its ports over a
 //! restart, and starts again without an invitation.
 
+mod ranges;
+
 use crate::clock::{Clock, Clocks};
 use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
+use crate::operations;
 use crate::process::{cpu_of, resident_of};
 use crate::server::{Server, Settings, binary};
 use gateway::boot::Home;
@@ -15,7 +18,8 @@ use rustls::ClientConfig;
 use serde_json::Value;
 use spine::wire::cluster::Endpoint;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -37,6 +41,8 @@ pub struct MetadataNode {
     ops: String,
     host: Option<Host>,
     clock: Option<Clock>,
+    /// Whether it levels the metadata processes out while it leads the root group; as it is when it starts.
+    pub balance: bool,
     /// Its node's id.
     pub id: String,
 }
@@ -46,7 +52,16 @@ impl MetadataNode {
     pub fn new(place: &Path, host: Option<Host>) -> io::Result<MetadataNode> {
         fs::create_dir_all(place)?;
         let listen = host.as_ref().map_or_else(|| "127.0.0.1:0".to_string(), |host| format!("{}:0", host.address()));
-        Ok(MetadataNode { place: place.to_path_buf(), child: None, ops: listen.clone(), listen, host, clock: None, id: String::new() })
+        Ok(MetadataNode {
+            place: place.to_path_buf(),
+            child: None,
+            ops: listen.clone(),
+            listen,
+            host,
+            clock: None,
+            balance: false,
+            id: String::new(),
+        })
     }
 
     /// Runs by this clock from the next start on.
@@ -70,6 +85,9 @@ impl MetadataNode {
         let mut command = Command::new(binary());
         command.arg("metadata").arg("--data").arg(self.data());
         command.args(["--listen", &self.listen, "--ops-listen", &self.ops]).args(arguments);
+        if !self.balance {
+            command.arg("--no-balance");
+        }
         command.current_dir(&self.place).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if let Some(host) = &self.host {
             host.put(&mut command);
@@ -118,9 +136,25 @@ impl MetadataNode {
         self.child.is_some()
     }
 
+    /// Sum of a metric over its labels, 0 where it has no sample.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metric(&self, name: &str) -> io::Result<f64> {
+        Ok(operations::metric(&self.metrics()?, name))
+    }
+
     /// Where it answers, once it was started.
     pub fn endpoint(&self) -> Option<Endpoint> {
         format!("{}@{}", self.id, self.listen).parse().ok()
+    }
+
+    /// What it says at `/metrics` now; see [`operations`].
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metrics(&self) -> io::Result<String> {
+        operations::get(&self.ops, "/metrics").map(|(_, text)| text)
     }
 
     fn pid(&self) -> u32 {
@@ -138,6 +172,20 @@ impl MetadataNode {
     /// It does not run.
     pub fn resident(&self, suffix: &str) -> io::Result<(u64, u64)> {
         resident_of(self.pid(), suffix)
+    }
+
+    /// What `/health/ready` says of its groups.
+    ///
+    /// # Errors
+    /// It does not answer, or with something else.
+    pub fn ready(&self) -> io::Result<Value> {
+        let mut stream = TcpStream::connect(&self.ops)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET /health/ready HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.ops)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        serde_json::from_str(body).map_err(io::Error::other)
     }
 
     /// SIGKILL, then waits.
@@ -207,29 +255,41 @@ pub struct Size {
 pub const USUAL: Size = Size { metadata: 3, gateways: 3, nodes: 6 };
 
 impl Cluster {
-    /// On loopback. `config`: the gateways' configuration file.
+    /// On loopback, groups left where they are. `config`: the gateways' configuration file.
     pub fn start(size: Size, config: &str) -> io::Result<Cluster> {
-        let temp = tempfile::Builder::new().prefix("breakwater-cluster-").tempdir()?;
-        Self::begin(temp, size, config, None, None)
+        Self::begin(folder()?, size, config, None, None, false)
+    }
+
+    /// The same, and the metadata processes are levelled out.
+    pub fn balanced(size: Size, config: &str) -> io::Result<Cluster> {
+        Self::begin(folder()?, size, config, None, None, true)
     }
 
     /// Every process on a host of its own; everything they keep is in `temp`.
     pub fn on_hosts(network: &mut Network, temp: TempDir, size: Size, config: &str) -> io::Result<Cluster> {
-        Self::begin(temp, size, config, Some(network), None)
+        Self::begin(temp, size, config, Some(network), None, false)
     }
 
     /// The same, where metadata processes and gateways have wall clocks of their own.
     pub fn on_hosts_by_clocks(network: &mut Network, temp: TempDir, size: Size, config: &str) -> io::Result<Cluster> {
         let clocks = Clocks::build(temp.path())?;
-        Self::begin(temp, size, config, Some(network), Some(&clocks))
+        Self::begin(temp, size, config, Some(network), Some(&clocks), false)
     }
 
-    fn begin(temp: TempDir, size: Size, config: &str, mut network: Option<&mut Network>, clocks: Option<&Clocks>) -> io::Result<Cluster> {
+    fn begin(
+        temp: TempDir,
+        size: Size,
+        config: &str,
+        mut network: Option<&mut Network>,
+        clocks: Option<&Clocks>,
+        balance: bool,
+    ) -> io::Result<Cluster> {
         let mut host = || network.as_mut().map(|network| network.host()).transpose();
         let clock = |place: &Path| clocks.map(|clocks| clocks.clock(place)).transpose();
         let mut cluster = Cluster { gateways: Vec::new(), nodes: Vec::new(), metadata: Vec::new(), clocks: Vec::new(), temp };
         let place = cluster.place().join("metadata-0");
         let mut first = MetadataNode::new(&place, host()?)?.by(clock(&place)?);
+        first.balance = balance;
         first.start(&["--init"])?;
         cluster.metadata.push(first);
         for number in 0..size.gateways {
@@ -241,6 +301,7 @@ impl Cluster {
                 for other in 1..size.metadata {
                     let place = cluster.place().join(format!("metadata-{other}"));
                     let mut node = MetadataNode::new(&place, host()?)?.by(clock(&place)?);
+                    node.balance = balance;
                     node.start(&["--join", &cluster.invite("metadata", &[])?])?;
                     cluster.metadata.push(node);
                 }
@@ -370,6 +431,10 @@ impl Cluster {
         let leads = status["nodes"].as_array()?.iter().find(|node| node["leads"] == true && node["answers"] == true)?;
         self.metadata.iter().position(|node| leads["node"] == node.id.as_str())
     }
+}
+
+fn folder() -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix("breakwater-cluster-").tempdir()
 }
 
 fn tail(log: &str) -> String {

@@ -19,7 +19,8 @@
 //! - [`plane`]: a fleet's CA, nodes in memory and the data plane between them, in one process.
 //! - [`plain_raft`]: openraft over the product's log with nothing around it, to hold the product against.
 //! - [`plot`]: a plot as SVG.
-//! - [`process`]: what a running process takes.
+//! - [`records`]: keys written through the gateways' router, without S3; [`paced`]: so many such operations a second, mostly on one prefix.
+//! - [`process`]: what a running process takes; [`operations`]: what it says of itself.
 //! - [`bench`] holds the measurements, [`primitives`] what the same work costs at least; [`build`] builds the server for both.
 //!
 //! Invariants:
@@ -45,7 +46,9 @@ pub mod liar;
 pub mod linear;
 pub mod loop_disk;
 pub mod model;
+pub mod operations;
 pub mod oracle;
+pub mod paced;
 pub mod plain_raft;
 pub mod plane;
 pub mod plot;
@@ -53,6 +56,7 @@ pub mod primitives;
 pub mod process;
 pub mod ram;
 pub mod raw;
+pub mod records;
 pub mod restic;
 pub mod rot;
 pub mod server;

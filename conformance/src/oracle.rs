@@ -165,6 +165,8 @@ struct Object {
     tags: Vec<(String, String)>,
     /// Number, first byte and end of each part of a multipart object. Parts keep the numbers they were sent with.
     parts: Vec<(i32, usize, usize)>,
+    /// The upload that made it.
+    upload: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -184,6 +186,11 @@ pub struct Oracle {
 
 fn error(status: u16, code: &str) -> Answer {
     Answer::Error { status, code: code.into() }
+}
+
+fn etag_of(parts: &[&Bytes]) -> String {
+    let digests: Vec<u8> = parts.iter().flat_map(|body| md5(body)).collect();
+    format!("{}-{}", hex::encode(md5(&digests)), parts.len())
 }
 
 impl Oracle {
@@ -345,7 +352,7 @@ impl Oracle {
         }
         let body = content.bytes();
         let etag = hex::encode(md5(&body));
-        let object = Object { body, etag: etag.clone(), attributes: attributes.clone(), tags: Vec::new(), parts: Vec::new() };
+        let object = Object { body, etag: etag.clone(), attributes: attributes.clone(), tags: Vec::new(), parts: Vec::new(), upload: None };
         self.objects.insert(key.to_owned(), object);
         Answer::Etag(etag)
     }
@@ -372,11 +379,20 @@ impl Oracle {
     }
 
     fn complete(&mut self, slot: usize, parts: &[i32]) -> Answer {
-        let Some(upload) = self.uploads.get_mut(slot).filter(|u| u.open) else { return error(404, "NoSuchUpload") };
+        let Some(upload) = self.uploads.get_mut(slot) else { return error(404, "NoSuchUpload") };
+        if !upload.open {
+            // The first answer may have been lost: what it made, asked for with the same parts, is answered again.
+            let known: Option<Vec<&Bytes>> = parts.iter().map(|number| upload.parts.get(number)).collect();
+            let made = self.objects.get(&upload.key).filter(|object| object.upload == Some(slot));
+            return match (known, made) {
+                (Some(bodies), Some(object)) if object.etag == etag_of(&bodies) => Answer::Etag(object.etag.clone()),
+                _ => error(404, "NoSuchUpload"),
+            };
+        }
         if parts.windows(2).any(|w| w[0] >= w[1]) {
             return error(400, "InvalidPartOrder");
         }
-        let (mut body, mut digests, mut ends) = (BytesMut::new(), Vec::new(), Vec::new());
+        let (mut body, mut ends) = (BytesMut::new(), Vec::new());
         if parts.iter().any(|n| !upload.parts.contains_key(n)) {
             return error(400, "InvalidPart");
         }
@@ -385,14 +401,13 @@ impl Oracle {
             if place + 1 < parts.len() && bytes.len() < 5 << 20 {
                 return error(400, "EntityTooSmall");
             }
-            digests.extend_from_slice(&md5(bytes));
             ends.push((*number, body.len(), body.len() + bytes.len()));
             body.extend_from_slice(bytes);
         }
         upload.open = false;
-        let etag = format!("{}-{}", hex::encode(md5(&digests)), parts.len());
-        let object =
-            Object { body: body.freeze(), etag: etag.clone(), attributes: upload.attributes.clone(), tags: Vec::new(), parts: ends };
+        let etag = etag_of(&parts.iter().map(|number| &upload.parts[number]).collect::<Vec<_>>());
+        let (body, attributes) = (body.freeze(), upload.attributes.clone());
+        let object = Object { body, etag: etag.clone(), attributes, tags: Vec::new(), parts: ends, upload: Some(slot) };
         self.objects.insert(upload.key.clone(), object);
         Answer::Etag(etag)
     }

@@ -1,9 +1,13 @@
-//! openraft with nothing around it: the product's log below, an empty state machine above, function calls between members. What any number
-//! of operations a second of the metadata service is to be held against.
+//! openraft with nothing around it: the product's log below, an empty state machine above, the product's kind of link between members (TLS and
+//! HTTP/1.1 over loopback, a message a call). What any number of operations a second of the metadata service is to be held against.
 
 #![allow(clippy::result_large_err, reason = "openraft's own error")]
 
+mod carry;
+
 use bytes::Bytes;
+use carry::{Carrier, Groups, Lines, send_append, send_vote};
+use metadata::cluster::Link;
 use metadata::journal::{self, Done, GroupLog, Journal, JournalError, Position};
 use openraft::error::{Fatal, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
@@ -53,7 +57,8 @@ const MEMBERSHIP: u8 = 2;
 /// So many processes' logs, and so many groups over them; each group is led by one process after the other.
 pub struct PlainRaft {
     journals: Vec<Arc<Journal>>,
-    groups: Vec<Members>,
+    groups: Groups,
+    carrier: Carrier,
 }
 
 impl PlainRaft {
@@ -62,16 +67,22 @@ impl PlainRaft {
     pub async fn start(dir: &Path, nodes: usize, groups: usize) -> Result<PlainRaft, String> {
         let journal = |node: usize| Journal::open(&dir.join(format!("plain-{node}")), journal::Settings::default());
         let journals = (0..nodes).map(journal).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
-        let mut plain = PlainRaft { journals, groups: Vec::new() };
+        let all = Groups::default();
+        all.lock().unwrap_or_else(PoisonError::into_inner).extend((0..groups).map(|_| Members::default()));
+        let carrier = Carrier::start(nodes, &all).await?;
+        let plain = PlainRaft { journals, groups: all, carrier };
         for group in 0..groups {
-            let members = plain.found(group).await?;
-            plain.groups.push(members);
+            plain.found(group).await?;
         }
         Ok(plain)
     }
 
-    async fn found(&self, group: usize) -> Result<Members, String> {
-        let members = Members::default();
+    fn members(&self, group: usize) -> Members {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)[group].clone()
+    }
+
+    async fn found(&self, group: usize) -> Result<(), String> {
+        let members = self.members(group);
         let config = Config {
             heartbeat_interval: 300,
             election_timeout_min: 700,
@@ -82,7 +93,14 @@ impl PlainRaft {
         let config = Arc::new(config.validate().map_err(|e| e.to_string())?);
         for (node, journal) in self.journals.iter().enumerate() {
             let log = Log(journal.group(GroupId(group as u32)));
-            let raft = Raft::new(node as u64, config.clone(), Calls(members.clone()), log, Nothing::default()).await;
+            let raft = Raft::new(
+                node as u64,
+                config.clone(),
+                Calls { group: group as u32, lines: self.carrier.lines[node].clone() },
+                log,
+                Nothing::default(),
+            )
+            .await;
             lock(&members).insert(node as u64, raft.map_err(|e| e.to_string())?);
         }
         let first = (group % self.journals.len()) as u64;
@@ -90,8 +108,7 @@ impl PlainRaft {
         let all: BTreeMap<u64, BasicNode> = (0..self.journals.len() as u64).map(|node| (node, BasicNode::default())).collect();
         founder.initialize(all).await.map_err(|e| e.to_string())?;
         let leads = founder.wait(Some(Duration::from_secs(20))).metrics(|metrics| metrics.state == ServerState::Leader, "it leads").await;
-        leads.map_err(|e| e.to_string())?;
-        Ok(members)
+        leads.map(drop).map_err(|e| e.to_string())
     }
 
     /// One entry through the group's leader: synced by a majority and applied.
@@ -99,9 +116,9 @@ impl PlainRaft {
     /// # Errors
     /// Somebody else leads, or nobody.
     pub async fn write(&self, group: usize, payload: Bytes) -> Result<(), String> {
-        let members = &self.groups[group];
+        let members = self.members(group);
         let (first, leader) = {
-            let members = lock(members);
+            let members = lock(&members);
             let first = members[&0].metrics().borrow().current_leader;
             (members[&0].clone(), first.and_then(|leader| members.get(&leader).cloned()))
         };
@@ -109,13 +126,15 @@ impl PlainRaft {
     }
 
     pub async fn end(self) {
-        for group in &self.groups {
-            let members: Vec<Raft<Plain>> = lock(group).values().cloned().collect();
+        let groups = lock(&self.groups).len();
+        for group in 0..groups {
+            let group = self.members(group);
+            let members: Vec<Raft<Plain>> = lock(&group).values().cloned().collect();
             for member in members {
                 // It ends in any case; an error here is a task that had ended already.
                 let _ = member.shutdown().await;
             }
-            lock(group).clear();
+            lock(&group).clear();
         }
         for journal in self.journals {
             let _ = tokio::task::spawn_blocking(move || journal.close()).await;
@@ -127,19 +146,22 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Members call each other.
-struct Calls(Members);
+/// One node's way to the others of a group.
+struct Calls {
+    group: u32,
+    lines: Lines,
+}
 
-struct Call {
-    to: u64,
-    members: Members,
+struct Line {
+    group: u32,
+    link: Option<Arc<Link>>,
 }
 
 impl RaftNetworkFactory<Plain> for Calls {
-    type Network = Call;
+    type Network = Line;
 
-    async fn new_client(&mut self, to: u64, _node: &BasicNode) -> Call {
-        Call { to, members: self.0.clone() }
+    async fn new_client(&mut self, to: u64, _node: &BasicNode) -> Line {
+        Line { group: self.group, link: self.lines.get(&to).cloned() }
     }
 }
 
@@ -147,19 +169,19 @@ fn away(what: impl ToString) -> Unreachable {
     Unreachable::new(&AnyError::error(what.to_string()))
 }
 
-impl Call {
-    fn raft(&self) -> Result<Raft<Plain>, RpcError> {
-        lock(&self.members).get(&self.to).cloned().ok_or_else(|| RPCError::Unreachable(away("it is not there")))
+impl Line {
+    fn link(&self) -> Result<&Link, RpcError> {
+        self.link.as_deref().ok_or_else(|| RPCError::Unreachable(away("it is not there")))
     }
 }
 
-impl RaftNetwork<Plain> for Call {
+impl RaftNetwork<Plain> for Line {
     async fn append_entries(&mut self, request: AppendEntriesRequest<Plain>, _: RPCOption) -> Result<AppendEntriesResponse<u64>, RpcError> {
-        self.raft()?.append_entries(request).await.map_err(|e| RPCError::Unreachable(away(e)))
+        send_append(self.link()?, self.group, &request).await
     }
 
     async fn vote(&mut self, request: VoteRequest<u64>, _: RPCOption) -> Result<VoteResponse<u64>, RpcError> {
-        self.raft()?.vote(request).await.map_err(|e| RPCError::Unreachable(away(e)))
+        send_vote(self.link()?, self.group, &request).await
     }
 
     async fn full_snapshot(

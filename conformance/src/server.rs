@@ -7,10 +7,11 @@
 
 pub use crate::files::{allocated, find, grep, walk};
 use crate::hosts::Host;
+use crate::operations;
 use crate::process::{cpu_of, status_kib};
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -359,24 +360,13 @@ impl Server {
 
     /// Status and body of a GET on the operations side.
     pub fn ops_get(&self, path: &str) -> io::Result<(u16, String)> {
-        let address = authority(&self.ops).unwrap_or_default().to_owned();
-        let mut stream = TcpStream::connect(&address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        let text = String::from_utf8_lossy(&answer).into_owned();
-        let status = text.split_whitespace().nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-        Ok((status, text.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned())))
+        operations::get(authority(&self.ops).unwrap_or_default(), path)
     }
 
     /// Sum of a metric over its labels, 0 where it has no sample.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.ops_get("/metrics").map(|a| a.1).unwrap_or_default();
-        text.lines()
-            .filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
-            .filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok())
-            .sum()
+        operations::metric(&text, name)
     }
 
     /// Runs `breakwater ARGUMENTS` beside the server (admin, fsck), with the server's environment.

@@ -137,6 +137,10 @@ struct MetadataArgs {
     /// Address of /metrics and /health
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7501")]
     ops_listen: SocketAddr,
+    /// How many nodes keep each range of names or chunks; all nodes keep the root. The same at every node. An odd number: an even one bears
+    /// the loss of no more nodes than the one below it
+    #[arg(long, value_name = "NODES", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=15))]
+    replicas: u8,
     /// Found a new cluster: make its CA and the root key, and leave both for the gateways in DIR/gateway-papers
     #[arg(long, conflicts_with = "join")]
     init: bool,
@@ -147,9 +151,17 @@ struct MetadataArgs {
     /// The same where the node's key and papers are gone as well: an empty folder, and a gateway's papers (`breakwater admin metadata papers`)
     #[arg(long, value_name = "FILE", requires = "found_again")]
     papers: Option<PathBuf>,
+    /// With --init: begin with the metadata, the root key and the CA of a stopped gateway that keeps its metadata itself; it serves no more
+    /// then, and an empty folder with --metadata takes its place
+    #[arg(long, value_name = "DIR", requires = "init")]
+    from: Option<PathBuf>,
     /// Invitation of `breakwater admin metadata invite`; needed once
     #[arg(long, value_name = "TOKEN")]
     join: Option<String>,
+    /// Leave groups where they are: nothing is split, moved or merged by itself while this node leads the root group. Give it to all
+    /// nodes; an operator can still split, move and merge
+    #[arg(long)]
+    no_balance: bool,
 }
 
 #[derive(Debug, Args)]
@@ -263,13 +275,15 @@ fn metadata(arguments: MetadataArgs, outer: Place) -> ExitCode {
     let Some(data) = arguments.data.or(outer.data) else {
         return wrong(&ConfigError::Contradiction { what: "a metadata node needs a folder of its own: give it with --data".into() });
     };
-    let begin = match arguments.join {
-        Some(token) => First::Join(token),
-        None if arguments.init => First::Init,
-        None if arguments.found_again => First::Again(arguments.papers),
-        None => First::Nothing,
+    let begin = match (arguments.join, arguments.from) {
+        (Some(token), _) => First::Join(token),
+        (None, Some(from)) => First::Take(from),
+        (None, None) if arguments.init => First::Init,
+        (None, None) if arguments.found_again => First::Again(arguments.papers),
+        (None, None) => First::Nothing,
     };
-    run(Settings { data, listen: arguments.listen, advertise: arguments.advertise, ops_listen: arguments.ops_listen, begin })
+    let MetadataArgs { listen, advertise, ops_listen, replicas, no_balance, .. } = arguments;
+    run(Settings { data, listen, advertise, ops_listen, replicas: replicas.into(), begin, balance: !no_balance })
 }
 
 impl From<StorageArgs> for crate::serve::storage::Settings {

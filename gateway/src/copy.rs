@@ -70,7 +70,7 @@ async fn chunks(core: &Core, name: &Name, pieces: &[Piece]) -> Result<Option<Vec
         })?;
         for manifest in answered {
             let Some(manifest) = manifest else { return Ok(None) };
-            all.extend(manifest.chunks);
+            all.extend_from_slice(&manifest.chunks);
             if all.len() > CHUNKS {
                 return Ok(None);
             }

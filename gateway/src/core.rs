@@ -11,6 +11,7 @@ use crate::damage::Damage;
 use crate::dedup::Flights;
 use crate::intent::Intents;
 use crate::keys::{EpochKeys, Keys, TenantKeys};
+use crate::known::Known;
 use crate::lanes::Lanes;
 use crate::lease::Lease;
 use crate::nodes::Nodes;
@@ -108,6 +109,7 @@ pub(crate) struct Core {
     pub intents: Arc<Intents>,
     pub flights: Arc<Flights>,
     pub readers: Arc<Readers>,
+    pub known: Known,
     pub damage: Damage,
     pub owing: Owing,
     pub busy: Busy,

@@ -36,6 +36,8 @@ pub struct Located {
     pub chunk: ChunkId,
     pub generation: Gen,
     pub placement: Placement,
+    /// Where it was when this gateway last looked: it may have been moved or collected since.
+    pub remembered: bool,
 }
 
 impl Located {
@@ -74,7 +76,7 @@ pub(crate) async fn by_name(core: &Arc<Core>, chunk: ChunkId) -> Result<Option<B
     let no_epoch = || ReadError::Unavailable { reason: format!("tenant {} has no secret of epoch {}", sealed.tenant, sealed.epoch) };
     let keys = keys.epoch(sealed.epoch).ok_or_else(no_epoch)?;
     let _room = core.read_memory.take(sealed.len as usize + sealed.sealed_len as usize).await;
-    fetch(core, keys, Located { chunk, generation: record.generation, placement }).await.map(Some)
+    fetch(core, keys, Located { chunk, generation: record.generation, placement, remembered: false }).await.map(Some)
 }
 
 /// Any `k` good shards of a chunk, verified: what repair works from.
@@ -222,6 +224,8 @@ impl<'a> Gathering<'a> {
                 }
             }
         }
+        // Should one that came turn out to be wrong, these are asked again, after those not asked yet.
+        self.untried.splice(0..0, self.open.iter().map(|(index, _)| *index));
         let time = now();
         let follows: Vec<bool> = self.open.drain(..).map(|(_, node)| self.core.board.follows(node, time)).collect();
         if follows.contains(&true)
@@ -233,7 +237,9 @@ impl<'a> Gathering<'a> {
     }
 
     fn too_few(&self, k: usize) -> ReadError {
-        READ_FAILURES.inc();
+        if !self.located.remembered {
+            READ_FAILURES.inc();
+        }
         ReadError::Unreadable { chunk: self.located.chunk, found: self.have() as u8, needed: k as u8 }
     }
 
@@ -276,10 +282,10 @@ impl<'a> Gathering<'a> {
             Err(_) => None,
         };
         let word = fault.map_or("unavailable", Fault::word);
-        READ_DAMAGE.with_label_values(&[word]).inc();
         if let Some(fault) = fault {
             self.report(get.index, fault);
         } else {
+            READ_DAMAGE.with_label_values(&[word]).inc();
             broke_off(&self.core.board, &get.node);
         }
         tracing::debug!(node = %get.node.id, chunk = %self.located.chunk, index = get.index, fault = word, "a shard was not got");
@@ -290,13 +296,18 @@ impl<'a> Gathering<'a> {
     fn drop_wrong(&mut self, mut shards: Vec<Option<Bytes>>, wrong: &[usize]) {
         for index in wrong {
             shards[*index] = None;
-            READ_DAMAGE.with_label_values(&[Fault::WrongRoot.word()]).inc();
             self.report(*index, Fault::WrongRoot);
         }
         self.got = shards;
     }
 
     fn report(&self, index: usize, fault: Fault) {
+        if self.located.remembered {
+            // The shard may have been moved: the next read looks where it is now, and only then somebody is to blame.
+            self.core.known.forget_place(self.located.chunk);
+            return;
+        }
+        READ_DAMAGE.with_label_values(&[fault.word()]).inc();
         if let Some(place) = self.located.placement.shards[index] {
             self.core.damage.report(self.located.name(index, &place), place.node, Finder::Read(fault));
         }

@@ -33,6 +33,7 @@ pub mod fsck;
 pub mod govern;
 pub mod intent;
 pub mod keys;
+pub mod known;
 pub mod lanes;
 pub mod lease;
 pub mod metric;

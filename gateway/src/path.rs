@@ -23,6 +23,7 @@ use crate::fetch;
 use crate::fleet::table::Fleet;
 use crate::intent::{self, Intents};
 use crate::keys::Keys;
+use crate::known::Known;
 use crate::lanes::Lanes;
 use crate::lease::{self, Lease};
 use crate::metric;
@@ -93,6 +94,7 @@ impl DataPath {
             intents,
             flights: Arc::default(),
             readers: Arc::default(),
+            known: Known::default(),
             damage,
             owing,
             busy: Default::default(),
@@ -114,6 +116,11 @@ impl DataPath {
         workers.spawn(until_stopped(stopped.clone(), owe::round::run(core.clone())));
         workers.spawn(until_stopped(stopped, balance::run(core.clone())));
         Ok(Arc::new(DataPath { core, stop, workers: Mutex::new(workers) }))
+    }
+
+    /// What reads remember.
+    pub fn known(&self) -> &Known {
+        &self.core.known
     }
 
     /// The metadata service, for whoever resolves names.

@@ -19,7 +19,7 @@ use crate::readers::Reading;
 use crate::seal;
 use bytes::Bytes;
 use futures::Stream;
-use spine::id::{TenantId, VersionId};
+use spine::id::{ChunkId, TenantId, VersionId};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery};
 use spine::wire::namespace::{Body, ChunkRef, Manifest, NamespaceAnswer, NamespaceQuery, Piece};
 use spine::wire::{Answer, MetadataError, Query};
@@ -165,7 +165,7 @@ impl Plan {
         for ((piece, range), manifest) in batch.into_iter().zip(manifests) {
             let manifest = manifest.ok_or(ReadError::Gone { version: piece.version })?;
             let mut start = 0;
-            for chunk in manifest.chunks {
+            for chunk in manifest.chunks.iter().copied() {
                 let end = start + u64::from(chunk.len);
                 let within = range.start.max(start)..range.end.min(end);
                 if within.start < within.end {
@@ -184,15 +184,11 @@ impl Plan {
 
     async fn resolve_records(&mut self) -> Result<(), ReadError> {
         let batch: Vec<Wanted> = self.chunks.drain(..self.chunks.len().min(RECORDS)).collect();
-        let ids = batch.iter().map(|wanted| wanted.chunk.id).collect();
-        let answer = self.core.metadata.query(Query::Chunk(ChunkQuery::Records(ids))).await?;
-        let Answer::Chunk(ChunkAnswer::Records(records)) = answer else { return Err(strange("Records")) };
-        for (wanted, record) in batch.into_iter().zip(records) {
-            let located = record.and_then(|record| {
-                let placement = record.placement?;
-                Some(Located { chunk: wanted.chunk.id, generation: record.generation, placement })
-            });
-            let located = located.ok_or(ReadError::Gone { version: wanted.version })?;
+        let known: Vec<Option<Located>> = batch.iter().map(|wanted| self.core.known.place(wanted.chunk.id)).collect();
+        let unknown = batch.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(wanted, _)| wanted.chunk.id).collect();
+        let mut looked_up = locate(&self.core, unknown).await?.into_iter();
+        for (wanted, known) in batch.into_iter().zip(known) {
+            let located = known.or_else(|| looked_up.next().flatten()).ok_or(ReadError::Gone { version: wanted.version })?;
             self.located.push_back((wanted, located));
         }
         Ok(())
@@ -220,7 +216,7 @@ impl Plan {
             let plain = match fetch::fetch(&core, keys, located.clone()).await {
                 Err(ReadError::Unreadable { .. }) => {
                     // Repair may have moved shards since the record was read.
-                    let located = moved(&core, located).await?;
+                    let located = moved(&core, located, wanted.version).await?;
                     fetch::fetch(&core, keys, located).await?
                 }
                 other => other?,
@@ -230,26 +226,55 @@ impl Plan {
     }
 }
 
-/// The chunk's record now, if it says something else than before.
-async fn moved(core: &Core, before: Located) -> Result<Located, ReadError> {
-    let needed = before.placement.sealed.k;
-    let unreadable = ReadError::Unreadable { chunk: before.chunk, found: 0, needed };
-    let answer = core.metadata.query(Query::Chunk(ChunkQuery::Records(vec![before.chunk]))).await?;
+/// Where the index says that the chunks are, in the order asked; `None`: it does not know one, or it is not stored yet.
+async fn locate(core: &Core, chunks: Vec<ChunkId>) -> Result<Vec<Option<Located>>, ReadError> {
+    if chunks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let answer = core.metadata.query(Query::Chunk(ChunkQuery::Records(chunks.clone()))).await?;
     let Answer::Chunk(ChunkAnswer::Records(records)) = answer else { return Err(strange("Records")) };
-    let Some(record) = records.into_iter().next().flatten() else { return Err(unreadable) };
-    match record.placement {
-        Some(placement) if placement != before.placement => Ok(Located { generation: record.generation, placement, ..before }),
-        _ => Err(unreadable),
+    if records.len() != chunks.len() {
+        return Err(strange("Records"));
+    }
+    let located = chunks.into_iter().zip(records).map(|(chunk, record)| {
+        let record = record?;
+        let located = Located { chunk, generation: record.generation, placement: record.placement?, remembered: false };
+        core.known.learn_place(&located);
+        Some(located)
+    });
+    Ok(located.collect())
+}
+
+/// Where the chunk is now, if that is not where it was just looked for.
+async fn moved(core: &Core, before: Located, version: VersionId) -> Result<Located, ReadError> {
+    core.known.forget_place(before.chunk);
+    let unreadable = ReadError::Unreadable { chunk: before.chunk, found: 0, needed: before.placement.sealed.k };
+    match locate(core, vec![before.chunk]).await?.pop().flatten() {
+        // What is remembered is tried without a word; what the index says now is looked for in earnest.
+        Some(located) if before.remembered || located.placement != before.placement => Ok(located),
+        Some(_) => Err(unreadable),
+        None if before.remembered => Err(ReadError::Gone { version }),
+        None => Err(unreadable),
     }
 }
 
 /// Manifests of pieces of `name`, in the order asked.
-pub(crate) async fn manifests(core: &Core, name: &Name, versions: Vec<VersionId>) -> Result<Vec<Option<Manifest>>, ReadError> {
-    let query = NamespaceQuery::Manifests { bucket: name.bucket, key: name.key.clone(), versions };
-    match core.metadata.query(Query::Namespace(query)).await? {
-        Answer::Namespace(NamespaceAnswer::Manifests(manifests)) => Ok(manifests),
-        _ => Err(strange("Manifests")),
+pub(crate) async fn manifests(core: &Core, name: &Name, versions: Vec<VersionId>) -> Result<Vec<Option<Arc<Manifest>>>, ReadError> {
+    let mut found: Vec<Option<Arc<Manifest>>> = versions.iter().map(|version| core.known.manifest(*version)).collect();
+    let unknown: Vec<VersionId> = versions.iter().zip(&found).filter(|(_, known)| known.is_none()).map(|(version, _)| *version).collect();
+    if unknown.is_empty() {
+        return Ok(found);
     }
+    let query = NamespaceQuery::Manifests { bucket: name.bucket, key: name.key.clone(), versions: unknown.clone() };
+    let asked = match core.metadata.query(Query::Namespace(query)).await? {
+        Answer::Namespace(NamespaceAnswer::Manifests(manifests)) if manifests.len() == unknown.len() => manifests,
+        _ => return Err(strange("Manifests")),
+    };
+    let places = found.iter_mut().filter(|known| known.is_none());
+    for ((place, version), manifest) in places.zip(unknown).zip(asked) {
+        *place = manifest.map(Arc::new).inspect(|manifest| core.known.learn_manifest(version, manifest.clone()));
+    }
+    Ok(found)
 }
 
 fn strange(what: &str) -> ReadError {

@@ -8,6 +8,7 @@
 //! Invariants: nothing is accepted before everything is open; a disk that does not open is a lost disk as long as enough others do;
 //! the two address lines are printed once everything is open. This and `main.rs` alone name all of gateway, metadata and storage node.
 
+mod alone;
 mod compose;
 mod elsewhere;
 mod joined;

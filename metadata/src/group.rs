@@ -25,6 +25,7 @@ pub use log::Flushed;
 
 use crate::checkpoint::{Checkpoints, INSTALLED, Image};
 use crate::cluster::{Beat, Membership, Ways};
+use crate::heat::{Heat, Tally};
 use crate::journal::{GroupId, GroupLog, Journal, JournalError};
 use crate::table::{Space, TableError, TableRead};
 use apply::{Applier, Machine};
@@ -102,6 +103,8 @@ pub struct Means {
     pub takes: Arc<Semaphore>,
     /// `None`: alone, there is nobody to reach.
     pub ways: Option<Arc<Ways>>,
+    /// What is counted for whoever levels servers out; `None`: alone, there are none.
+    pub heat: Option<Arc<Heat>>,
 }
 
 impl Means {
@@ -266,6 +269,11 @@ impl Group {
             return Err(MetadataError::Unavailable { reason: "this node does not lead the group".into() });
         }
         Ok(())
+    }
+
+    /// What the group has done here since the process began.
+    pub fn tally(&self) -> &Tally {
+        self.applier.tally()
     }
 
     /// Index of the last entry applied; 0 before the first.

@@ -214,6 +214,8 @@ pub const ROOT_FLEET_NODE: u8 = b'm';
 pub const ROOT_INVITE: u8 = b'v';
 /// Root: metadata nodes.
 pub const ROOT_METADATA_NODE: u8 = b'q';
+/// Root: metadata nodes that are to leave.
+pub const ROOT_LEAVING: u8 = b'z';
 /// Root: the lease of gateways, one record.
 pub const ROOT_LEASE: &[u8] = b"l";
 /// Root: the map of ranges to groups, one record.
@@ -222,6 +224,8 @@ pub const ROOT_MAP: &[u8] = b"p";
 pub const ROOT_GROUP: u8 = b'g';
 /// Root: moves of ranges.
 pub const ROOT_MOVE: u8 = b'w';
+/// Root: leaderships and replicas that go from one server to another.
+pub const ROOT_SHIFT: u8 = b's';
 /// Root: the next group's id, and the next move's.
 pub const ROOT_GROUP_COUNTER: &[u8] = b"%";
 pub const ROOT_MOVE_COUNTER: &[u8] = b"=";
@@ -276,6 +280,13 @@ pub fn metadata_node(node: NodeId) -> [u8; 33] {
     out
 }
 
+/// Root: a metadata node that is to leave.
+pub fn leaving(node: NodeId) -> [u8; 33] {
+    let mut out = [ROOT_LEAVING; 33];
+    out[1..].copy_from_slice(&node.0);
+    out
+}
+
 /// Root: a group.
 pub fn group(group: GroupId) -> [u8; 5] {
     let mut out = [ROOT_GROUP; 5];
@@ -286,6 +297,11 @@ pub fn group(group: GroupId) -> [u8; 5] {
 /// Root: a move.
 pub fn moved(id: MoveId) -> [u8; 9] {
     positioned(ROOT_MOVE, id.0)
+}
+
+/// Root: a leadership or a replica on its way.
+pub fn shift(id: MoveId) -> [u8; 9] {
+    positioned(ROOT_SHIFT, id.0)
 }
 
 /// Root: an invitation.

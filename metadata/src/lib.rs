@@ -1,11 +1,13 @@
 //! Namespace and chunk index: deterministic state machines, applied from a replicated log, on ordered tables.
 
 pub mod balance;
+pub mod balancing;
 pub mod checkpoint;
 pub mod chunk_index;
 pub mod cluster;
 pub mod ended;
 pub mod group;
+pub mod heat;
 pub mod journal;
 pub mod key;
 pub mod lmdb;
@@ -16,6 +18,7 @@ pub mod namespace;
 pub mod propose;
 pub mod range;
 pub mod record;
+pub mod replicas;
 pub mod requests;
 pub mod restore;
 pub mod room;

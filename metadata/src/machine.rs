@@ -58,12 +58,20 @@ fn check_root(command: &RootCommand) -> Result<(), MetadataError> {
             at_most("reason bytes", reason.len(), limit::REASON_BYTES)?;
             return check_move(ask);
         }
+        RootCommand::BeginShift { from, to, reason, .. } => {
+            at_most("reason bytes", reason.len(), limit::REASON_BYTES)?;
+            return [from, to]
+                .into_iter()
+                .try_for_each(|member| at_most("node address bytes", member.at.address.len(), limit::ADDRESS_CHARS));
+        }
         RootCommand::RemoveMetadataNode { .. }
         | RootCommand::TakeLease { .. }
         | RootCommand::TakeMove { .. }
         | RootCommand::StepMove { .. }
         | RootCommand::GiveUpMove { .. }
         | RootCommand::EndGroup { .. }
+        | RootCommand::LeaveMetadataNode { .. }
+        | RootCommand::EndShift { .. }
         | RootCommand::StopRebalance { .. } => return Ok(()),
         RootCommand::NoteNode(_) | RootCommand::SetNodeState { .. } | RootCommand::CreateInvite(_) | RootCommand::UseInvite { .. } => {
             return Ok(());

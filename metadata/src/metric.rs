@@ -1,8 +1,8 @@
 //! Every metric of the metadata service: name, unit, labels, buckets.
 
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, histogram_opts, register_histogram, register_histogram_vec,
-    register_int_counter, register_int_counter_vec, register_int_gauge,
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, histogram_opts, register_gauge, register_histogram,
+    register_histogram_vec, register_int_counter, register_int_counter_vec, register_int_gauge,
 };
 use spine::wire::cluster::Call;
 use std::sync::LazyLock;
@@ -29,6 +29,9 @@ macro_rules! metric {
     ($name:ident: CounterVec, $text:literal, $help:literal, $labels:expr) => {
         pub static $name: LazyLock<IntCounterVec> =
             LazyLock::new(|| register_int_counter_vec!($text, $help, &$labels).expect("a metric is registered once"));
+    };
+    ($name:ident: Rate, $text:literal, $help:literal) => {
+        pub static $name: LazyLock<Gauge> = LazyLock::new(|| register_gauge!($text, $help).expect("a metric is registered once"));
     };
     ($name:ident: Gauge, $text:literal, $help:literal) => {
         pub static $name: LazyLock<IntGauge> = LazyLock::new(|| register_int_gauge!($text, $help).expect("a metric is registered once"));
@@ -57,6 +60,12 @@ metric!(GROUPS: Gauge, "breakwater_metadata_groups", "Groups that this process h
 metric!(TERM: Gauge, "breakwater_metadata_term", "The highest term of its groups: how often somebody stood for leading.");
 metric!(RANGE_MOVES: CounterVec, "breakwater_metadata_range_moves_total", "Moves of ranges that are over.", ["outcome"]);
 metric!(RANGE_FREEZE_SECONDS: Histogram, "breakwater_metadata_range_freeze_seconds", "A range frozen while it was handed over.", SECONDS);
+metric!(LOAD_OPS: Rate, "breakwater_metadata_load_ops", "Commands and queries a second that this process bears.");
+metric!(LOAD_BYTES: Rate, "breakwater_metadata_load_bytes", "Bytes a second that it logs and sends for its groups.");
+metric!(LOAD_CPU: Rate, "breakwater_metadata_load_cpu", "Seconds of CPU a second that its groups cost.");
+metric!(LOAD_PRESSURE: Rate, "breakwater_metadata_load_pressure", "What it bears over what it can do, of what is scarcest: what is levelled.");
+metric!(IMBALANCE: Rate, "breakwater_metadata_imbalance", "Pressure of the busiest process over the mean, where the root group is led; 0 elsewhere.");
+metric!(STEPS: CounterVec, "breakwater_metadata_balance_steps_total", "Steps of levelling out that are over.", ["kind", "outcome"]);
 
 /// Makes the families of a cluster appear, at zero, before there is one.
 pub fn declare() {
@@ -71,6 +80,14 @@ pub fn declare() {
     }
     for outcome in ["done", "gave_up"] {
         RANGE_MOVES.with_label_values(&[outcome]).inc_by(0);
+    }
+    for kind in ["lead", "split", "replica", "merge"] {
+        for outcome in ["done", "failed"] {
+            STEPS.with_label_values(&[kind, outcome]).inc_by(0);
+        }
+    }
+    for rate in [&LOAD_OPS, &LOAD_BYTES, &LOAD_CPU, &LOAD_PRESSURE, &IMBALANCE] {
+        LazyLock::force(rate);
     }
     LazyLock::force(&RANGE_FREEZE_SECONDS);
     CLUSTER_CONNECTIONS.add(0);

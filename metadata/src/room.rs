@@ -68,8 +68,9 @@ impl Room {
 }
 
 /// Noting a node is what every start does for every disk, a few bytes each: a server whose disk is full has to start. A fleet whose
-/// gateway is full goes on renewing certificates, and its operator can still shut a node out.
-fn grows(command: &Command) -> bool {
+/// gateway is full goes on renewing certificates, and its operator can still shut a node out. A move that was begun goes on to its end, or
+/// back: its steps rewrite a record, and what it frees comes last. A gateway without the lease would free nothing at all.
+pub(crate) fn grows(command: &Command) -> bool {
     !matches!(
         command,
         Command::Root(
@@ -78,10 +79,16 @@ fn grows(command: &Command) -> bool {
                 | RootCommand::RevokeKey { .. }
                 | RootCommand::DeleteBucket { .. }
                 | RootCommand::EndDelete { .. }
+                | RootCommand::EndShift { .. }
                 | RootCommand::AdmitNode(_)
                 | RootCommand::SetNodeState { .. }
                 | RootCommand::UseInvite { .. }
                 | RootCommand::Revoke { .. }
+                | RootCommand::TakeLease { .. }
+                | RootCommand::TakeMove { .. }
+                | RootCommand::StepMove { .. }
+                | RootCommand::GiveUpMove { .. }
+                | RootCommand::EndGroup { .. }
         ) | Command::Namespace(
             NamespaceCommand::RenewIntent { .. }
                 | NamespaceCommand::AbortIntent { .. }
@@ -96,7 +103,9 @@ fn grows(command: &Command) -> bool {
                 | ChunkCommand::MarkLost { .. }
                 | ChunkCommand::Hold { .. }
         ) | Command::Range(
-            RangeCommand::Freeze { .. }
+            RangeCommand::Prepare { .. }
+                | RangeCommand::Export { .. }
+                | RangeCommand::Freeze { .. }
                 | RangeCommand::Thaw { .. }
                 | RangeCommand::Release { .. }
                 | RangeCommand::Serve { .. }

@@ -24,6 +24,7 @@ use crate::root::map::ROOT;
 use futures::future::join_all;
 use spine::id::{Epoch, GroupId};
 use spine::map::Map;
+use spine::wire::namespace::NamespaceCommand;
 use spine::wire::root::{RootAnswer, RootQuery};
 use spine::wire::{Answer, Batch, Chain, Command, Metadata, MetadataError, Query, Refusal, Reply};
 use split::{Part, merge, split};
@@ -34,13 +35,15 @@ use tokio::time::Instant;
 
 /// How long a call may find ranges frozen or moved away before nobody knows.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How long the root may take to say where a range is that its group gives no answer for.
+const LOOK: Duration = Duration::from_secs(2);
 /// First and longest pause before a range that is about to move is asked for again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
 
 /// Groups by their ids: replicated over machines, or in one process.
 #[async_trait::async_trait]
 pub trait Groups: Send + Sync + 'static {
-    /// As [`Metadata::propose`], of one group. `NotHere`: it is nowhere, and nothing was applied.
+    /// As [`Metadata::propose`], of one group. `NotHere`: whoever could be asked does not have it, and nothing was applied.
     async fn propose_to(&self, group: GroupId, batch: Batch) -> Result<Vec<Reply>, MetadataError>;
 
     /// As [`Metadata::query`], of one group.
@@ -127,6 +130,16 @@ impl Router {
             }
         }
         Ok(self.known().map.epoch() != epoch)
+    }
+
+    /// After `group` gave no answer: whether what `now` finds by the map is another one's by now. The group may have ended, and who would say
+    /// so be away.
+    async fn is_elsewhere(&self, group: GroupId, epoch: Epoch, now: impl Fn(&Map) -> GroupId) -> bool {
+        if group == ROOT {
+            return false;
+        }
+        let looked = tokio::time::timeout(LOOK, self.look(Instant::now(), epoch)).await;
+        matches!(looked, Ok(Ok(true))) && now(&self.map()) != group
     }
 
     /// After a range was found elsewhere, or frozen: looks again, and waits if that brought nothing new.
@@ -218,14 +231,19 @@ fn next_loads(chain: Chain, jobs: &[Job], at: usize) -> Vec<Load> {
 }
 
 impl Router {
-    /// Sends the loads side by side and takes their replies in. A group that is nowhere has refused all.
+    /// Sends the loads side by side and takes their replies in. A group that is nowhere has refused all, and has no outbox.
     async fn send(&self, chain: Chain, jobs: &mut [Job], loads: Vec<Load>) -> Result<Astray, MetadataError> {
         let calls = loads.iter().map(|(group, parts)| {
             let commands: Vec<Command> = parts.iter().map(|(job, part)| jobs[*job].pending[*part].command.clone()).collect();
-            let count = commands.len();
+            let nowhere: Vec<Reply> = commands.iter().map(of_nobody).collect();
             async move {
                 match self.groups.propose_to(*group, Batch { chain, commands }).await {
-                    Err(MetadataError::NotHere) => Ok(vec![Reply::Refused(Refusal::NotHere); count]),
+                    Err(MetadataError::NotHere) => Ok(nowhere),
+                    Err(error @ MetadataError::Unavailable { .. }) => {
+                        // Whether it was applied nobody knows; the next call begins with the map of now.
+                        self.is_elsewhere(*group, self.map().epoch(), |_| *group).await;
+                        Err(error)
+                    }
                     other => other,
                 }
             }
@@ -263,6 +281,14 @@ impl Router {
             jobs[job].done.push((part.slots, reply));
         }
         Ok(astray)
+    }
+}
+
+/// What a group that is nowhere has to say. An outbox of one that is there after all is told of again.
+fn of_nobody(command: &Command) -> Reply {
+    match command {
+        Command::Namespace(NamespaceCommand::OutboxDone { .. }) => Reply::Done,
+        _ => Reply::Refused(Refusal::NotHere),
     }
 }
 

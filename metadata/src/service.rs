@@ -6,6 +6,7 @@
 //! Not here: what commands and queries mean (`machine.rs`), one group's two calls (`hosted.rs`), making groups (`groups.rs`), what all of
 //! them need now and then (`watch.rs`), what a member of a cluster does besides (`member.rs`).
 
+mod alone;
 mod copies;
 mod groups;
 mod hosted;
@@ -18,6 +19,7 @@ pub use hosted::Hosted;
 use crate::checkpoint::CheckpointError;
 use crate::cluster::{Begin, Membership, Ways};
 use crate::group::{self, Appliers, GroupError, Means};
+use crate::heat::Heat;
 use crate::journal::{self, GroupId, Journal, JournalError};
 use crate::{metric, propose};
 use groups::{Groups, ROOT};
@@ -134,6 +136,7 @@ impl MetadataNode {
             journal,
             appliers: Appliers::start().map_err(|e| GroupError::Start(e.to_string()))?,
             takes: Arc::new(Semaphore::new(TAKES)),
+            heat: membership.is_some().then(|| Arc::new(Heat::new())),
         };
         let groups = Groups::new(means, settings, list);
         // Before the first is open: a group that is led here must not wait for the last one to say that it lives.

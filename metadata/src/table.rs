@@ -66,8 +66,6 @@ pub enum TableError {
     Storage(String),
     #[error("a table record does not decode. space=`{space:?}`, key=`{key}`")]
     Decode { space: Space, key: String },
-    #[error("the counter of generations and tags has come to its end")]
-    Exhausted,
 }
 
 impl From<TableError> for MetadataError {

@@ -78,6 +78,15 @@ pub const MAP_RANGES: usize = 16_384;
 pub const MOVES: usize = 16;
 /// Moves that are over and still told of.
 pub const MOVES_KEPT: usize = 256;
+/// Places where a process says that one group may be cut: finer ones make evener halves, and longer answers.
+pub const CUTS: usize = 64;
+/// Bytes of the points in all such places of a process together: what is beyond is left out, coldest groups first.
+pub const CUTS_BYTES: usize = 1 << 20;
+/// Directories that a process names as a group's hottest.
+pub const HOTTEST: usize = 8;
+/// Leaderships and replicas on their way from one server to another at a time, and those that were and are still told of.
+pub const SHIFTS: usize = 32;
+pub const SHIFTS_KEPT: usize = 256;
 /// Bytes of the reason that a move carries.
 pub const REASON_BYTES: usize = 256;
 /// Groups that were ever made: each leaves a record in the root.

@@ -2,6 +2,9 @@
 
 use conformance::client;
 use conformance::cluster::{Cluster, MetadataNode, Size, voting};
+use conformance::content::Content;
+use conformance::fleet::Fleet;
+use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
@@ -103,4 +106,68 @@ fn metadata_nodes_get_new_certificates_from_gateways_while_they_serve() {
     cluster.metadata[1].start(&[]).unwrap();
     cluster.wait("both vote", |status| voting(status) == 2).unwrap();
     assert!(cluster.metadata[1].log().contains("the certificate was renewed"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_gateways_own_metadata_becomes_the_first_nodes_of_a_cluster_and_the_gateway_cannot_serve_it_any_more() {
+    let mut fleet = Fleet::start(6, "").unwrap();
+    let body = |n: u64| Content::dense(n, 300_000).bytes();
+    let s3 = client::of(&fleet.gateway);
+    s3.create_bucket().bucket("promises").send().await.unwrap();
+    for n in 0..8 {
+        s3.put_object().bucket("promises").key(format!("k{n}")).body(body(n).into()).send().await.unwrap();
+    }
+    // In two groups, as it may be by then.
+    fleet.gateway.admin(&["metadata", "split", "--at", "promises/k4"]).unwrap();
+    let begun = Instant::now();
+    while !fleet.gateway.admin(&["metadata", "map", "--json"]).unwrap().contains("\"Done\"") {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{}", fleet.gateway.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(fleet.gateway.terminate(Duration::from_secs(30)).unwrap().success());
+    let old = fleet.gateway.data().to_path_buf();
+    let from = old.to_string_lossy().into_owned();
+    let mut first = MetadataNode::new(&fleet.place().join("metadata-0"), None).unwrap();
+    first.start(&["--init", "--from", &from]).unwrap();
+    let refusal = fleet.gateway.restart().unwrap_err().to_string();
+    assert!(refusal.contains("was given to the metadata node"), "{refusal}");
+    let mut another = MetadataNode::new(&fleet.place().join("another"), None).unwrap();
+    assert!(refused(&mut another, &["--init", "--from", &from]).contains("was given to another metadata node"));
+    let papers = first.gateway_papers().to_string_lossy().into_owned();
+    let settings = conformance::server::Settings {
+        place: Some(fleet.place().join("gateway-after")),
+        gateway: true,
+        arguments: vec!["--metadata".to_string(), papers],
+        ..conformance::server::Settings::default()
+    };
+    let gateway = conformance::server::Server::start_with(settings).unwrap();
+    let s3 = client::of(&gateway);
+    let has = async |keys: u64| {
+        for n in 0..keys {
+            let got = s3.get_object().bucket("promises").key(format!("k{n}")).send().await.unwrap();
+            assert_eq!(got.body.collect().await.unwrap().into_bytes(), body(n), "{n}");
+        }
+    };
+    has(8).await;
+    // It is a cluster like any other: two more have everything soon, and the first is not needed.
+    let mut nodes = Vec::new();
+    for number in 1..3 {
+        let printed = gateway.admin(&["metadata", "invite", "--json"]).unwrap();
+        let invitation: Value = serde_json::from_str(printed.trim()).unwrap();
+        let mut node = MetadataNode::new(&fleet.place().join(format!("metadata-{number}")), None).unwrap();
+        node.start(&["--join", invitation["token"].as_str().unwrap()]).unwrap();
+        nodes.push(node);
+    }
+    let begun = Instant::now();
+    while !nodes.iter().all(|node| node.ready().is_ok_and(|ready| voted(&ready) == 2)) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:#?}\n{}", nodes[0].ready(), first.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    s3.put_object().bucket("promises").key("k8").body(body(8).into()).send().await.unwrap();
+    first.kill();
+    has(9).await;
+}
+
+fn voted(ready: &Value) -> usize {
+    ready["groups"].as_array().map_or(0, |groups| groups.iter().filter(|group| group["votes"] == true).count())
 }

@@ -1,5 +1,7 @@
 //! Several gateways over one metadata cluster.
 
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use conformance::client::{self, Judge};
 use conformance::cluster::{Cluster, Size, USUAL};
 use conformance::content::Content;
@@ -26,11 +28,45 @@ async fn what_one_gateway_acknowledged_every_other_shows_at_once() {
             assert_eq!(listed.contents()[0].e_tag(), put.e_tag(), "round {round}: gateway {number} lists another version");
         }
     }
+    // Of what has many parts a gateway remembers the list.
+    for round in 0..3_u64 {
+        let body = in_parts(&clients[round as usize % 2], round).await;
+        for reader in &clients {
+            for _ in 0..2 {
+                let got = reader.get_object().bucket("promises").key("parts").range("bytes=5242000-10485800").send().await.unwrap();
+                assert!(
+                    got.body.collect().await.unwrap().into_bytes() == body[5_242_000..10_485_801],
+                    "round {round}: another version's parts"
+                );
+            }
+        }
+    }
     clients[1].delete_object().bucket("promises").key("k-0").send().await.unwrap();
+    clients[1].delete_object().bucket("promises").key("parts").send().await.unwrap();
+    for reader in &clients {
+        assert_eq!(reader.get_object().bucket("promises").key("parts").send().await.judged().unwrap_err().code(), "NoSuchKey");
+    }
     for reader in &clients {
         let gone = reader.get_object().bucket("promises").key("k-0").send().await.judged().unwrap_err();
         assert_eq!(gone.code(), "NoSuchKey");
     }
+}
+
+/// Uploads an object of four parts, and returns it.
+async fn in_parts(client: &Client, seed: u64) -> Vec<u8> {
+    let upload = client.create_multipart_upload().bucket("promises").key("parts").send().await.unwrap();
+    let (mut whole, mut parts) = (Vec::new(), Vec::new());
+    for number in 1..=4 {
+        let body = Content::dense(seed * 10 + number, 5 << 20).bytes();
+        whole.extend_from_slice(&body);
+        let part = client.upload_part().bucket("promises").key("parts").upload_id(upload.upload_id().unwrap()).part_number(number as i32);
+        let sent = part.body(body.into()).send().await.unwrap();
+        parts.push(CompletedPart::builder().part_number(number as i32).set_e_tag(sent.e_tag).build());
+    }
+    let all = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+    let complete = client.complete_multipart_upload().bucket("promises").key("parts").upload_id(upload.upload_id().unwrap());
+    complete.multipart_upload(all).send().await.unwrap();
+    whole
 }
 
 #[test]

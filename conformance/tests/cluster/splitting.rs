@@ -4,42 +4,14 @@ use aws_sdk_s3::Client;
 use conformance::client::{self, Judge};
 use conformance::cluster::{Cluster, USUAL};
 use conformance::content::Content;
-use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const BUCKET: &str = "promises";
 /// How long one move may take here.
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn map(cluster: &Cluster) -> io::Result<Value> {
-    let printed = cluster.gateways[0].admin(&["metadata", "map", "--json"])?;
-    serde_json::from_str(printed.trim()).map_err(io::Error::other)
-}
-
-/// Begins a move and waits until it is over.
-fn moved(cluster: &Cluster, arguments: &[&str]) -> Result<(), String> {
-    let printed = cluster.gateways[0].admin(&[&["metadata"], arguments, &["--json"]].concat()).map_err(|error| error.to_string())?;
-    let begun: Value = serde_json::from_str(printed.trim()).map_err(|error| error.to_string())?;
-    let since = Instant::now();
-    loop {
-        let map = map(cluster).map_err(|error| error.to_string())?;
-        let all = map["moves"].as_array().cloned().unwrap_or_default();
-        let this = all.iter().find(|record| record["move"] == begun["move"]).cloned().unwrap_or_default();
-        match this["step"].as_str() {
-            Some("Done") => return Ok(()),
-            Some("GaveUp") => return Err(format!("{arguments:?} was given up: {this}")),
-            _ if since.elapsed() > LIMIT => {
-                let logs: String = cluster.metadata.iter().map(|node| node.log()).collect();
-                return Err(format!("{arguments:?} is not through after {LIMIT:?}: {this}\n{logs}"));
-            }
-            _ => std::thread::sleep(Duration::from_millis(100)),
-        }
-    }
-}
 
 /// One writer of keys that nobody else writes, through all gateways in turn: what one acknowledged, the next must show.
 async fn write(clients: Vec<Client>, number: u64, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) -> Result<BTreeMap<String, u64>, String> {
@@ -105,18 +77,18 @@ async fn names_and_chunks_are_split_and_merged_under_load_and_no_request_fails()
     let changes = {
         let cluster = cluster.clone();
         tokio::task::spawn_blocking(move || -> Result<(), String> {
-            moved(&cluster, &["split", "--at", "promises/w2"])?;
-            moved(&cluster, &["split", "--chunk", "8"])?;
-            moved(&cluster, &["split", "--at", "promises/w1/1/3"])?;
+            cluster.moved(&["split", "--at", "promises/w2"], LIMIT)?;
+            cluster.moved(&["split", "--chunk", "8"], LIMIT)?;
+            cluster.moved(&["split", "--at", "promises/w1/1/3"], LIMIT)?;
             // What went to the group made last comes back to the one before it.
-            let map = map(&cluster).map_err(|error| error.to_string())?;
+            let map = cluster.map().map_err(|error| error.to_string())?;
             let names = map["names"].as_array().cloned().unwrap_or_default();
             let chunks = map["chunks"].as_array().cloned().unwrap_or_default();
             if (names.len(), chunks.len()) != (3, 2) {
                 return Err(format!("the map is not as it should be: {map:#}"));
             }
-            moved(&cluster, &["merge", &names[0]["owner"]["group"].to_string()])?;
-            moved(&cluster, &["merge", &chunks[0]["owner"]["group"].to_string(), "--chunks"])
+            cluster.moved(&["merge", &names[0]["owner"]["group"].to_string()], LIMIT)?;
+            cluster.moved(&["merge", &chunks[0]["owner"]["group"].to_string(), "--chunks"], LIMIT)
         })
     };
     let changed = changes.await.unwrap();
@@ -144,7 +116,7 @@ async fn a_bucket_over_several_groups_is_deleted_only_where_all_of_it_is_empty()
         clients[0].put_object().bucket(BUCKET).key(key).body(b"x".to_vec().into()).send().await.unwrap();
     }
     let changing = cluster.clone();
-    tokio::task::spawn_blocking(move || moved(&changing, &["split", "--at", "promises/m"])).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || changing.moved(&["split", "--at", "promises/m"], LIMIT)).await.unwrap().unwrap();
     for (client, key) in clients.iter().zip(["a", "z"]) {
         let refused = client.delete_bucket().bucket(BUCKET).send().await.judged().unwrap_err();
         assert_eq!(refused.code(), "BucketNotEmpty", "with {key} in it");

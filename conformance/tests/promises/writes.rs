@@ -111,6 +111,10 @@ async fn a_part_sent_again_replaces_the_first_and_a_repeated_completion_gets_the
     // The answer was lost on its way, say: the client asks again.
     let again = complete(second.e_tag().unwrap()).await.judged().map(|d| d.e_tag().map(str::to_owned));
     assert_eq!(again.unwrap().as_deref(), done.e_tag());
+    // With another list it is not that request, and the upload is no more.
+    assert_eq!(complete(first.e_tag().unwrap()).await.judged().unwrap_err().code(), "NoSuchUpload");
+    put(&client, "k", b"another".to_vec()).await.unwrap();
+    assert_eq!(complete(second.e_tag().unwrap()).await.judged().unwrap_err().code(), "NoSuchUpload");
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub enum AdminCommand {
         #[command(subcommand)]
         command: FleetCommand,
     },
-    /// The metadata cluster of a running `breakwater gateway --metadata`
+    /// Metadata: its ranges, and its nodes where there are several
     Metadata {
         #[command(subcommand)]
         command: MetadataCommand,

@@ -281,9 +281,11 @@ fn show_metadata(command: &MetadataCommand, answer: &Value) -> String {
                 let number = |field: &str| node[field].as_u64().map_or_else(|| "-".to_string(), |number| number.to_string());
                 let answers = if is("answers") { "answers" } else { "silent" };
                 let (address, applied, lag) = (text(node, "address"), number("applied"), number("lag"));
-                format!("{short}  {address:<24} {role:<8} {answers:<8} term {}  applied {applied}  behind {lag}", number("term"))
+                let ops = node["load"]["ops"].as_f64().map_or_else(|| "-".to_string(), |ops| format!("{ops:.1}"));
+                let term = number("term");
+                format!("{short}  {address:<24} {role:<8} {answers:<8} term {term}  applied {applied}  behind {lag}  {ops} ops/s")
             };
-            lines(&answer["nodes"], line)
+            format!("{}\n{}", lines(&answer["nodes"], line), super::heat::text(answer, crate::core::now().0))
         }
     }
 }

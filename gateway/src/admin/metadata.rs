@@ -5,24 +5,27 @@
 //! ```
 //! Not here: what members do (`metadata::cluster`), papers (`fleet/enlist.rs`).
 
-use super::ranges;
 use super::server::{Refused, parse};
+use super::{heat, ranges};
 use crate::fleet::table::Fleet;
 use crate::fleet::token::Door;
 use crate::ops::operator::{Members, Operator};
 use crate::snapshot::{SnapshotError, kept};
+use bytes::Bytes;
 use futures::future::join_all;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spine::id::{GroupId, MemberId, NodeId};
-use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, GroupStatus, MemberChange};
+use spine::id::{GroupId, MemberId, NodeId, UnixMs};
+use spine::wire::cluster::{ClusterStatus, Endpoint, GroupStatus};
 use spine::wire::root::MetadataNodeRecord;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Least digits of a node's id that name it.
 const DIGITS: usize = 4;
+/// How long the root may take to tell of ranges and moves.
+const RANGES_TIME: Duration = Duration::from_secs(5);
 /// How long taking a member out may take.
 const REMOVE_TIME: Duration = Duration::from_secs(60);
 
@@ -65,16 +68,18 @@ pub(super) async fn answer(operator: &Operator, method: Method, path: &str, body
         _ => {}
     }
     let none = || Refused::Wrong("this process keeps its metadata itself; a cluster is begun with `breakwater metadata --init`".into());
-    let (Some(cluster), Some(fleet)) = (&operator.cluster, &operator.fleet) else { return Err(none()) };
+    let cluster = &*operator.cluster;
+    // Nodes come and go by the fleet's word, and only where there are several.
+    let fleet = || operator.fleet.as_deref().filter(|_| cluster.alone().is_none()).ok_or_else(none);
     match (method, path.trim_start_matches("metadata/")) {
-        (Method::GET, "status") => status(&**cluster, fleet).await,
-        (Method::POST, "invite") => invite(fleet, parse(body)?).await,
-        (Method::GET, "map") => ranges::map(operator, &**cluster, fleet).await,
-        (Method::POST, "split") => ranges::split(operator, &**cluster, fleet, parse(body)?).await,
+        (Method::GET, "status") => status(operator, cluster).await,
+        (Method::POST, "invite") => invite(fleet()?, parse(body)?).await,
+        (Method::GET, "map") => ranges::map(operator, cluster).await,
+        (Method::POST, "split") => ranges::split(operator, cluster, parse(body)?).await,
         (Method::POST, "merge") => ranges::merge(operator, parse(body)?).await,
-        (Method::POST, "move") => ranges::lead(&**cluster, fleet, parse(body)?).await,
+        (Method::POST, "move") => ranges::lead(operator, cluster, parse(body)?).await,
         (Method::POST, "give-up") => ranges::give_up(operator, parse(body)?).await,
-        (Method::POST, "remove") => remove(operator, &**cluster, fleet, &parse::<Named>(body)?.node).await,
+        (Method::POST, "remove") => remove(operator, cluster, fleet()?, &parse::<Named>(body)?.node).await,
         _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),
     }
 }
@@ -102,6 +107,27 @@ async fn fetch(operator: &Operator, asked: Fetch) -> Result<Value, Refused> {
     Ok(json!({ "out": asked.out, "rows": summary.rows, "bytes": bytes, "made_ms": summary.name.made.0 }))
 }
 
+/// All metadata nodes that were ever admitted, or this process where it keeps metadata itself.
+pub(super) async fn nodes(operator: &Operator) -> Result<Vec<MetadataNodeRecord>, Refused> {
+    if let Some(own) = operator.cluster.alone() {
+        let (address, certificate, never) = (own.at.address, Bytes::new(), UnixMs(0));
+        let not_after = UnixMs(u64::MAX);
+        return Ok(vec![MetadataNodeRecord {
+            id: own.at.node,
+            address,
+            certificate,
+            not_after,
+            removed: false,
+            admitted: never,
+            changed: never,
+        }]);
+    }
+    match &operator.fleet {
+        Some(fleet) => Ok(fleet.metadata_nodes().await?),
+        None => Err(Refused::Failed("a gateway without a fleet has no metadata nodes".into())),
+    }
+}
+
 async fn invite(fleet: &Fleet, asked: Invite) -> Result<Value, Refused> {
     if !(1..=720).contains(&asked.hours) {
         return Err(Refused::Wrong("an invitation is for 1 to 720 hours".into()));
@@ -120,10 +146,11 @@ pub(super) async fn ask_all(cluster: &dyn Members, records: &[MetadataNodeRecord
     join_all(asked).await
 }
 
-/// Each node as it says itself; `has` is what the leader knows of it.
-async fn status(cluster: &dyn Members, fleet: &Fleet) -> Result<Value, Refused> {
-    let records = fleet.metadata_nodes().await?;
+/// Each node as it says itself and what it bears; the ranges with their heat, and what moved last.
+async fn status(operator: &Operator, cluster: &dyn Members) -> Result<Value, Refused> {
+    let records = nodes(operator).await?;
     let told = ask_all(cluster, &records).await;
+    let loads = heat::ask(cluster, told.iter().filter(|(_, status)| status.is_ok()).map(|(at, _)| at.clone()).collect()).await;
     let groups = || told.iter().filter_map(|(_, status)| status.as_ref().ok()).filter_map(root_of);
     // Of several that think they lead, the one of the highest term does.
     let newest = groups().filter(|group| group.leader.is_some()).max_by_key(|group| group.term);
@@ -146,11 +173,15 @@ async fn status(cluster: &dyn Members, fleet: &Fleet) -> Result<Value, Refused> 
                 "member": member.map(|known| known.member.id.to_string()), "votes": member.is_some_and(|known| known.votes),
                 "leads": member.is_some_and(|known| Some(known.member.id) == leader),
                 "term": own.map(|group| group.term), "last": own.map(|group| group.last), "applied": own.map(|group| group.applied),
-                "lag": own.and_then(|group| Some(last?.saturating_sub(group.applied))),
+                "lag": own.and_then(|group| Some(last?.saturating_sub(group.applied))), "load": heat::of_node(&loads, record.id),
             })
         })
         .collect();
-    Ok(json!({ "leader": leader.map(|id| id.to_string()), "term": newest.map(|group| group.term), "nodes": nodes }))
+    // Who is there is told also while the root has no leader that could tell of ranges.
+    let ranges = tokio::time::timeout(RANGES_TIME, heat::tell(operator, &loads)).await;
+    let (ranges, moves) = ranges.ok().and_then(Result::ok).unwrap_or((Value::Null, Value::Null));
+    let (leader, term) = (leader.map(|id| id.to_string()), newest.map(|group| group.term));
+    Ok(json!({ "leader": leader, "term": term, "nodes": nodes, "ranges": ranges, "moves": moves }))
 }
 
 /// The root's group as one node sees it.
@@ -158,59 +189,56 @@ fn root_of(status: &ClusterStatus) -> Option<&GroupStatus> {
     status.groups.iter().find(|group| group.group == GroupId(0))
 }
 
-/// Takes a node out of its groups, then revokes it: in this order, a crash between leaves a node that can be removed again.
+/// Has a node leave its groups, waits until it is in none, then revokes it: in this order, a crash between leaves a node that can be removed
+/// again.
 async fn remove(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, text: &str) -> Result<Value, Refused> {
-    let node = find(fleet, text).await?;
+    let node = find(operator, text).await?;
     let until = Instant::now() + REMOVE_TIME;
-    for (group, member) in members_of(operator, cluster, fleet, node).await? {
-        loop {
-            let changed = cluster.change(group, MemberChange::Remove(member)).await.map_err(Refused::Failed)?;
-            if changed == Changed::Done {
-                break;
+    fleet.leave_metadata_node(node).await?;
+    loop {
+        let left = groups_of(operator, cluster, node).await;
+        match left {
+            Ok(left) if left.is_empty() => break,
+            Ok(left) if Instant::now() > until => {
+                let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+                let left = left.join(", ");
+                return Err(Refused::Failed(format!(
+                    "the node leaves, and is still in groups {left}; ask again to have it removed after that"
+                )));
             }
-            if Instant::now() > until {
-                return Err(Refused::Failed("the member was not taken out in time; ask again".into()));
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            Err(error) if Instant::now() > until => return Err(error),
+            Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     }
     fleet.remove_metadata_node(node).await?;
     Ok(json!({ "node": node.to_string(), "removed": true }))
 }
 
-/// What a node is in its groups, by who leads each; more than once in one where its replica was lost and has just come back. The root's comes last:
-/// until it is through, the node can be removed again.
-async fn members_of(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, node: NodeId) -> Result<Vec<(GroupId, MemberId)>, Refused> {
-    let told = ask_all(cluster, &fleet.metadata_nodes().await?).await;
+/// The groups that a node is a member of, by who leads each.
+async fn groups_of(operator: &Operator, cluster: &dyn Members, node: NodeId) -> Result<Vec<GroupId>, Refused> {
+    let told = ask_all(cluster, &nodes(operator).await?).await;
     let groups = ranges::newest(&told);
     // A group of which nobody answers may be the node's alone.
     if let Some(silent) = ranges::not_ended(operator).await?.into_iter().find(|group| !groups.contains_key(group)) {
         return Err(Refused::Failed(format!("no metadata node that has group {silent} answers now; ask again")));
     }
-    let mut out = Vec::new();
-    for (id, group) in groups.iter().rev() {
-        if group.leader.is_none() {
-            return Err(Refused::Failed(format!("no metadata node leads group {id} now; ask again")));
-        }
-        let of_node = |of_it: bool| group.members.iter().filter(move |known| (known.member.at.node == node) == of_it);
-        if of_node(true).next().is_some() && of_node(false).all(|known| !known.votes) {
-            return Err(Refused::Wrong(format!("it is the only one that votes in group {id}: a group of none cannot be")));
-        }
-        out.extend(of_node(true).map(|known| (*id, known.member.id)));
+    if let Some((id, _)) = groups.iter().find(|(_, group)| group.leader.is_none()) {
+        return Err(Refused::Failed(format!("no metadata node leads group {id} now; ask again")));
     }
     if groups.is_empty() {
         return Err(Refused::Failed("no metadata node leads now; ask again".into()));
     }
-    Ok(out)
+    let has = |group: &GroupStatus| group.members.iter().any(|known| known.member.at.node == node);
+    Ok(groups.iter().filter(|(_, group)| has(group)).map(|(id, _)| *id).collect())
 }
 
 /// The one metadata node that `text` names.
-pub(super) async fn find(fleet: &Fleet, text: &str) -> Result<NodeId, Refused> {
+pub(super) async fn find(operator: &Operator, text: &str) -> Result<NodeId, Refused> {
     if text.len() < DIGITS || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(Refused::Wrong(format!("{text} is no node: give its id, or at least its first {DIGITS} digits")));
     }
     let digits = text.to_ascii_lowercase();
-    let nodes = fleet.metadata_nodes().await?;
+    let nodes = nodes(operator).await?;
     let named: Vec<NodeId> = nodes.iter().map(|node| node.id).filter(|id| id.to_string().starts_with(&digits)).collect();
     match named[..] {
         [node] => Ok(node),

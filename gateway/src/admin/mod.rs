@@ -8,6 +8,7 @@ pub mod arguments;
 mod audit;
 pub mod client;
 pub mod fleet;
+mod heat;
 mod map_text;
 mod metadata;
 mod ranges;

@@ -5,20 +5,19 @@
 //! POST split {at: BUCKET/KEY | chunk: first digits}   POST merge {group, chunks}   POST move {group, node}   POST give-up {move}
 //! ```
 //! A split and a merge are begun here and carried out where the root group is led; `map` shows how far they are.
-//! Not here: carrying them out (`metadata::mover`), when to (an operator's word; the balancer's later).
+//! Not here: carrying them out (`metadata::mover`), when to (an operator's word, or `metadata::balancing`).
 
-use super::metadata::{ask_all, find};
+use super::metadata::{ask_all, find, nodes};
 use super::server::Refused;
 use crate::boot::BootError;
 use crate::boot::credentials::root_query;
 use crate::core::now;
-use crate::fleet::table::Fleet;
 use crate::ops::operator::{Members, Operator};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spine::id::{BucketId, ChunkId, GroupId, MoveId};
 use spine::map::{Map, NamePoint};
-use spine::wire::cluster::{ClusterStatus, GroupStatus, Member};
+use spine::wire::cluster::{ClusterStatus, Endpoint, GroupStatus, Member};
 use spine::wire::range::Range;
 use spine::wire::root::{MoveAsk, MoveRecord, RootAnswer, RootCommand, RootQuery};
 use spine::wire::{Batch, Chain, Command, Reply};
@@ -54,18 +53,18 @@ pub(super) struct GiveUp {
     id: u64,
 }
 
-fn wrong_answer() -> Refused {
+pub(super) fn wrong_answer() -> Refused {
     Refused::Failed("metadata gave an answer to another question".into())
 }
 
-async fn the_map(operator: &Operator) -> Result<Map, Refused> {
+pub(super) async fn the_map(operator: &Operator) -> Result<Map, Refused> {
     match root_query(operator.path.metadata(), RootQuery::Map { known: None }).await? {
         RootAnswer::Map(Some(map)) => Ok(map),
         _ => Err(wrong_answer()),
     }
 }
 
-async fn moves(operator: &Operator) -> Result<Vec<MoveRecord>, Refused> {
+pub(super) async fn moves(operator: &Operator) -> Result<Vec<MoveRecord>, Refused> {
     match root_query(operator.path.metadata(), RootQuery::Moves).await? {
         RootAnswer::Moves(moves) => Ok(moves),
         _ => Err(wrong_answer()),
@@ -75,7 +74,7 @@ async fn moves(operator: &Operator) -> Result<Vec<MoveRecord>, Refused> {
 /// Groups that were made, or are about to be, and have not ended; not the root's own.
 pub(super) async fn not_ended(operator: &Operator) -> Result<Vec<GroupId>, Refused> {
     match root_query(operator.path.metadata(), RootQuery::Groups).await? {
-        RootAnswer::Groups(records) => Ok(records.iter().filter(|record| !record.ended).map(|record| record.id).collect()),
+        RootAnswer::Groups(records) => Ok(records.iter().map(|record| record.id).collect()),
         _ => Err(wrong_answer()),
     }
 }
@@ -90,7 +89,7 @@ async fn order(operator: &Operator, command: RootCommand) -> Result<Reply, Refus
 }
 
 /// The names of buckets, for points that begin in them.
-async fn bucket_names(operator: &Operator) -> Result<BTreeMap<BucketId, String>, Refused> {
+pub(super) async fn bucket_names(operator: &Operator) -> Result<BTreeMap<BucketId, String>, Refused> {
     let RootAnswer::Tenants(tenants) = root_query(operator.path.metadata(), RootQuery::Tenants).await? else { return Err(wrong_answer()) };
     let mut names = BTreeMap::new();
     for tenant in tenants {
@@ -102,7 +101,7 @@ async fn bucket_names(operator: &Operator) -> Result<BTreeMap<BucketId, String>,
     Ok(names)
 }
 
-fn show_point(point: &NamePoint, names: &BTreeMap<BucketId, String>) -> String {
+pub(super) fn show_point(point: &NamePoint, names: &BTreeMap<BucketId, String>) -> String {
     match (point.bucket, names.get(&point.bucket)) {
         (BucketId(0), _) => String::new(),
         (_, Some(name)) => format!("{name}/{}", String::from_utf8_lossy(&point.key)),
@@ -110,7 +109,7 @@ fn show_point(point: &NamePoint, names: &BTreeMap<BucketId, String>) -> String {
     }
 }
 
-fn show_range(range: &Range, names: &BTreeMap<BucketId, String>) -> Value {
+pub(super) fn show_range(range: &Range, names: &BTreeMap<BucketId, String>) -> Value {
     match range {
         Range::Names(span) => json!({
             "names_from": show_point(&span.start, names), "names_to": span.end.as_ref().map(|end| show_point(end, names)),
@@ -120,7 +119,7 @@ fn show_range(range: &Range, names: &BTreeMap<BucketId, String>) -> Value {
 }
 
 /// Each group as who leads it says, or else whoever knows most.
-pub(super) fn newest(told: &[(spine::wire::cluster::Endpoint, Result<ClusterStatus, String>)]) -> BTreeMap<GroupId, GroupStatus> {
+pub(super) fn newest(told: &[(Endpoint, Result<ClusterStatus, String>)]) -> BTreeMap<GroupId, GroupStatus> {
     let mut out: BTreeMap<GroupId, GroupStatus> = BTreeMap::new();
     for group in told.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|status| &status.groups) {
         let newer = out.get(&group.group).is_none_or(|known| (known.leader.is_some(), known.term) < (group.leader.is_some(), group.term));
@@ -132,9 +131,9 @@ pub(super) fn newest(told: &[(spine::wire::cluster::Endpoint, Result<ClusterStat
 }
 
 /// The ranges in order, with who leads their groups, and the moves.
-pub(super) async fn map(operator: &Operator, cluster: &dyn Members, fleet: &Fleet) -> Result<Value, Refused> {
+pub(super) async fn map(operator: &Operator, cluster: &dyn Members) -> Result<Value, Refused> {
     let (map, moves, names) = (the_map(operator).await?, moves(operator).await?, bucket_names(operator).await?);
-    let groups = newest(&ask_all(cluster, &fleet.metadata_nodes().await?).await);
+    let groups = newest(&ask_all(cluster, &nodes(operator).await?).await);
     let owner = |group: GroupId| {
         let known = groups.get(&group);
         let leader = known.and_then(|known| known.members.iter().find(|member| Some(member.member.id) == known.leader));
@@ -161,15 +160,29 @@ pub(super) async fn map(operator: &Operator, cluster: &dyn Members, fleet: &Flee
     Ok(json!({ "epoch": map.epoch().0, "names": subtrees, "chunks": chunks, "moves": moves }))
 }
 
-/// Who votes in the group that is to be split: the same found the new one.
-async fn voters(cluster: &dyn Members, fleet: &Fleet, group: GroupId) -> Result<Vec<Member>, Refused> {
-    let groups = newest(&ask_all(cluster, &fleet.metadata_nodes().await?).await);
+/// Who votes in the group that is to be split: the same found the new one, for which all of them have to be there.
+async fn founders(operator: &Operator, cluster: &dyn Members, group: GroupId) -> Result<Vec<Member>, Refused> {
+    let told = ask_all(cluster, &nodes(operator).await?).await;
+    let members = voters_of(&told, group)?;
+    let answers = |member: &Member| told.iter().any(|(at, status)| at.node == member.at.node && status.is_ok());
+    match members.iter().find(|member| !answers(member)) {
+        Some(silent) => Err(Refused::Failed(format!("{} votes in group {group} and does not answer now; ask again", silent.at.address))),
+        None => Ok(members),
+    }
+}
+
+async fn voters(operator: &Operator, cluster: &dyn Members, group: GroupId) -> Result<Vec<Member>, Refused> {
+    voters_of(&ask_all(cluster, &nodes(operator).await?).await, group)
+}
+
+fn voters_of(told: &[(Endpoint, Result<ClusterStatus, String>)], group: GroupId) -> Result<Vec<Member>, Refused> {
+    let groups = newest(told);
     let known = groups.get(&group).filter(|known| known.leader.is_some());
     let known = known.ok_or_else(|| Refused::Failed(format!("nobody leads group {group} now; ask again")))?;
     Ok(known.members.iter().filter(|member| member.votes).map(|member| member.member.clone()).collect())
 }
 
-pub(super) async fn split(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, asked: Split) -> Result<Value, Refused> {
+pub(super) async fn split(operator: &Operator, cluster: &dyn Members, asked: Split) -> Result<Value, Refused> {
     let map = the_map(operator).await?;
     let ask = match (asked.at, asked.chunk) {
         (Some(at), None) => {
@@ -179,14 +192,14 @@ pub(super) async fn split(operator: &Operator, cluster: &dyn Members, fleet: &Fl
                 return Err(Refused::Wrong(format!("there is no bucket {bucket}")));
             };
             let at = NamePoint::new(bucket.id, key);
-            let members = voters(cluster, fleet, map.names().of(&at).group).await?;
+            let members = founders(operator, cluster, map.names().of(&at).group).await?;
             MoveAsk::SplitNames { at, members }
         }
         (None, Some(digits)) => {
             let padded = format!("{digits:0<64}");
             let at =
                 ChunkId::parse_hex(&padded).ok_or_else(|| Refused::Wrong(format!("{digits} are no first digits of a chunk's name")))?;
-            let members = voters(cluster, fleet, map.chunks().of(&at).group).await?;
+            let members = founders(operator, cluster, map.chunks().of(&at).group).await?;
             MoveAsk::SplitChunks { at, members }
         }
         _ => return Err(Refused::Wrong("say where: a bucket and key, or a chunk".into())),
@@ -209,9 +222,9 @@ async fn begin(operator: &Operator, map: &Map, ask: MoveAsk) -> Result<Value, Re
 }
 
 /// Hands a group's leadership to a node.
-pub(super) async fn lead(cluster: &dyn Members, fleet: &Fleet, asked: Lead) -> Result<Value, Refused> {
-    let (group, node) = (GroupId(asked.group), find(fleet, &asked.node).await?);
-    let voters = voters(cluster, fleet, group).await?;
+pub(super) async fn lead(operator: &Operator, cluster: &dyn Members, asked: Lead) -> Result<Value, Refused> {
+    let (group, node) = (GroupId(asked.group), find(operator, &asked.node).await?);
+    let voters = voters(operator, cluster, group).await?;
     let to = voters.iter().find(|member| member.at.node == node);
     let to = to.ok_or_else(|| Refused::Wrong(format!("the node does not vote in group {group}")))?;
     cluster.transfer(group, to.id).await.map_err(Refused::Failed)?;

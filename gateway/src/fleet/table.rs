@@ -263,6 +263,11 @@ impl Fleet {
         Err(FleetError::Wrong("other gateways kept changing the revocation list".into()))
     }
 
+    /// Has a metadata node leave its groups, for good: who leads the root group sees to it.
+    pub async fn leave_metadata_node(&self, node: NodeId) -> Result<(), FleetError> {
+        Ok(root_command(&self.metadata, RootCommand::LeaveMetadataNode { node, now: now() }).await?)
+    }
+
     /// Revokes a metadata node for good. That it does not vote any more is the caller's to have seen to.
     pub async fn remove_metadata_node(&self, node: NodeId) -> Result<(), FleetError> {
         let _turn = self.turn.lock().await;
@@ -344,7 +349,7 @@ impl Fleet {
 }
 
 /// The CA's key that lies in `path`.
-pub(super) fn read_key(path: &Path, keys: &Keys, fleet: FleetId) -> Result<Vec<u8>, FleetError> {
+pub fn read_key(path: &Path, keys: &Keys, fleet: FleetId) -> Result<Vec<u8>, FleetError> {
     let shown = path.display();
     let text = read_text(path)?.ok_or_else(|| {
         FleetError::Wrong(format!("the key of the fleet's CA is missing. path=`{shown}`. Put the file back from your copy of it."))

@@ -5,7 +5,7 @@ use crate::front::auth::KeyRing;
 use crate::path::DataPath;
 use crate::roster::Roster;
 use spine::id::{GroupId, MemberId};
-use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
+use spine::wire::cluster::{ClusterStatus, Endpoint, Loads, Member};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,15 @@ pub type Adopt = Box<dyn Fn(PathBuf) -> futures::future::BoxFuture<'static, Resu
 /// Has every disk give back what is dead.
 pub type Compact = Box<dyn Fn() -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
 
-/// A metadata cluster, as far as an operator looks at it and changes it.
+/// Who keeps metadata, as far as an operator looks at it and changes it.
 #[async_trait::async_trait]
 pub trait Members: Send + Sync {
+    /// This process, where it keeps metadata itself; there are no others then.
+    fn alone(&self) -> Option<Member>;
     /// What one node says of itself, or why it does not.
     async fn status_of(&self, at: &Endpoint) -> Result<ClusterStatus, String>;
-    /// Asks the group's leader for a change of who is in it.
-    async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, String>;
+    /// What one node bears, or why it does not say.
+    async fn loads_of(&self, at: &Endpoint) -> Result<Loads, String>;
     /// Has the group's leader hand over to another voter.
     async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), String>;
 }
@@ -35,8 +37,7 @@ pub struct Operator {
     pub folders: Vec<PathBuf>,
     /// Where this process is a gateway.
     pub fleet: Option<Arc<Fleet>>,
-    /// Where other processes keep metadata.
-    pub cluster: Option<Arc<dyn Members>>,
+    pub cluster: Arc<dyn Members>,
     pub k: u8,
     pub m: u8,
     /// How long a chunk without references stays.

@@ -140,7 +140,7 @@ async fn shard(
     let gathered = match others {
         Some(gathered) => gathered.clone(),
         None => {
-            let located = Located { chunk, generation: record.generation, placement: placement.clone() };
+            let located = Located { chunk, generation: record.generation, placement: placement.clone(), remembered: false };
             match fetch::gather(core, located).await {
                 Ok(shards) => others.insert(Arc::new(shards)).clone(),
                 Err(error) => {

@@ -207,3 +207,57 @@ async fn a_reader_that_goes_away_gives_its_memory_back() {
     }
     panic!("memory was not given back");
 }
+
+#[tokio::test]
+async fn a_chunk_that_is_not_where_it_was_is_looked_up_again_and_only_then_somebody_is_to_blame() {
+    let rig = rig().await;
+    let data = noise(CHUNK as usize, 11);
+    rig.put("k", &data).await.unwrap();
+    rig.path.repair_now().await.unwrap();
+    let all = 0..data.len() as u64;
+    assert_eq!(rig.get("k", all.clone()).await.unwrap(), data);
+    let (chunk, record) = rig.records().await.pop().unwrap();
+    let known = |rig: &Rig| rig.path.core.known.place(chunk).map(|located| located.placement);
+    assert_eq!(known(&rig), record.placement, "what was looked up is remembered");
+    // The first data shard goes: the read takes another, says nothing of what may be old news, and remembers the place no longer.
+    let first = record.placement.unwrap().shards[0].unwrap().node;
+    let node = rig.nodes.iter().find(|node| node.id == first).unwrap();
+    node.clear();
+    assert_eq!(rig.get("k", all.clone()).await.unwrap(), data);
+    assert!(known(&rig).is_none());
+    // The next one looks where it is now, does not find it there, and says so.
+    assert_eq!(rig.get("k", all.clone()).await.unwrap(), data);
+    for _ in 0..200 {
+        if node.count() == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        rig.path.repair_now().await.unwrap();
+    }
+    assert_eq!(rig.shards(), 6, "what was found missing was made again");
+    // All of it goes elsewhere while it is remembered: not one shard is where it was. (The first of these reads forgets what is old by now.)
+    for _ in 0..2 {
+        assert_eq!(rig.get("k", all.clone()).await.unwrap(), data);
+    }
+    let stale = Located { generation: spine::id::Gen(999_999), ..rig.path.core.known.place(chunk).unwrap() };
+    rig.path.core.known.learn_place(&stale);
+    assert_eq!(rig.get("k", all).await.unwrap(), data);
+    assert_ne!(rig.path.core.known.place(chunk).unwrap().generation, stale.generation);
+}
+
+#[tokio::test]
+async fn where_one_shard_is_wrong_and_others_are_slow_those_are_asked_again() {
+    let rig = rig().await;
+    let data = noise(CHUNK as usize, 12);
+    rig.put("k", &data).await.unwrap();
+    rig.path.repair_now().await.unwrap();
+    let (_, record) = rig.records().await.pop().unwrap();
+    let shards = record.placement.unwrap().shards;
+    let node = |index: usize| rig.nodes.iter().find(|node| node.id == shards[index].unwrap().node).unwrap();
+    node(1).rot();
+    // One data shard and both of parity take so long that all of them are asked for before the first comes.
+    for index in [2, 4, 5] {
+        node(index).set(Mood::Slow(std::time::Duration::from_secs(1)));
+    }
+    assert_eq!(rig.get("k", 0..data.len() as u64).await.unwrap(), data);
+}

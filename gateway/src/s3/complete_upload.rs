@@ -46,7 +46,7 @@ impl Breakwater {
         let id = upload_id(&input.upload_id)?;
         for _ in 0..ATTEMPTS {
             let Some(upload) = self.open_upload(bucket.id, &input.key, id).await? else {
-                let head = self.completed_before(bucket.id, &input.key, id).await?;
+                let head = self.completed_before(bucket.id, &input.key, id, &wish.parts).await?;
                 return Ok(answer(&input, &asked, &head));
             };
             let stored = self.all_parts(&upload).await?;
@@ -79,10 +79,10 @@ impl Breakwater {
         }
     }
 
-    /// A client that never heard our 200 asks again: the object it made is still the current one.
-    async fn completed_before(&self, bucket: BucketId, key: &str, upload: UploadId) -> S3Result<VersionHead> {
+    /// A client that never heard our 200 asks again: the object it made, of the same list of parts, is still the current one.
+    async fn completed_before(&self, bucket: BucketId, key: &str, upload: UploadId, listed: &[CompletedPart]) -> S3Result<VersionHead> {
         match self.ask_namespace(NamespaceQuery::Head { bucket, key: key.to_owned() }).await? {
-            NamespaceAnswer::Head(Some(head)) if head.upload == Some(upload) => Ok(head),
+            NamespaceAnswer::Head(Some(head)) if head.upload == Some(upload) && is_of(listed, &head.etag) => Ok(head),
             NamespaceAnswer::Head(_) => Err(error::no_such_upload()),
             _ => Err(wrong_answer()),
         }
@@ -218,7 +218,7 @@ fn assemble(upload: &UploadRecord, parts: &[&PartRecord], wish: &Wish) -> S3Resu
         seq: Seq(0),
         modified: moment::now(),
         size,
-        etag: Etag { md5: md5_of_md5s(parts), parts: Some(count) },
+        etag: Etag { md5: md5_of_md5s(parts.iter().map(|part| part.md5)), parts: Some(count) },
         checksum,
         attributes: upload.attributes.clone(),
         tags: upload.tags.clone(),
@@ -244,12 +244,20 @@ fn joined(parts: &[&PartRecord]) -> S3Result<Body> {
     }
 }
 
-fn md5_of_md5s(parts: &[&PartRecord]) -> [u8; 16] {
+fn md5_of_md5s(parts: impl Iterator<Item = [u8; 16]>) -> [u8; 16] {
     let mut hasher = md5::Md5::new();
-    for part in parts {
-        hasher.update(part.md5);
-    }
+    parts.for_each(|md5| hasher.update(md5));
     hasher.finalize().into()
+}
+
+/// Whether an object with this ETag is made of exactly these parts, in this order.
+fn is_of(listed: &[CompletedPart], etag: &Etag) -> bool {
+    let md5_of = |part: &CompletedPart| -> Option<[u8; 16]> {
+        let text = part.e_tag.as_ref()?.value().trim_matches('"');
+        hex::decode(text).ok()?.try_into().ok()
+    };
+    let Some(md5s) = listed.iter().map(md5_of).collect::<Option<Vec<_>>>() else { return false };
+    etag.parts.is_some_and(|count| count as usize == md5s.len()) && md5_of_md5s(md5s.into_iter()) == etag.md5
 }
 
 /// `None` if the parts have checksums of several kinds, which an upload that named none allows.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub struct Source {
     pub name: Arc<Name>,
     pub head: VersionHead,
-    pub version: VersionBody,
+    pub version: Arc<VersionBody>,
 }
 
 /// Bucket and key; other forms than `bucket/key` are not for this server.

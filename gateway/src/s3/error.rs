@@ -263,6 +263,9 @@ pub fn refused(refusal: Refusal) -> S3Error {
         | Refusal::MapFull
         | Refusal::GroupMoves
         | Refusal::TooManyMoves
+        | Refusal::LastNode
+        | Refusal::Exhausted
+        | Refusal::Mismatch
         | Refusal::NoSuchMove
         | Refusal::NotEmpty
         | Refusal::NotRestored => internal(&refusal),

@@ -16,14 +16,15 @@ impl Breakwater {
         view::check_version(input.version_id.as_deref())?;
         let bucket = self.bucket(&asked, &input.bucket).await?;
         let (head, parts) = match input.part_number {
-            None => (self.head(bucket.id, &input.key).await?, Vec::new()),
+            None => (self.head(bucket.id, &input.key).await?, None),
             Some(_) => {
                 let (head, version) = self.open(bucket.id, &input.key).await?;
-                (head, version.parts)
+                (head, Some(version))
             }
         };
+        let parts = parts.as_ref().map_or(&[][..], |version| &version.parts);
         Conditions::of_read(&asked.headers).check_read(&head)?;
-        let slice = view::slice(&head, &parts, &asked.headers, input.part_number)?;
+        let slice = view::slice(&head, parts, &asked.headers, input.part_number)?;
         let partial = slice.content_range.is_some();
         let mut output = HeadObjectOutput::default();
         tell!(output, head, slice, checksums_wanted(&asked));

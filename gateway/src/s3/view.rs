@@ -10,6 +10,7 @@ use spine::id::{BucketId, VersionId};
 use spine::limit;
 use spine::wire::namespace::{Checksum, NamespaceAnswer, NamespaceQuery, PartSummary, VersionBody, VersionHead};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What a request picks of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +26,26 @@ pub struct Slice {
 
 impl Breakwater {
     /// Head and body of the current version, at one moment.
-    pub async fn open(&self, bucket: BucketId, key: &str) -> S3Result<(VersionHead, VersionBody)> {
-        match self.ask_namespace(NamespaceQuery::Open { bucket, key: key.to_owned() }).await? {
-            NamespaceAnswer::Open(Some(found)) => Ok(found),
-            NamespaceAnswer::Open(None) => Err(error::no_such_key()),
-            _ => Err(wrong_answer()),
-        }
+    pub async fn open(&self, bucket: BucketId, key: &str) -> S3Result<(VersionHead, Arc<VersionBody>)> {
+        let known = self.path.known();
+        let (head, body) = match known.body(bucket, key) {
+            None => match self.ask_namespace(NamespaceQuery::Open { bucket, key: key.to_owned() }).await? {
+                NamespaceAnswer::Open(Some((head, body))) => (head, Arc::new(body)),
+                NamespaceAnswer::Open(None) => return Err(error::no_such_key()),
+                _ => return Err(wrong_answer()),
+            },
+            Some((version, body)) => {
+                let query = NamespaceQuery::Reopen { bucket, key: key.to_owned(), known: version };
+                match self.ask_namespace(query).await? {
+                    NamespaceAnswer::Reopen(Some((head, None))) if head.id == version => return Ok((head, body)),
+                    NamespaceAnswer::Reopen(Some((head, Some(body)))) => (head, Arc::new(body)),
+                    NamespaceAnswer::Reopen(None) => return Err(error::no_such_key()),
+                    _ => return Err(wrong_answer()),
+                }
+            }
+        };
+        known.learn_body(bucket, key, head.id, &body);
+        Ok((head, body))
     }
 
     pub async fn head(&self, bucket: BucketId, key: &str) -> S3Result<VersionHead> {

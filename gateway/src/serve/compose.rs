@@ -2,6 +2,7 @@
 
 use super::ServeError;
 use super::elsewhere::Elsewhere;
+use super::metadata::moving;
 use crate::boot::credentials::{RootCredentials, root_command};
 use crate::boot::disks::Slots;
 use crate::boot::{BootError, Home};
@@ -15,6 +16,7 @@ use crate::ops::process::Process;
 use crate::path::DataPath;
 use crate::roster::Roster;
 use crate::snapshot::kept::Schedule;
+use metadata::router::Router;
 use metadata::service::MetadataNode;
 use spine::wire::Metadata;
 use spine::wire::root::{NodeRecord, RootCommand};
@@ -23,13 +25,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use storage_node::Disk;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-/// Where metadata is.
+/// Where metadata is. Asked by way of a router in both cases: it may lie in many groups in both.
 enum Kept {
     /// In this process.
-    Here(Arc<MetadataNode>),
+    Here { node: Arc<MetadataNode>, router: Arc<Router> },
     /// With others, who live on.
     Elsewhere(Arc<Elsewhere>),
+}
+
+impl Kept {
+    fn here(node: Arc<MetadataNode>) -> Kept {
+        Kept::Here { router: Router::new(node.clone()), node }
+    }
 }
 
 /// Metadata and disks: what is stored, without what serves it.
@@ -64,7 +74,7 @@ impl Store {
                 Err(error) => reasons.push(error.to_string()),
             }
         }
-        let store = Store { metadata: Kept::Here(metadata), disks, folders: opened };
+        let store = Store { metadata: Kept::here(metadata), disks, folders: opened };
         let needed = usize::from(config.coding.data_shards);
         if store.disks.len() < needed {
             let error = ServeError::Disks { opened: store.disks.len(), needed, places: folders.len(), reasons: reasons.join("; ") };
@@ -81,7 +91,7 @@ impl Store {
     /// Metadata alone: a gateway's.
     pub async fn without_disks(home: &Home) -> Result<Store, ServeError> {
         let metadata = MetadataNode::open(metadata::service::Settings::new(home.metadata_dir())).await?;
-        Ok(Store { metadata: Kept::Here(metadata), disks: Vec::new(), folders: Vec::new() })
+        Ok(Store { metadata: Kept::here(metadata), disks: Vec::new(), folders: Vec::new() })
     }
 
     /// Neither: a gateway's whose metadata others keep.
@@ -91,7 +101,7 @@ impl Store {
 
     pub fn metadata(&self) -> Arc<dyn Metadata> {
         match &self.metadata {
-            Kept::Here(node) => node.clone(),
+            Kept::Here { router, .. } => router.clone(),
             Kept::Elsewhere(elsewhere) => elsewhere.metadata(),
         }
     }
@@ -99,8 +109,16 @@ impl Store {
     /// The metadata cluster, where there is one.
     pub fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
         match &self.metadata {
-            Kept::Here(_) => None,
+            Kept::Here { .. } => None,
             Kept::Elsewhere(elsewhere) => Some(elsewhere),
+        }
+    }
+
+    /// Whoever keeps metadata, for operators.
+    fn members(&self) -> Arc<dyn Members> {
+        match &self.metadata {
+            Kept::Here { node, .. } => node.clone(),
+            Kept::Elsewhere(elsewhere) => elsewhere.clone(),
         }
     }
 
@@ -110,7 +128,7 @@ impl Store {
 
     /// Metadata first: it takes a last checkpoint; then the disks, one after another.
     pub async fn shutdown(&self) {
-        if let Kept::Here(node) = &self.metadata {
+        if let Kept::Here { node, .. } = &self.metadata {
             node.shutdown().await;
         }
         for disk in &self.disks {
@@ -142,6 +160,9 @@ pub struct Parts {
     /// The store's own disks, or a fleet's nodes.
     roster: Roster,
     pub path: Arc<DataPath>,
+    /// Ends the moves of ranges, where metadata is in this process.
+    stop: watch::Sender<bool>,
+    moving: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Parts {
@@ -158,7 +179,12 @@ impl Parts {
         let metadata = store.metadata();
         let settings = Settings { shared: store.elsewhere().is_some(), ..path_settings(config) };
         let path = DataPath::new(settings, metadata.clone(), roster.clone(), keys)?;
-        let parts = Parts { store: Arc::new(store), roster, path };
+        let (stop, stopped) = watch::channel(false);
+        let moving = match &store.metadata {
+            Kept::Here { node, .. } => Some(tokio::spawn(moving::run(node.clone(), node.clone(), stopped))),
+            Kept::Elsewhere(_) => None,
+        };
+        let parts = Parts { store: Arc::new(store), roster, path, stop, moving: tokio::sync::Mutex::new(moving) };
         match parts.introduce(home, credentials).await {
             Ok(()) => {
                 if config.metadata.snapshot_seconds > 0 {
@@ -198,7 +224,7 @@ impl Parts {
             ring,
             nodes: self.roster.clone(),
             fleet,
-            cluster: self.store.elsewhere().map(|elsewhere| elsewhere.clone() as Arc<dyn Members>),
+            cluster: self.store.members(),
             folders: self.store.folders.clone(),
             k: config.coding.data_shards,
             m: config.coding.parity_shards,
@@ -226,6 +252,10 @@ impl Parts {
 
     pub async fn shutdown(&self) {
         self.path.shutdown().await;
+        let _ = self.stop.send(true);
+        if let Some(moving) = self.moving.lock().await.take() {
+            let _ = moving.await;
+        }
         self.store.shutdown().await;
     }
 }

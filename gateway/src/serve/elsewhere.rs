@@ -17,7 +17,7 @@ use metadata::cluster::{Client, ClientBounds};
 use metadata::router::Router;
 use spine::id::{GroupId, MemberId};
 use spine::wire::Metadata;
-use spine::wire::cluster::{Changed, ClusterStatus, Endpoint, MemberChange};
+use spine::wire::cluster::{ClusterStatus, Endpoint, Loads, Member};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -110,12 +110,16 @@ impl Elsewhere {
 
 #[async_trait::async_trait]
 impl Members for Elsewhere {
+    fn alone(&self) -> Option<Member> {
+        None
+    }
+
     async fn status_of(&self, at: &Endpoint) -> Result<ClusterStatus, String> {
         self.client.status_of(at).await.map_err(|error| error.to_string())
     }
 
-    async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, String> {
-        self.client.change_of(group, change).await.map_err(|error| error.to_string())
+    async fn loads_of(&self, at: &Endpoint) -> Result<Loads, String> {
+        self.client.loads_of(at).await.map_err(|error| error.to_string())
     }
 
     async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), String> {

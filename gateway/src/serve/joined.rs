@@ -67,6 +67,11 @@ pub fn suits(home: &Home, behind: &Behind) -> Result<(), ServeError> {
     if super::metadata::papers::is_member(home.dir()) {
         return Err(ServeError::OtherRole(format!("the data folder is a metadata node's. path=`{shown}`. Use `breakwater metadata`.")));
     }
+    if let Some(node) = super::metadata::take::given_to(home.dir())? {
+        return Err(ServeError::OtherRole(format!(
+            "the data folder's metadata was given to the metadata node {node}. path=`{shown}`. Serve with an empty folder and --metadata; this one can be removed once the node serves."
+        )));
+    }
     match behind {
         Behind::Disks if table::folder(home.dir()).is_dir() => Err(ServeError::OtherRole(format!(
             "the data folder is a gateway's: its shards are on a fleet's nodes. path=`{shown}`. Use `breakwater gateway`, and `breakwater admin fsck` while it runs."

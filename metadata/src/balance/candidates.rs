@@ -13,6 +13,34 @@ pub struct Candidate {
     pub gain: f64,
 }
 
+/// The candidate that gains most, and the one that does of those after which the server that bears more need not be relieved itself: it
+/// would have to give again what has just moved, and may not for a while. The first of equals, so that the order of groups and servers decides.
+#[derive(Default)]
+struct Best {
+    any: Option<Candidate>,
+    fitting: Option<Candidate>,
+}
+
+impl Best {
+    fn take(&mut self, candidate: Candidate, fits: bool) {
+        let better = |known: &Option<Candidate>| known.as_ref().is_none_or(|known| candidate.gain > known.gain);
+        if fits && better(&self.fitting) {
+            self.fitting = Some(candidate.clone());
+        }
+        if better(&self.any) {
+            self.any = Some(candidate);
+        }
+    }
+
+    /// The fitting one, unless it gains less than half as much.
+    fn chosen(self) -> Option<Candidate> {
+        match (self.any, self.fitting) {
+            (Some(any), Some(fitting)) if fitting.gain * 2.0 >= any.gain => Some(fitting),
+            (any, _) => any,
+        }
+    }
+}
+
 /// What may be touched: groups that do not have to stay, servers that take part in nothing else.
 pub struct Free<'a> {
     pub cluster: &'a Cluster,
@@ -23,6 +51,8 @@ pub struct Free<'a> {
     /// that are easier to move next.
     pub gain: f64,
     pub worth: f64,
+    /// Pressure up to which a server may be brought without making it the next one to be relieved.
+    pub most: f64,
     /// Id that a split would give its new half; `None`: there are as many groups as may be.
     pub new: Option<GroupId>,
 }
@@ -30,21 +60,21 @@ pub struct Free<'a> {
 impl Free<'_> {
     /// Leadership of a group that `donor` leads to one of its replicas.
     pub fn lead(&self, donor: NodeId) -> Option<Candidate> {
-        let mut best = None;
-        for group in self.led(donor) {
+        let mut best = Best::default();
+        for group in self.led(donor).filter(|group| !group.stays) {
             let shifts = group.lead - group.follow;
             for to in self.others(group, donor) {
                 let step = || Step::Lead { group: group.id, from: donor, to };
                 self.weigh(donor, to, shifts, step, &mut best);
             }
         }
-        best
+        best.chosen()
     }
 
     /// The right part of a group that `donor` leads, led by another of its replicas.
     pub fn split(&self, donor: NodeId) -> Option<Candidate> {
         let new = self.new?;
-        let mut best = None;
+        let mut best = Best::default();
         for group in self.led(donor) {
             let total: f64 = group.slices.iter().map(|slice| slice.heat.max(0.0)).sum();
             if total <= 0.0 {
@@ -61,26 +91,26 @@ impl Free<'_> {
                 }
             }
         }
-        best
+        best.chosen()
     }
 
     /// A replica that `donor` has, leading or not, to a server that has none of the group. Of those that gain at least half as much as the
     /// best, the one of the fewest bytes.
     pub fn replica(&self, donor: NodeId) -> Option<Candidate> {
         let mut found: Vec<(Candidate, u64)> = Vec::new();
-        for group in self.cluster.groups.iter().filter(|group| group.replicas.contains(&donor) && (self.group)(group.id)) {
+        for group in self.cluster.groups.iter().filter(|group| group.replicas.contains(&donor) && !group.stays && (self.group)(group.id)) {
             let leads = group.leader == donor;
             // The leader sends the copy: it takes part.
             if !leads && !(self.server)(group.leader) {
                 continue;
             }
             let shifts = if leads { group.lead } else { group.follow };
-            let mut best = None;
+            let mut best = Best::default();
             for &to in self.cluster.servers.keys().filter(|to| !group.replicas.contains(to) && (self.server)(**to)) {
                 let step = || Step::Replica { group: group.id, from: donor, to, source: group.leader, bytes: group.bytes };
                 self.weigh(donor, to, shifts, step, &mut best);
             }
-            found.extend(best.map(|best| (best, group.bytes)));
+            found.extend(best.chosen().map(|best| (best, group.bytes)));
         }
         let most = found.iter().map(|(candidate, _)| candidate.gain).fold(0.0, f64::max);
         found.retain(|(candidate, _)| candidate.gain * 2.0 >= most);
@@ -95,21 +125,20 @@ impl Free<'_> {
         group.replicas.iter().copied().filter(move |&to| to != donor && (self.server)(to))
     }
 
-    /// Keeps the better of what is there and this; the first of equals, so that the order of groups and servers decides.
-    fn weigh(&self, donor: NodeId, to: NodeId, shifts: Load, step: impl Fn() -> Step, best: &mut Option<Candidate>) {
+    fn weigh(&self, donor: NodeId, to: NodeId, shifts: Load, step: impl Fn() -> Step, best: &mut Best) {
         let (Some(before), Some(from), Some(at)) =
             (self.scale.of(donor), self.scale.with(donor, Load::default() - shifts), self.scale.with(to, shifts))
         else {
             return;
         };
         let gain = before - from.max(at);
-        if gain < self.gain || best.as_ref().is_some_and(|best| gain <= best.gain) {
+        if gain < self.gain {
             return;
         }
         let step = step();
         let worth = if matches!(step, Step::Split { .. }) { self.worth / 2.0 } else { self.worth };
         if gain >= worth * (before - from) {
-            *best = Some(Candidate { step, shifts, gain });
+            best.take(Candidate { step, shifts, gain }, at <= self.most);
         }
     }
 }

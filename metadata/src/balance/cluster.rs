@@ -3,7 +3,7 @@
 use super::load::Load;
 use super::slice::{Cut, Slice};
 use spine::id::{GroupId, NodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A group: a subtree of the namespace, or a range of chunks.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Subtree {
     pub bytes: u64,
     /// Where it may be split; empty or one: nowhere. A server need not say it of groups that are cold.
     pub slices: Vec<Slice>,
+    /// It is led where it is and its replicas stay: the root's group. What it has may be given away.
+    pub stays: bool,
 }
 
 /// All of it, at one moment.
@@ -33,6 +35,15 @@ pub struct Cluster {
     pub groups: Vec<Subtree>,
     /// Ids from here on were never a group's.
     pub unused: GroupId,
+    /// What takes part in something that the balancer did not begin, and is left alone.
+    pub busy: Busy,
+}
+
+/// Groups and servers that are left alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    pub groups: BTreeSet<GroupId>,
+    pub servers: BTreeSet<NodeId>,
 }
 
 /// One thing to do.

@@ -1,7 +1,7 @@
 //! A round of the balancer: who is relieved, by which step, and what has to wait.
 
 use super::candidates::{Candidate, Free};
-use super::cluster::{Cluster, Scale, Step};
+use super::cluster::{Busy, Cluster, Scale, Step};
 use spine::id::{GroupId, NodeId, UnixMs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -111,13 +111,15 @@ pub struct Balancer {
     /// When a group was last split or merged.
     reshaped: BTreeMap<GroupId, UnixMs>,
     under_way: Vec<UnderWay>,
+    /// What takes part in something that others began, as of this round.
+    strange: Busy,
 }
 
 impl Balancer {
     /// One that knows nothing of before `now`.
     pub fn new(rules: Rules, now: UnixMs) -> Self {
-        let (over, relieving, moved, reshaped) = Default::default();
-        Balancer { rules, began: now, over, relieving, moved, reshaped, under_way: Vec::new() }
+        let (over, relieving, moved, reshaped, strange) = Default::default();
+        Balancer { rules, began: now, over, relieving, moved, reshaped, under_way: Vec::new(), strange }
     }
 
     /// One that knows that nothing has moved for long: of a cluster that has just begun.
@@ -128,6 +130,7 @@ impl Balancer {
     /// What to begin now. Call every 10 s or so; tell [`Self::ended`] of each step's end.
     pub fn round(&mut self, cluster: &Cluster, now: UnixMs) -> Vec<Move> {
         self.forget(cluster, now);
+        self.strange = cluster.busy.clone();
         let mut scale = Scale::new(cluster);
         let mean = scale.mean();
         self.watch(&scale, mean);
@@ -161,6 +164,18 @@ impl Balancer {
         }
     }
 
+    /// Learns of a move that it did not see the end of: of before it was, or by an operator's word. A time to come counts as now.
+    ///
+    /// - `split_or_merged`: the group was given a part of another's range, or gave one away.
+    pub fn note(&mut self, group: GroupId, split_or_merged: bool, at: UnixMs, now: UnixMs) {
+        let at = at.min(now);
+        let later = |times: &mut BTreeMap<GroupId, UnixMs>| {
+            let known = times.entry(group).or_insert(at);
+            *known = (*known).max(at);
+        };
+        later(if split_or_merged { &mut self.reshaped } else { &mut self.moved });
+    }
+
     /// Steps that have begun and not ended.
     pub fn under_way(&self) -> impl Iterator<Item = &Step> {
         self.under_way.iter().map(|under_way| &under_way.step)
@@ -179,6 +194,7 @@ impl Balancer {
             server: &|server| !self.busy(server),
             gain: self.rules.gain * mean,
             worth: self.rules.worth,
+            most: self.rules.settled * mean,
             new: room.then(|| self.unused(cluster)).flatten(),
         };
         // A copy costs the fleet something: only for who is above the line itself, and for twice the gain.
@@ -236,7 +252,7 @@ impl Balancer {
     }
 
     pub(super) fn busy(&self, server: NodeId) -> bool {
-        self.under_way.iter().any(|under_way| under_way.step.involves(server))
+        self.strange.servers.contains(&server) || self.under_way.iter().any(|under_way| under_way.step.involves(server))
     }
 
     pub(super) fn relieves(&self, server: NodeId) -> bool {
@@ -244,7 +260,7 @@ impl Balancer {
     }
 
     pub(super) fn rests(&self, group: GroupId) -> bool {
-        !self.under_way.iter().any(|under_way| under_way.step.groups().contains(&group))
+        !self.strange.groups.contains(&group) && !self.under_way.iter().any(|under_way| under_way.step.groups().contains(&group))
     }
 
     pub(super) fn may_move(&self, group: GroupId, now: UnixMs) -> bool {

@@ -80,13 +80,14 @@ impl Meter {
     /// Work a second. Right from the first moment on, if rough: what was not measured yet is left out, not taken for idleness.
     pub fn rate(&self, now: UnixMs) -> Load {
         let now = now.max(self.at);
+        let seconds = self.seconds(now);
+        if seconds <= 0.0 { Load::default() } else { self.sum * (self.fade(self.at, now) / seconds) }
+    }
+
+    /// For how many seconds a steady rate counts in a sum that forgets as this one does and began with it.
+    pub fn seconds(&self, now: UnixMs) -> f64 {
         // A steady rate r makes the faded sum r * (half life / ln 2) * (1 - 2^(-measured / half life)).
-        let measured = 1.0 - self.fade(self.since, now);
-        if measured <= 0.0 {
-            return Load::default();
-        }
-        let seconds = self.half_life_ms / 1_000.0 / std::f64::consts::LN_2 * measured;
-        self.sum * (self.fade(self.at, now) / seconds)
+        self.half_life_ms / 1_000.0 / std::f64::consts::LN_2 * (1.0 - self.fade(self.since, now.max(self.at)))
     }
 
     fn fade(&self, from: UnixMs, to: UnixMs) -> f64 {

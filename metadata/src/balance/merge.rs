@@ -49,6 +49,9 @@ impl Balancer {
     /// One replica of the smaller group to where the other one is; a follower of it if that does.
     fn gathered(&self, cluster: &Cluster, scale: &Scale<'_>, left: &Subtree, right: &Subtree, mean: f64) -> Option<Move> {
         let (small, large) = if left.bytes <= right.bytes { (left, right) } else { (right, left) };
+        if small.stays {
+            return None;
+        }
         let stray = small.replicas.iter().copied().filter(|replica| !large.replicas.contains(replica));
         let from = stray.max_by_key(|replica| *replica != small.leader)?;
         let free = |to: &NodeId| !small.replicas.contains(to) && cluster.servers.contains_key(to) && self.idle(*to);

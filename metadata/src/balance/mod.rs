@@ -9,7 +9,7 @@
 //! - `merge.rs`: cold neighbours become one again
 //!
 //! The paper's dynamic subtree partitioning: popularity says where to cut, loads say when. Leadership moves first (nothing is copied), a
-//! split that gives one half away next (nothing is copied either), replicas last.
+//! split that gives one half away next (its rows are copied into a group of the same servers), replicas last.
 //!
 //! Invariants:
 //! - Nothing here reads a clock, draws a number or does I/O: the same loads and times give the same moves.
@@ -17,7 +17,7 @@
 //!   was, so that steps under a steady load come to an end and none undoes another.
 //! - What changed servers stays for [`Rules::dwell_ms`]; a server takes part in one move at a time.
 //!
-//! Not here: who runs it (the root's leader, every 10 s), how a move is made, where replicas may not be together.
+//! Not here: who runs it and carries its steps out (`balancing/`, where the root is led, every 10 s), where replicas may not be together.
 
 mod candidates;
 mod cluster;
@@ -29,7 +29,7 @@ mod slice;
 #[cfg(test)]
 mod tests;
 
-pub use cluster::{Cluster, Step, Subtree};
+pub use cluster::{Busy, Cluster, Step, Subtree};
 pub use decide::{Balancer, Move, Purpose, Rules, Why};
 pub use load::{Load, Meter};
 pub use popularity::{Heat, Hot, Popularity};

@@ -1,16 +1,10 @@
 //! Where a group may be split, and what each part of it bears.
 
 use spine::id::ChunkId;
-use spine::map::NamePoint;
+pub use spine::wire::cluster::Cut;
 
-/// A place to split at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cut {
-    Names(NamePoint),
-    Chunks(ChunkId),
-}
-
-/// What lies between this cut and the next one of a list, or the group's end.
+/// What lies between this cut and the next one of a list, or the group's end. Cuts at which something can be given away are those of all but
+/// the first; one at the start of the group's range gives all of that range away.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slice {
     pub from: Cut,

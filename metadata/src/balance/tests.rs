@@ -21,6 +21,7 @@ fn group(id: u32, replicas: [u8; 3], load: f64, follow: f64) -> Subtree {
         follow: ops(follow),
         bytes: 1_000,
         slices: Vec::new(),
+        stays: false,
     }
 }
 
@@ -31,7 +32,7 @@ fn slices(heats: &[f64]) -> Vec<Slice> {
 
 fn cluster(servers: u8, groups: Vec<Subtree>) -> Cluster {
     let unused = GroupId(groups.iter().map(|group| group.id.0 + 1).max().unwrap_or(0));
-    Cluster { servers: (1..=servers).map(|n| (server(n), ops(1_000.0))).collect(), groups, unused }
+    Cluster { servers: (1..=servers).map(|n| (server(n), ops(1_000.0))).collect(), groups, unused, busy: Busy::default() }
 }
 
 /// The second of two rounds: the first only sees.

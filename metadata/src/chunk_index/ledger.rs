@@ -48,11 +48,14 @@ impl Ledger {
         Tag(self.next)
     }
 
-    /// # Errors
-    /// [`TableError::Exhausted`] at the last number: none is ever given twice.
-    pub fn take(&mut self) -> Result<(), TableError> {
-        self.next = self.next.checked_add(1).ok_or(TableError::Exhausted)?;
-        Ok(())
+    /// How many can be taken yet. A command that needs more is refused before it has written anything: none is ever given twice.
+    pub fn left(&self) -> u64 {
+        u64::MAX - self.next
+    }
+
+    /// Takes the fresh number, of which some are left.
+    pub fn take(&mut self) {
+        self.next = self.next.saturating_add(1);
     }
 
     /// Gives no number below `above` from here on, as far as that is at most [`FOUND_NUMBERS`].

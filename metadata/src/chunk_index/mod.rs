@@ -108,13 +108,16 @@ fn reserve(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, 
     if holding::ENDED.contains(table, version)? {
         return Ok(Reply::Refused(Refusal::IntentClosed));
     }
+    if ledger.left() < chunks.len() as u64 && ledger.left() < numbers_for(table, ledger, chunks)? {
+        return Ok(Reply::Refused(Refusal::Exhausted));
+    }
     let mut outcomes = Vec::with_capacity(chunks.len());
     for &chunk in chunks {
         let old = due::current(table, chunk)?;
         let (new, outcome) = transition::reserve(old.as_ref(), ledger.fresh());
         if let Some(new) = &new {
             if new.generation == ledger.fresh() {
-                ledger.take()?;
+                ledger.take();
             }
             due::replace(table, ledger, chunk, old.as_ref(), new)?;
         }
@@ -124,6 +127,16 @@ fn reserve(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, 
         outcomes.push(outcome);
     }
     Ok(Reply::Reserved(outcomes))
+}
+
+/// How many generations a reservation of these takes, or more where one is named twice.
+fn numbers_for(table: &dyn TableRead, ledger: &Ledger, chunks: &[ChunkId]) -> Result<u64, TableError> {
+    let mut needed = 0;
+    for &chunk in chunks {
+        let (new, _) = transition::reserve(due::current(table, chunk)?.as_ref(), ledger.fresh());
+        needed += u64::from(new.is_some_and(|new| new.generation == ledger.fresh()));
+    }
+    Ok(needed)
 }
 
 fn confirm(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, chunks: &[Confirmation]) -> Result<Reply, TableError> {
@@ -183,8 +196,9 @@ fn reserve_target(
     let tag = ledger.fresh_tag();
     match transition::reserve_target(old.as_ref(), generation, index, node, tag) {
         Err(refusal) => Ok(Reply::Refused(refusal)),
+        Ok(_) if ledger.left() == 0 => Ok(Reply::Refused(Refusal::Exhausted)),
         Ok(new) => {
-            ledger.take()?;
+            ledger.take();
             due::replace(table, ledger, chunk, old.as_ref(), &new)?;
             Ok(Reply::Target(tag))
         }

@@ -5,7 +5,7 @@ use crate::key;
 use crate::record::decode;
 use crate::sample::{chunk, node, placement, version};
 use crate::table::memory::MemoryTable;
-use crate::table::{Space, TableError, TableRead};
+use crate::table::{Space, TableRead};
 use proptest::prelude::*;
 use spine::id::*;
 use spine::limit::{FOUND_NUMBERS, UNREF_STEP};
@@ -522,8 +522,10 @@ fn the_last_number_is_refused_and_nothing_is_given_twice() {
     let before = table.clone();
     for of in [8, 9] {
         let command = ChunkCommand::Reserve { version: version(1), chunks: vec![chunk(of)] };
-        assert!(matches!(apply(&mut table, &command), Err(TableError::Exhausted)));
+        assert_eq!(apply(&mut table, &command).unwrap(), Reply::Refused(Refusal::Exhausted), "a refusal, which every replica gives alike");
     }
+    let several = ChunkCommand::Reserve { version: version(1), chunks: vec![chunk(7), chunk(8)] };
+    assert_eq!(apply(&mut table, &several).unwrap(), Reply::Refused(Refusal::Exhausted), "and nothing of a batch is done");
     assert_eq!(table, before);
     assert_eq!(reserve(&mut table, 1, 7), ReserveOutcome::Upload { generation: Gen(u64::MAX - 1), tag: Tag(u64::MAX - 1) });
 }

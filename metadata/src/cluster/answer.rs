@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use spine::fleet::admission::Role;
 use spine::wire::MetadataError;
-use spine::wire::cluster::{self, Call, Change, ClusterError, GroupCall, MemberChange};
+use spine::wire::cluster::{self, Ask, Call, Change, ClusterError, GroupCall, MemberChange};
 use spine::wire::peer;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -56,10 +56,19 @@ async fn admitted(shared: &Arc<Shared>, session: &Arc<Session>, call: Call, requ
     if call == Call::Status {
         return outgoing(shared, session, call, peer::encode(&node.status())).await;
     }
+    if call == Call::Loads {
+        return outgoing(shared, session, call, peer::encode(&node.loads().await?)).await;
+    }
     let (body, room) = body(shared, call, request.into_body()).await?;
     let answer = match call {
         Call::Propose => done(node.propose_once(message(&body)?).await)?,
-        Call::Query => done(node.ask(message(&body)?).await)?,
+        Call::Query => {
+            let ask: Ask = message(&body)?;
+            let group = ask.group;
+            let answer = done(node.ask(ask).await)?;
+            node.sent(group, answer.len() as u64);
+            answer
+        }
         Call::Change => {
             let change: Change = message(&body)?;
             // A metadata node speaks for itself; gateways for an operator.
@@ -72,6 +81,7 @@ async fn admitted(shared: &Arc<Shared>, session: &Arc<Session>, call: Call, requ
         Call::Vote => done(node.vote(message(&body)?).await)?,
         Call::Snapshot => done(node.take_part(message(&body)?).await)?,
         Call::Beats => done(node.beats(message(&body)?).await)?,
+        Call::Appends => done(node.appends(message(&body)?).await)?,
         Call::Group => {
             let order: GroupCall = message(&body)?;
             if order.is_for_members() && !is_member {
@@ -79,7 +89,7 @@ async fn admitted(shared: &Arc<Shared>, session: &Arc<Session>, call: Call, requ
             }
             done(node.order(order).await)?
         }
-        Call::Status => return Err(invalid("answered above")),
+        Call::Status | Call::Loads => return Err(invalid("answered above")),
     };
     drop((body, room));
     outgoing(shared, session, call, answer).await

@@ -2,18 +2,19 @@
 //!
 //! Invariants: a proposal is applied at most once, however often it is sent: all sendings carry one id, and a group that has forgotten so old
 //! an id refuses it; `Unavailable` is what comes out where nobody knows whether it was applied. A query may be asked of several.
-//! A group that every process says it does not have is `NoSuchGroup` at once, as long as no sending of the proposal may have reached it.
+//! A group that every process says it does not have, or cannot be reached to say so, is `NoSuchGroup` at once, as long as no sending of the
+//! proposal may have reached it and somebody said so: nothing was applied. It need not be nowhere.
 //! Not here: connections (`link.rs`), which group has what (`router.rs`).
 
 use super::link::{CallError, Link, plain};
 use bytes::Bytes;
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
-use spine::id::{GroupId, MemberId};
+use spine::id::{GroupId, MemberId, NodeId};
 use spine::limit::MEMBERS;
 use spine::wire::cluster::{
-    self, Ask, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder, MemberChange, Propose,
-    Proposed, RequestId,
+    self, Ask, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder, Loads, MemberChange,
+    Propose, Proposed, RequestId,
 };
 use spine::wire::peer;
 use spine::wire::{Answer, Batch, Metadata, MetadataError, Query, Reply};
@@ -100,7 +101,9 @@ enum Verdict<A> {
     /// Somebody else leads.
     Elsewhere,
     /// This one does not have the group.
-    NotThere(Endpoint),
+    NotThere,
+    /// Nothing was sent to this one.
+    Unreached(String),
     /// Nobody is known to lead; ask another one after a pause.
     Pause(String),
     Failed(ClusterError),
@@ -124,7 +127,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Everybody known now: the seeds and the members.
+    /// Everybody known now: the members, and the seeds as long as none are known.
     pub fn endpoints(&self) -> Vec<Endpoint> {
         self.state().links.keys().cloned().collect()
     }
@@ -139,6 +142,18 @@ impl Client {
         let answer = asked.map_err(|_| CallError::Lost("it took too long".to_string()))??;
         let status = peer::decode::<ClusterStatus>(&answer).ok().filter(cluster::is_bounded);
         status.ok_or_else(|| CallError::Lost("the status does not read".to_string()))
+    }
+
+    /// What one process bears.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses to.
+    pub async fn loads_of(&self, endpoint: &Endpoint) -> Result<Loads, CallError> {
+        let link = self.link(endpoint);
+        let asked = timeout(self.bounds.attempt, link.send(Call::Loads, Bytes::new())).await;
+        let answer = asked.map_err(|_| CallError::Lost("it took too long".to_string()))??;
+        let loads = peer::decode::<Loads>(&answer).ok().filter(Loads::is_bounded);
+        loads.ok_or_else(|| CallError::Lost("what it says of its load does not read".to_string()))
     }
 
     /// Asks the leader for a change of who is in the root's group.
@@ -211,9 +226,11 @@ impl Client {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces who is known, but for the seeds; connections to those who stay are kept.
+    /// Replaces who is known; connections to those who stay are kept. A seed stays if it is another address of one of these: who is no
+    /// member any more would be waited for as if it were down. Of nobody, the seeds are known.
     pub fn know(&self, mut endpoints: Vec<Endpoint>) {
-        endpoints.extend(self.seeds.iter().cloned());
+        let nodes: BTreeSet<NodeId> = endpoints.iter().map(|endpoint| endpoint.node).collect();
+        endpoints.extend(self.seeds.iter().filter(|seed| nodes.is_empty() || nodes.contains(&seed.node)).cloned());
         let mut state = self.state();
         let mut links = BTreeMap::new();
         for endpoint in endpoints {
@@ -263,10 +280,11 @@ impl Client {
         }
     }
 
-    /// Whether everybody who is known has said that the group is not there.
-    fn is_nowhere(&self, said: &BTreeSet<Endpoint>) -> bool {
-        let state = self.state();
-        !state.links.is_empty() && state.links.keys().all(|endpoint| said.contains(endpoint))
+    /// Whether of everybody who is known, some said that the group is not there and the others were not reached.
+    ///
+    /// - `without`: the last that was heard of each; whether it said so.
+    fn is_nowhere(&self, without: &BTreeMap<Endpoint, bool>) -> bool {
+        without.values().any(|said| *said) && self.state().links.keys().all(|endpoint| without.contains_key(endpoint))
     }
 
     /// Asks until there is an answer that counts or the deadline is over.
@@ -277,7 +295,7 @@ impl Client {
         let (mut patience, mut pause, mut hops) = (self.bounds.attempt, self.bounds.pause, 0);
         // Whether some sending may have been applied though nobody said so.
         let mut unknown = false;
-        let (mut forgotten, mut without) = (None, BTreeSet::new());
+        let (mut forgotten, mut without) = (None, BTreeMap::new());
         let mut why = "no metadata node is known".to_string();
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -285,22 +303,28 @@ impl Client {
                 return Err(unavailable(&why));
             }
             let verdict = match self.target(group) {
-                Some(link) => self.attempt(group, &link, call, body(forgotten), patience.min(left), &mut unknown).await,
+                Some(link) => {
+                    let verdict = self.attempt(group, &link, call, body(forgotten), patience.min(left), &mut unknown).await;
+                    match &verdict {
+                        Verdict::NotThere => without.insert(link.endpoint().clone(), true),
+                        Verdict::Unreached(_) => without.insert(link.endpoint().clone(), false),
+                        _ => without.remove(link.endpoint()),
+                    };
+                    verdict
+                }
                 None => Verdict::Pause(why.clone()),
             };
             match verdict {
-                Verdict::NotThere(endpoint) => {
-                    without.insert(endpoint);
-                    if self.is_nowhere(&without) {
-                        if !unknown {
-                            return Err(ClusterError::NoSuchGroup { group });
-                        }
-                        without.clear();
-                        why = "no metadata node has the group".to_string();
-                        sleep(pause.min(left)).await;
-                        pause = (pause * 2).min(self.bounds.pause * 10);
+                Verdict::NotThere | Verdict::Unreached(_) if self.is_nowhere(&without) => {
+                    if !unknown {
+                        return Err(ClusterError::NoSuchGroup { group });
                     }
+                    without.clear();
+                    why = "no metadata node has the group".to_string();
+                    sleep(pause.min(left)).await;
+                    pause = (pause * 2).min(self.bounds.pause * 10);
                 }
+                Verdict::NotThere => {}
                 Verdict::Done(answer) => return Ok(answer),
                 // Nobody has applied it yet, so that it may begin anew from what is remembered.
                 Verdict::Failed(ClusterError::Forgotten { seen }) if !unknown && forgotten.is_none() => forgotten = Some(seen),
@@ -310,7 +334,7 @@ impl Client {
                     hops = 0;
                     sleep(pause.min(left)).await;
                 }
-                Verdict::Pause(reason) => {
+                Verdict::Pause(reason) | Verdict::Unreached(reason) => {
                     why = reason;
                     sleep(pause.min(left)).await;
                     pause = (pause * 2).min(self.bounds.pause * 10);
@@ -349,9 +373,13 @@ impl Client {
             }
             CallError::Refused(ClusterError::NoSuchGroup { .. }) => {
                 self.hear(group, link.endpoint(), None);
-                Verdict::NotThere(link.endpoint().clone())
+                Verdict::NotThere
             }
-            CallError::Unreachable(_) | CallError::Refused(ClusterError::NotLeader { .. } | ClusterError::OtherMember { .. }) => {
+            CallError::Unreachable(_) => {
+                self.hear(group, link.endpoint(), None);
+                Verdict::Unreached(reason())
+            }
+            CallError::Refused(ClusterError::NotLeader { .. } | ClusterError::OtherMember { .. }) => {
                 self.hear(group, link.endpoint(), None);
                 Verdict::Pause(reason())
             }
@@ -390,14 +418,20 @@ async fn refresh(client: Weak<Client>, every: Duration) {
     loop {
         sleep(every).await;
         let Some(client) = client.upgrade() else { return };
-        for endpoint in client.endpoints() {
-            let Ok(status) = client.status_of(&endpoint).await else { continue };
+        let (known, mut heard) = (client.endpoints(), false);
+        for endpoint in &known {
+            let Ok(status) = client.status_of(endpoint).await else { continue };
             let members = status.groups.into_iter().flat_map(|group| group.members);
             let endpoints: Vec<Endpoint> = members.map(|member| member.member.at).collect();
             if !endpoints.is_empty() {
                 client.know(endpoints);
+                heard = true;
                 break;
             }
+        }
+        if !heard {
+            // All may have gone elsewhere meanwhile: whoever the caller named may know where.
+            client.know([known, client.seeds.clone()].concat());
         }
     }
 }

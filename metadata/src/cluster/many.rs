@@ -1,11 +1,15 @@
-//! The groups of a cluster for the router and the mover: by their ids, wherever their leaders are.
+//! The groups of a cluster for the router, the mover and levelling out: by their ids, wherever their leaders are.
 
+use super::CallError;
 use super::client::{Client, metadata_error};
+use crate::balancing::Servers;
 use crate::mover::Founder;
 use crate::router::Groups;
-use spine::id::GroupId;
-use spine::wire::cluster::{GroupCall, GroupOrder, Member};
+use futures::future::join_all;
+use spine::id::{GroupId, MemberId};
+use spine::wire::cluster::{Changed, ClusterError, Endpoint, GroupCall, GroupOrder, Loads, Member, MemberChange};
 use spine::wire::{Answer, Batch, MetadataError, Query, Reply};
+use std::collections::BTreeSet;
 
 #[async_trait::async_trait]
 impl Groups for Client {
@@ -34,6 +38,14 @@ impl Founder for Client {
         Err(MetadataError::Unavailable { reason: format!("group {group} could not be made: {why}") })
     }
 
+    async fn hosted(&self) -> Vec<GroupId> {
+        let endpoints = self.endpoints();
+        let asked = endpoints.iter().map(|endpoint| self.status_of(endpoint));
+        let statuses = futures::future::join_all(asked).await;
+        let groups = statuses.into_iter().flatten().flat_map(|status| status.groups).map(|status| status.group);
+        groups.collect::<BTreeSet<GroupId>>().into_iter().collect()
+    }
+
     async fn remove(&self, groups: &[GroupId]) -> Result<(), MetadataError> {
         for endpoint in self.endpoints() {
             // Who does not answer is asked again in a later round.
@@ -46,5 +58,48 @@ impl Founder for Client {
             }
         }
         Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Servers for Client {
+    async fn loads(&self) -> Vec<Loads> {
+        let endpoints = self.endpoints();
+        let told = join_all(endpoints.iter().map(|endpoint| async move { (endpoint, self.loads_of(endpoint).await) })).await;
+        let mut loads: Vec<Loads> = Vec::new();
+        for (endpoint, told) in told {
+            match told {
+                // A process is known once, though it may be known at two addresses.
+                Ok(told) if told.member.at.node == endpoint.node && loads.iter().all(|known| known.member.at.node != endpoint.node) => {
+                    loads.push(told);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(at = endpoint.address, %error, "a process does not say what it bears"),
+            }
+        }
+        loads
+    }
+
+    async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), MetadataError> {
+        Client::transfer(self, group, to).await.map(drop).map_err(metadata_error)
+    }
+
+    async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, MetadataError> {
+        self.change_of(group, change).await.map_err(metadata_error)
+    }
+
+    async fn host(&self, at: &Endpoint, group: GroupId) -> Result<(), MetadataError> {
+        self.order(at, &GroupCall { group, order: GroupOrder::Host }).await.map(drop).map_err(said)
+    }
+
+    async fn let_go(&self, at: &Endpoint, group: GroupId) -> Result<(), MetadataError> {
+        self.order(at, &GroupCall { group, order: GroupOrder::Remove }).await.map(drop).map_err(said)
+    }
+}
+
+fn said(error: CallError) -> MetadataError {
+    match error {
+        CallError::Refused(ClusterError::Metadata(error)) => error,
+        other => MetadataError::Unavailable { reason: other.to_string() },
     }
 }

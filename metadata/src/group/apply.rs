@@ -8,6 +8,7 @@
 use super::appliers::{Appliers, Work};
 use super::{LogId, Payload, Types};
 use crate::checkpoint::{Checkpoints, Image, Pinned};
+use crate::heat::Tally;
 use crate::machine::ORDINAL_BITS;
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use crate::{machine, metric, propose, requests};
@@ -37,6 +38,17 @@ pub enum Applied {
     Forgotten { seen: u64 },
 }
 
+impl Outcome {
+    /// Commands that have a reply in it.
+    fn commands(&self) -> u64 {
+        let replies = |applied: &Applied| match applied {
+            Applied::Replies { replies, .. } => replies.len() as u64,
+            Applied::Forgotten { .. } => 0,
+        };
+        self.0.iter().map(replies).sum()
+    }
+}
+
 type Membership = StoredMembership<u64, BasicNode>;
 
 /// Key in [`Space::Meta`] of what was applied last: postcard of ([`LogId`], [`Membership`]).
@@ -46,11 +58,12 @@ pub struct Applier {
     group: GroupId,
     checkpoints: Arc<Checkpoints>,
     index: AtomicU64,
+    tally: Tally,
 }
 
 impl Applier {
     pub fn new(group: GroupId, checkpoints: Arc<Checkpoints>) -> Result<Self, TableError> {
-        let applier = Self { group, checkpoints, index: AtomicU64::new(0) };
+        let applier = Self { group, checkpoints, index: AtomicU64::new(0), tally: Tally::default() };
         let applied = applier.applied()?.0;
         applier.index.store(applied.map_or(0, |id| id.index), Ordering::Release);
         Ok(applier)
@@ -58,6 +71,11 @@ impl Applier {
 
     pub fn checkpoints(&self) -> &Arc<Checkpoints> {
         &self.checkpoints
+    }
+
+    /// What the group has done here since the process began.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     pub fn applied_index(&self) -> u64 {
@@ -86,7 +104,11 @@ impl Applier {
                     membership = StoredMembership::new(Some(entry.log_id), new.clone());
                     Outcome::default()
                 }
-                EntryPayload::Normal(payload) => apply_payload(&mut table, self.group, payload, entry.log_id.index)?,
+                EntryPayload::Normal(payload) => {
+                    let outcome = apply_payload(&mut table, self.group, payload, entry.log_id.index)?;
+                    self.tally.applied(outcome.commands(), payload.0.len() as u64);
+                    outcome
+                }
             });
         }
         let applied = postcard::to_allocvec(&(Some(last.log_id), &membership)).map_err(|e| TableError::Storage(e.to_string()))?;

@@ -198,3 +198,27 @@ pub fn entry_of(position: Position, bytes: &Bytes) -> Result<Entry<Types>, Strin
     };
     Ok(Entry { log_id: log_id(position), payload })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_before_are_refused_by_name_and_unknown_ones_as_such() {
+        let at = Position { term: 3, node: 1, index: 77 };
+        let refusal = |bytes: &'static [u8]| entry_of(at, &Bytes::from_static(bytes)).unwrap_err();
+        for kind in OUTDATED {
+            let bytes = Bytes::from(vec![kind, 0, 0]);
+            let why = entry_of(at, &bytes).unwrap_err();
+            assert!(why.contains("entry 77") && why.contains("an earlier version of Breakwater"), "{why}");
+        }
+        assert!(refusal(&[]).contains("no known kind"));
+        assert!(refusal(&[200, 1]).contains("no known kind"));
+        assert!(refusal(&[BLANK, 1]).contains("no known kind"), "a blank entry is blank");
+        assert!(refusal(&[MEMBERSHIP, 0xff]).contains("membership of entry 77"));
+        for kind in [NORMAL, IDENTIFIED] {
+            let bytes = Bytes::from(vec![kind, 9]);
+            assert_eq!(bytes_of(&entry_of(at, &bytes).unwrap().payload).unwrap(), bytes);
+        }
+    }
+}

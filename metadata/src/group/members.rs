@@ -49,6 +49,16 @@ impl Group {
         Err(ClusterError::NotLeader { leader })
     }
 
+    /// Members besides this process.
+    pub fn others(&self) -> usize {
+        self.raft.metrics().borrow().membership_config.nodes().count().saturating_sub(1)
+    }
+
+    /// Whether its voters are between two sets.
+    pub fn is_changing(&self) -> bool {
+        self.raft.metrics().borrow().membership_config.membership().get_joint_config().len() > 1
+    }
+
     pub fn status(&self) -> GroupStatus {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();

@@ -1,6 +1,6 @@
 //! How openraft reaches the other members. A process that is alone has none to reach.
 //!
-//! Appends without entries go with those of other groups (`cluster/ways.rs`).
+//! Appends go with those of other groups (`cluster/ways.rs`).
 
 #![allow(clippy::result_large_err, reason = "openraft's own error")]
 
@@ -76,7 +76,7 @@ impl RaftNetwork<Types> for Peer {
         let way = self.way()?;
         let appended: Appended = match append.entries.is_empty() {
             true => way.beat(append).await.map_err(rpc_error)?,
-            false => way.link().call(Call::Append, &append).await.map_err(rpc_error)?,
+            false => way.append(append).await.map_err(rpc_error)?,
         };
         Ok(convert::append_response_of(&appended))
     }

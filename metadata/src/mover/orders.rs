@@ -1,13 +1,15 @@
-//! A mover's words with the root and with groups: one order, one question, the answer that fits it.
+//! Words of whoever moves something with the root and with groups: one order, one question, the answer that fits it.
 
 use super::{MoveError, by};
 use crate::root::map::ROOT;
 use crate::router::Groups;
-use spine::id::{GroupId, MoveId, UnixMs};
+use spine::id::{Epoch, GroupId, MoveId, UnixMs};
+use spine::limit::GROUPS;
 use spine::map::Map;
+use spine::wire::cluster::Member;
 use spine::wire::namespace::{NamespaceAnswer, NamespaceQuery};
 use spine::wire::range::{Handover, Holding, Mover as By, Page, Progress, RangeAnswer, RangeCommand, RangeKind, RangeQuery, RangeStatus};
-use spine::wire::root::{GroupRecord, MoveRecord, MoveStep, RootAnswer, RootCommand, RootQuery};
+use spine::wire::root::{GroupRecord, MoveAsk, MoveRecord, MoveStep, RootAnswer, RootCommand, RootQuery, ShiftKind, ShiftRecord};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 use std::sync::Arc;
 
@@ -25,12 +27,16 @@ pub struct Facts {
     pub incoming: Option<(By, Progress)>,
     /// The move that it is taking back.
     pub cancelled: Option<u64>,
+    /// The move whose range it holds frozen.
+    pub frozen: Option<u64>,
     /// The last move that is over for it.
     pub past: u64,
 }
 
 fn facts_of<P>(holding: Holding<P>) -> Facts {
+    let frozen = holding.outgoing.as_ref().filter(|outgoing| outgoing.frozen).map(|outgoing| outgoing.by.id);
     Facts {
+        frozen,
         leaving: holding.leaving.map(|leaving| (leaving.by, leaving.handover)),
         incoming: holding.incoming.map(|incoming| (incoming.by, incoming.progress)),
         cancelled: holding.outgoing.filter(|outgoing| outgoing.cancelled).map(|outgoing| outgoing.by.id),
@@ -65,11 +71,62 @@ pub async fn moves(groups: &dyn Groups) -> Result<Vec<MoveRecord>, MoveError> {
     }
 }
 
+pub async fn shifts(groups: &dyn Groups) -> Result<Vec<ShiftRecord>, MoveError> {
+    match root(groups, RootQuery::Shifts).await? {
+        RootAnswer::Shifts(shifts) => Ok(shifts),
+        _ => Err(MoveError::Unexpected { step: "Shifts" }),
+    }
+}
+
+/// Begins a move of a range; its number.
+pub async fn begin_move(groups: &dyn Groups, ask: &MoveAsk, expected: Epoch, reason: &str, now: UnixMs) -> Result<MoveId, MoveError> {
+    let command = RootCommand::BeginMove { ask: ask.clone(), expected, reason: reason.to_owned(), now };
+    match one(groups, ROOT, Command::Root(command)).await? {
+        Reply::Moving(id) => Ok(id),
+        other => Err(refused("BeginMove", other)),
+    }
+}
+
+/// Notes that a leadership or a replica is to go from the first member to the second; the shift's number.
+pub async fn begin_shift(
+    groups: &dyn Groups,
+    kind: ShiftKind,
+    group: GroupId,
+    (from, to): (&Member, &Member),
+    reason: &str,
+    now: UnixMs,
+) -> Result<MoveId, MoveError> {
+    let command = RootCommand::BeginShift { kind, group, from: from.clone(), to: to.clone(), reason: reason.to_owned(), now };
+    match one(groups, ROOT, Command::Root(command)).await? {
+        Reply::Moving(id) => Ok(id),
+        other => Err(refused("BeginShift", other)),
+    }
+}
+
+pub async fn end_shift(groups: &dyn Groups, id: MoveId, done: bool, now: UnixMs) -> Result<(), MoveError> {
+    match one(groups, ROOT, Command::Root(RootCommand::EndShift { id, done, now })).await? {
+        Reply::Done => Ok(()),
+        other => Err(refused("EndShift", other)),
+    }
+}
+
 pub async fn groups(groups: &dyn Groups) -> Result<Vec<GroupRecord>, MoveError> {
     match root(groups, RootQuery::Groups).await? {
         RootAnswer::Groups(groups) => Ok(groups),
         _ => Err(MoveError::Unexpected { step: "Groups" }),
     }
+}
+
+/// Which of these have ended.
+pub async fn ended_of(groups: &dyn Groups, ids: &[GroupId]) -> Result<Vec<GroupId>, MoveError> {
+    let mut ended = Vec::new();
+    for some in ids.chunks(GROUPS) {
+        let RootAnswer::Groups(records) = root(groups, RootQuery::GroupsOf(some.to_vec())).await? else {
+            return Err(MoveError::Unexpected { step: "GroupsOf" });
+        };
+        ended.extend(records.iter().filter(|record| record.ended).map(|record| record.id));
+    }
+    Ok(ended)
 }
 
 pub async fn map(groups: &dyn Groups) -> Result<Option<Map>, MoveError> {
@@ -97,8 +154,8 @@ fn is_free<P>(holding: &Holding<P>) -> bool {
 /// Whether the group has nothing and owes nothing: no range, no move, an empty outbox.
 pub async fn is_idle(groups: &dyn Groups, group: GroupId) -> Result<bool, MoveError> {
     let status = match status(groups, group).await {
-        // It was never made, or is nowhere any more.
-        Err(MoveError::Metadata(MetadataError::NotHere)) => return Ok(true),
+        // Who has it may be away. What was never served ends with its move.
+        Err(MoveError::Metadata(MetadataError::NotHere)) => return Ok(false),
         other => other?,
     };
     if !is_free(&status.names) || !is_free(&status.chunks) {
@@ -154,6 +211,14 @@ impl Orders {
 
     pub async fn order(&self, group: GroupId, command: impl FnOnce(By) -> RangeCommand) -> Result<Reply, MoveError> {
         one(&*self.groups, group, Command::Range(command(by(self.id, self.attempt)))).await
+    }
+
+    /// The move is wanted no more.
+    pub async fn give_up(&self) -> Result<(), MoveError> {
+        match one(&*self.groups, ROOT, Command::Root(RootCommand::GiveUpMove { id: self.id })).await? {
+            Reply::Done => Ok(()),
+            other => Err(refused("GiveUpMove", other)),
+        }
     }
 
     /// An order that is either done or refused.

@@ -70,6 +70,7 @@ pub fn answer(table: &dyn TableRead, group: GroupId, owned: &NameSpan, query: &N
     Ok(match query {
         NamespaceQuery::Head { bucket, key } => NamespaceAnswer::Head(object::head(table, *bucket, key)?),
         NamespaceQuery::Open { bucket, key } => NamespaceAnswer::Open(object::open(table, *bucket, key)?),
+        NamespaceQuery::Reopen { bucket, key, known } => NamespaceAnswer::Reopen(object::reopen(table, *bucket, key, *known)?),
         NamespaceQuery::Manifests { versions, .. } => NamespaceAnswer::Manifests(object::manifests(table, versions)?),
         NamespaceQuery::List { query, place } => {
             NamespaceAnswer::List { page: list::list(table, owned, query, place.as_ref())?, end: owned.end.clone() }

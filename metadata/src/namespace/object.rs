@@ -146,6 +146,18 @@ pub fn open(table: &dyn TableRead, bucket: BucketId, key: &str) -> Result<Option
     Ok(Some((head, body)))
 }
 
+/// Head of the current version, and its body if it is another version's than the known one.
+pub fn reopen(
+    table: &dyn TableRead,
+    bucket: BucketId,
+    key: &str,
+    known: VersionId,
+) -> Result<Option<(VersionHead, Option<VersionBody>)>, TableError> {
+    let Some(head) = head(table, bucket, key)? else { return Ok(None) };
+    let body = if head.id == known { None } else { Some(body(table, head.id)?) };
+    Ok(Some((head, body)))
+}
+
 fn body(table: &dyn TableRead, version: VersionId) -> Result<VersionBody, TableError> {
     load(table, Space::Bodies, &version.0)?.ok_or_else(|| broken(Space::Bodies, &version.0))
 }

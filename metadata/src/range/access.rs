@@ -83,6 +83,7 @@ pub fn read_name(ranges: &Ranges, query: &NamespaceQuery) -> Result<NameSpan, Me
     let point = match query {
         NamespaceQuery::Head { bucket, key }
         | NamespaceQuery::Open { bucket, key }
+        | NamespaceQuery::Reopen { bucket, key, .. }
         | NamespaceQuery::Manifests { bucket, key, .. }
         | NamespaceQuery::Upload { bucket, key, .. }
         | NamespaceQuery::Parts { bucket, key, .. } => Some(NamePoint::new(*bucket, key.as_str())),

@@ -106,7 +106,7 @@ pub fn apply_chunk(table: &mut dyn TableWrite, ranges: &mut Ranges, command: &Ch
     Ok(reply)
 }
 
-/// Applies an order at position `at` of the group's log; a refusal changed nothing.
+/// Applies an order at position `at` of the group's log; a refusal changed nothing but rows that nobody reads yet.
 pub fn apply(table: &mut dyn TableWrite, ranges: &mut Ranges, command: &RangeCommand, at: Seq) -> Result<Reply, TableError> {
     orders::apply(table, ranges, command, at)
 }

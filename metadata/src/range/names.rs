@@ -115,9 +115,10 @@ pub fn upload_rows(table: &dyn TableRead, at: &[u8]) -> Result<Vec<RowKey>, Tabl
     let mut rows = vec![(Space::Uploads, at.to_vec())];
     each(table, Space::Parts, upload, &[], |at, value| {
         rows.push((Space::Parts, at.to_vec()));
-        // The upload alone, without a number, is where it is found by its id.
+        // The upload alone, without a number, is where it is found by its id. Every part counts as two rows, also one without a piece:
+        // a place among them stays where it is when a part is replaced.
         if at.len() > upload.len() {
-            add_manifests(&mut rows, &decode::<PartRecord>(Space::Parts, at, value)?.body);
+            rows.push((Space::Manifests, decode::<PartRecord>(Space::Parts, at, value)?.version.0.to_vec()));
         }
         Ok(ControlFlow::Continue(()))
     })?;

@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 /// What an order came to: a reply, or why not.
 type Done = Result<Result<Reply, Refusal>, TableError>;
 
-/// Applies one order at position `at` of the group's log; a refusal changed nothing.
+/// Applies one order at position `at` of the group's log; a refusal changed nothing, but for `Mismatch`.
 pub fn apply(table: &mut dyn TableWrite, ranges: &mut Ranges, command: &RangeCommand, at: Seq) -> Result<Reply, TableError> {
     let mut new = ranges.clone();
     match order(table, &mut new, command, at)? {
@@ -37,13 +37,13 @@ fn order(table: &mut dyn TableWrite, ranges: &mut Ranges, command: &RangeCommand
     match command {
         RangeCommand::Prepare { by, range, from } => Ok(prepare(ranges, *by, range, *from).map(|()| Reply::Done)),
         RangeCommand::Export { by, range, to } => Ok(export(ranges, *by, range, *to).map(|()| Reply::Done)),
-        RangeCommand::Import { by, kind, after, upto, rows } => {
+        RangeCommand::Import { by, kind, after, upto, rows, digest } => {
             let taken = match kind {
                 RangeKind::Names => holding::import(&mut ranges.names, *by, after, upto),
                 RangeKind::Chunks => holding::import(&mut ranges.chunks, *by, after, upto),
             };
             match taken {
-                Ok(()) => import(table, *kind, rows),
+                Ok(()) => import(table, *kind, rows, digest),
                 Err(refusal) => Ok(Err(refusal)),
             }
         }
@@ -80,8 +80,8 @@ fn freeze(ranges: &mut Ranges, by: Mover, kind: RangeKind, frozen: bool) -> Resu
     Ok(Reply::Done)
 }
 
-/// Takes rows over and reads back what came of it.
-fn import(table: &mut dyn TableWrite, kind: RangeKind, rows: &[MovedRow]) -> Done {
+/// Takes rows over and reads back what came of it. What is refused here has been written: nobody reads it, and it is written again.
+fn import(table: &mut dyn TableWrite, kind: RangeKind, rows: &[MovedRow], given: &[u8; 32]) -> Done {
     let mut ledger = Ledger::load(table)?;
     for row in rows {
         let space = *Space::ALL.get(usize::from(row.space)).ok_or_else(|| broken(Space::Changed, &row.key))?;
@@ -97,7 +97,8 @@ fn import(table: &mut dyn TableWrite, kind: RangeKind, rows: &[MovedRow]) -> Don
     for row in rows {
         held.push((row.space, &row.key[..], held_of(table, kind, row)?));
     }
-    Ok(Ok(Reply::Imported { digest: page::digest(held.into_iter()) }))
+    let digest = page::digest(held.into_iter());
+    Ok(if digest == *given { Ok(Reply::Imported { digest }) } else { Err(Refusal::Mismatch) })
 }
 
 fn import_name(table: &mut dyn TableWrite, space: Space, row: &MovedRow) -> Result<(), TableError> {
@@ -125,8 +126,8 @@ fn held_of<'a>(table: &'a dyn TableRead, kind: RangeKind, row: &'a MovedRow) -> 
     let space = *Space::ALL.get(usize::from(row.space)).ok_or_else(|| broken(Space::Changed, &row.key))?;
     match (kind, space, &row.value) {
         (RangeKind::Names, Space::Meta, Some(value)) if !closed::is_later(table, &row.key, value)? => Ok(Some(&value[..])),
-        // A version that the source has forgotten may be remembered here for longer.
-        (RangeKind::Chunks, Space::Due, None) if noting::is_fence(&row.key) => Ok(None),
+        // Which of the versions that have ended are remembered, each group says itself: one may be forgotten here for another of this page.
+        (RangeKind::Chunks, Space::Due, value) if noting::is_fence(&row.key) => Ok(value.as_deref()),
         (RangeKind::Chunks, ..) => chunks::as_noted(table, space, &row.key),
         (RangeKind::Names, ..) => table.get(space, &row.key),
     }

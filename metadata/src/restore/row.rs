@@ -87,7 +87,8 @@ fn release(table: &mut dyn TableWrite, ended: &Ended, key: &[u8], value: &[u8]) 
 }
 
 fn put_root(table: &mut dyn TableWrite, key: &[u8], value: &[u8]) -> Result<(), TableError> {
-    let is_of_groups = key == key::ROOT_MAP || matches!(key.first(), Some(&(key::ROOT_GROUP | key::ROOT_MOVE)));
+    let is_of_groups =
+        key == key::ROOT_MAP || matches!(key.first(), Some(&(key::ROOT_GROUP | key::ROOT_MOVE | key::ROOT_SHIFT | key::ROOT_LEAVING)));
     let is_known = key.first() == Some(&key::ROOT_METADATA_NODE) && table.get(Space::Root, key)?.is_some();
     if key == key::ROOT_LEASE || is_of_groups || is_known { Ok(()) } else { table.put(Space::Root, key, value) }
 }

@@ -9,7 +9,7 @@ use crate::key;
 use crate::record::{decode, each, load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::{Epoch, GroupId, UnixMs};
-use spine::limit::GROUPS_EVER;
+use spine::limit::{GROUPS, GROUPS_EVER};
 use spine::map::{Change, Map, MapError};
 use spine::wire::cluster::Member;
 use spine::wire::root::GroupRecord;
@@ -58,20 +58,34 @@ pub fn end_group(table: &mut dyn TableWrite, group: GroupId) -> Result<Reply, Ta
     if used || moves::has(table, group)? {
         return Ok(Reply::Refused(Refusal::GroupMoves));
     }
-    let at = key::group(group);
-    match load::<GroupRecord>(table, Space::Root, &at)? {
-        Some(record) if !record.ended => save(table, Space::Root, &at, &GroupRecord { ended: true, ..record })?,
-        _ => {}
-    }
+    note_ended(table, group)?;
     Ok(Reply::Done)
 }
 
-/// All groups but the root's, by id.
+/// Notes that a group that nobody has a use for has ended.
+pub fn note_ended(table: &mut dyn TableWrite, group: GroupId) -> Result<(), TableError> {
+    let at = key::group(group);
+    match load::<GroupRecord>(table, Space::Root, &at)? {
+        Some(record) if !record.ended => save(table, Space::Root, &at, &GroupRecord { ended: true, ..record }),
+        _ => Ok(()),
+    }
+}
+
+/// Groups that have not ended, but the root's, by id: no more than ranges of the map, moves, and what is about to end.
 pub fn groups(table: &dyn TableRead) -> Result<Vec<GroupRecord>, TableError> {
     let mut out = Vec::new();
     each(table, Space::Root, &[key::ROOT_GROUP], &[], |at, value| {
-        out.push(decode(Space::Root, at, value)?);
+        let record: GroupRecord = decode(Space::Root, at, value)?;
+        if !record.ended {
+            out.push(record);
+        }
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(out)
+}
+
+/// The records of these groups, of at most [`GROUPS`].
+pub fn groups_of(table: &dyn TableRead, ids: &[GroupId]) -> Result<Vec<GroupRecord>, TableError> {
+    let found = ids.iter().take(GROUPS).map(|id| load(table, Space::Root, &key::group(*id)));
+    found.filter_map(Result::transpose).collect()
 }

@@ -1,6 +1,7 @@
 //! Metadata nodes that the fleet's CA has admitted.
 //!
-//! Invariants: a node is never forgotten; a removed one stays removed. Not here: who votes (the group's membership).
+//! Invariants: a node is never forgotten; a removed one stays removed; one that is to leave stays so until it is removed, and never is the
+//! last that stays. Not here: who votes (the groups' memberships), taking nodes into groups and out of them (`replicas.rs`).
 
 use super::fleet;
 use crate::key;
@@ -33,7 +34,34 @@ pub fn remove(table: &mut dyn TableWrite, node: NodeId, now: UnixMs) -> Result<R
     if !record.removed {
         save(table, Space::Root, &at, &MetadataNodeRecord { removed: true, changed: now, ..record })?;
     }
+    table.delete(Space::Root, &key::leaving(node))?;
     Ok(Reply::Done)
+}
+
+pub fn leave(table: &mut dyn TableWrite, node: NodeId, now: UnixMs) -> Result<Reply, TableError> {
+    let nodes = all(table)?;
+    let leaving = leaving(table)?;
+    match nodes.iter().find(|known| known.id == node) {
+        None => return Ok(Reply::Refused(Refusal::NoSuchNode)),
+        Some(known) if known.removed || leaving.contains(&node) => return Ok(Reply::Done),
+        Some(_) => {}
+    }
+    if !nodes.iter().any(|other| other.id != node && !other.removed && !leaving.contains(&other.id)) {
+        return Ok(Reply::Refused(Refusal::LastNode));
+    }
+    save(table, Space::Root, &key::leaving(node), &now)?;
+    Ok(Reply::Done)
+}
+
+/// Those that are to leave, by id.
+pub fn leaving(table: &dyn TableRead) -> Result<Vec<NodeId>, TableError> {
+    let mut out = Vec::new();
+    each(table, Space::Root, &[key::ROOT_LEAVING], &[], |at, _| {
+        let id = at.get(1..).and_then(|id| id.try_into().ok());
+        out.push(NodeId(id.ok_or_else(|| TableError::Decode { space: Space::Root, key: String::from_utf8_lossy(at).into_owned() })?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(out)
 }
 
 /// All of them, by id.

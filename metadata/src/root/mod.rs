@@ -1,5 +1,5 @@
 //! The root group's machine: tenants, access keys, buckets, storage nodes, the fleet, metadata nodes, the lease of gateways,
-//! the operator's word about levelling out, the map of ranges to groups and its moves.
+//! the operator's word about levelling out, the map of ranges to groups and its moves, and which leaderships and replicas went where.
 //!
 //! One file a noun. Invariants: names of tenants, access keys and buckets are unique; a bucket id is never given twice;
 //! a bucket is in the name table and its owner's list, or in
@@ -17,6 +17,7 @@ mod metadata_node;
 mod moves;
 mod node;
 mod rebalance;
+mod shifts;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,12 @@ pub fn apply(table: &mut dyn TableWrite, command: &RootCommand) -> Result<Reply,
         RootCommand::StepMove { id, attempt, step, now } => moves::step(table, *id, *attempt, *step, *now),
         RootCommand::GiveUpMove { id } => moves::give_up(table, *id),
         RootCommand::EndGroup { group } => map::end_group(table, *group),
+        RootCommand::LeaveMetadataNode { node, now } => metadata_node::leave(table, *node, *now),
+        RootCommand::BeginShift { kind, group, from, to, reason, now } => {
+            let shift = shifts::Shift { kind: *kind, group: *group, from, to, reason };
+            shifts::begin(table, shift, *now)
+        }
+        RootCommand::EndShift { id, done, now } => shifts::end(table, *id, *done, *now),
     }
 }
 
@@ -76,5 +83,8 @@ pub fn answer(table: &dyn TableRead, query: &RootQuery) -> Result<RootAnswer, Ta
         RootQuery::Map { known } => RootAnswer::Map(map::newer(table, *known)?),
         RootQuery::Groups => RootAnswer::Groups(map::groups(table)?),
         RootQuery::Moves => RootAnswer::Moves(moves::all(table)?),
+        RootQuery::LeavingMetadataNodes => RootAnswer::LeavingMetadataNodes(metadata_node::leaving(table)?),
+        RootQuery::GroupsOf(ids) => RootAnswer::Groups(map::groups_of(table, ids)?),
+        RootQuery::Shifts => RootAnswer::Shifts(shifts::all(table)?),
     })
 }

@@ -5,7 +5,8 @@
 //!                 \________\______________________________> GaveUp (only where it is unwanted)
 //! ```
 //! Invariants: a group is in at most one move; a step goes forwards, one at a time, and only for who took the move up last; the map
-//! changes with the step to `Mapped` and at no other time. Not here: doing it (`cluster/mover`), what the two groups make of it.
+//! changes with the step to `Mapped` and at no other time; a group made for a move that is given up ends with it.
+//! Not here: doing it (`mover.rs`), what the two groups make of it.
 
 use super::map;
 use crate::key;
@@ -103,8 +104,7 @@ pub fn begin(table: &mut dyn TableWrite, ask: &MoveAsk, expected: Epoch, reason:
         Err(members) => map::new_group(table, members, now)?,
     };
     let Some(to) = to else { return refuse(Refusal::MapFull) };
-    let id = MoveId(load(table, Space::Root, key::ROOT_MOVE_COUNTER)?.unwrap_or(1));
-    save(table, Space::Root, key::ROOT_MOVE_COUNTER, &(id.0 + 1))?;
+    let id = next_id(table)?;
     let reason = reason.to_owned();
     let record = MoveRecord {
         id,
@@ -125,6 +125,13 @@ pub fn begin(table: &mut dyn TableWrite, ask: &MoveAsk, expected: Epoch, reason:
         table.delete(Space::Root, &key::moved(*old))?;
     }
     Ok(Reply::Moving(id))
+}
+
+/// The next number of a move, of a range or of anything else that goes from one server to another.
+pub fn next_id(table: &mut dyn TableWrite) -> Result<MoveId, TableError> {
+    let id = MoveId(load(table, Space::Root, key::ROOT_MOVE_COUNTER)?.unwrap_or(1));
+    save(table, Space::Root, key::ROOT_MOVE_COUNTER, &(id.0 + 1))?;
+    Ok(id)
 }
 
 fn under_way(table: &dyn TableRead, id: MoveId) -> Result<Option<MoveRecord>, TableError> {
@@ -168,6 +175,10 @@ pub fn step(table: &mut dyn TableWrite, id: MoveId, attempt: u64, to: MoveStep, 
             MapError::Full => Refusal::MapFull,
             _ => Refusal::NoSuchRange,
         }));
+    }
+    if to == MoveStep::GaveUp && known.ask.founders().is_some() {
+        // It has served nothing, and may not even have come about: nobody can be asked whether it has something left.
+        map::note_ended(table, known.to)?;
     }
     save(table, Space::Root, &key::moved(id), &MoveRecord { step: to, changed: now, ..known })?;
     Ok(Reply::Done)

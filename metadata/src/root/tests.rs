@@ -4,7 +4,7 @@ use crate::table::memory::MemoryTable;
 use crate::table::{Space, TableWrite};
 use bytes::Bytes;
 use spine::id::{BucketId, Epoch, FleetId, GroupId, InviteId, MemberId, MoveId, NodeId, TenantId, UnixMs, UploadId, WriterId};
-use spine::limit::MOVES_KEPT;
+use spine::limit::{MOVES_KEPT, SHIFTS, SHIFTS_KEPT};
 use spine::map::{Map, NamePoint};
 use spine::wire::cluster::{Endpoint, Member};
 use spine::wire::root::*;
@@ -345,7 +345,56 @@ fn a_move_given_up_leaves_the_map_and_its_group_may_end_and_its_number_is_not_gi
     }
     assert_eq!(begin(&mut table, split_at("m"), 0), Reply::Moving(MoveId(2)));
     let RootAnswer::Groups(groups) = answer(&table, &RootQuery::Groups).unwrap() else { panic!() };
-    assert_eq!(groups.iter().map(|group| (group.id, group.ended)).collect::<Vec<_>>(), [(GroupId(1), true), (GroupId(2), false)]);
+    assert_eq!(groups.iter().map(|group| (group.id, group.ended)).collect::<Vec<_>>(), [(GroupId(2), false)], "those that have not ended");
+    let asked = RootQuery::GroupsOf(vec![GroupId(2), GroupId(1), GroupId(9)]);
+    let RootAnswer::Groups(groups) = answer(&table, &asked).unwrap() else { panic!() };
+    assert_eq!(groups.iter().map(|group| (group.id, group.ended)).collect::<Vec<_>>(), [(GroupId(2), false), (GroupId(1), true)]);
+}
+
+#[test]
+fn metadata_nodes_leave_one_after_the_other_and_one_always_stays() {
+    let mut table = MemoryTable::default();
+    let fleet = FleetRecord {
+        id: FleetId([1; 16]),
+        authority: Bytes::new(),
+        created: UnixMs(1),
+        revocations_version: 0,
+        revocations: Bytes::new(),
+    };
+    run(&mut table, RootCommand::CreateFleet(fleet));
+    let node = |n: u8| NodeId([n; 32]);
+    let admit = |n: u8| {
+        RootCommand::AdmitMetadataNode(MetadataNodeRecord {
+            id: node(n),
+            address: "host:1".into(),
+            certificate: Bytes::new(),
+            not_after: UnixMs(9),
+            removed: false,
+            admitted: UnixMs(1),
+            changed: UnixMs(1),
+        })
+    };
+    let leave = |n: u8| RootCommand::LeaveMetadataNode { node: node(n), now: UnixMs(2) };
+    let leaving = |table: &MemoryTable| match answer(table, &RootQuery::LeavingMetadataNodes).unwrap() {
+        RootAnswer::LeavingMetadataNodes(nodes) => nodes,
+        other => panic!("{other:?}"),
+    };
+    for n in [1, 2, 3] {
+        assert_eq!(run(&mut table, admit(n)), Reply::Done);
+    }
+    assert_eq!(run(&mut table, leave(9)), refused(Refusal::NoSuchNode));
+    for n in [1, 3, 1] {
+        assert_eq!(run(&mut table, leave(n)), Reply::Done);
+    }
+    assert_eq!(leaving(&table), [node(1), node(3)]);
+    assert_eq!(run(&mut table, leave(2)), refused(Refusal::LastNode));
+    // A new certificate keeps nobody.
+    assert_eq!(run(&mut table, admit(1)), Reply::Done);
+    assert_eq!(leaving(&table), [node(1), node(3)]);
+    assert_eq!(run(&mut table, RootCommand::RemoveMetadataNode { node: node(1), now: UnixMs(3) }), Reply::Done);
+    assert_eq!(leaving(&table), [node(3)]);
+    assert_eq!(run(&mut table, leave(1)), Reply::Done, "it has left");
+    assert_eq!(leaving(&table), [node(3)]);
 }
 
 #[test]
@@ -360,4 +409,51 @@ fn moves_that_are_over_are_told_of_in_a_bounded_number() {
     let RootAnswer::Moves(moves) = answer(&table, &RootQuery::Moves).unwrap() else { panic!() };
     assert_eq!(moves.len(), MOVES_KEPT);
     assert_eq!(moves.last().map(|last| last.id), Some(MoveId(MOVES_KEPT as u64 + 20)));
+}
+
+fn shift(table: &mut MemoryTable, group: u32) -> Reply {
+    let (kind, group, reason) = (ShiftKind::Leadership, GroupId(group), "test".to_string());
+    run(table, RootCommand::BeginShift { kind, group, from: a_member(1), to: a_member(2), reason, now: UnixMs(5) })
+}
+
+fn shifts(table: &MemoryTable) -> Vec<ShiftRecord> {
+    match answer(table, &RootQuery::Shifts).unwrap() {
+        RootAnswer::Shifts(shifts) => shifts,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_one_group_one_shift_is_under_way_and_the_first_word_about_its_end_counts() {
+    let mut table = MemoryTable::default();
+    assert_eq!(shift(&mut table, 1), Reply::Moving(MoveId(1)));
+    assert_eq!(shift(&mut table, 1), refused(Refusal::GroupMoves));
+    assert_eq!(shift(&mut table, 2), Reply::Moving(MoveId(2)));
+    let end = |id: u64, done: bool, now: u64| RootCommand::EndShift { id: MoveId(id), done, now: UnixMs(now) };
+    assert_eq!(run(&mut table, end(1, true, 7)), Reply::Done);
+    assert_eq!(run(&mut table, end(1, false, 9)), Reply::Done);
+    assert_eq!(run(&mut table, end(9, true, 9)), refused(Refusal::NoSuchMove));
+    let told: Vec<_> = shifts(&table).iter().map(|record| (record.id.0, record.ended, record.done)).collect();
+    assert_eq!(told, [(1, Some(UnixMs(7)), true), (2, None, false)]);
+    // Moves of ranges and shifts have their numbers of one row.
+    assert_eq!(begin(&mut table, split_at("m"), 0), Reply::Moving(MoveId(3)));
+    assert_eq!(shift(&mut table, 1), Reply::Moving(MoveId(4)));
+}
+
+#[test]
+fn shifts_are_bounded_in_number_under_way_and_over() {
+    let mut table = MemoryTable::default();
+    for group in 0..SHIFTS as u32 {
+        assert!(matches!(shift(&mut table, group), Reply::Moving(_)));
+    }
+    assert_eq!(shift(&mut table, 9_999), refused(Refusal::TooManyMoves));
+    let mut last = SHIFTS as u64;
+    for _ in 0..SHIFTS_KEPT + 20 {
+        assert_eq!(run(&mut table, RootCommand::EndShift { id: MoveId(last), done: true, now: UnixMs(6) }), Reply::Done);
+        last += 1;
+        assert_eq!(shift(&mut table, 50_000), Reply::Moving(MoveId(last)));
+    }
+    let all = shifts(&table);
+    assert!(all.len() <= SHIFTS + SHIFTS_KEPT, "{}", all.len());
+    assert_eq!(all.iter().filter(|record| record.ended.is_none()).count(), SHIFTS);
 }

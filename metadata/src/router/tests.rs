@@ -1,6 +1,8 @@
 //! Router, mover and machines together, on tables in memory: writers, readers and a collector through routers of their own, each with a map
 //! as old as it happens to be, while ranges are split and merged by movers that are killed anywhere and taken over from.
 
+mod troubles;
+
 use super::{Groups, Router};
 use crate::machine;
 use crate::mover::{Founder, Limits, MoveError, Mover};
@@ -25,14 +27,14 @@ const WRITERS: u64 = 3;
 const STEPS: u64 = 40;
 const MOVES: u64 = 6;
 
-struct Draw(u64);
+pub(crate) struct Draw(u64);
 
 impl Draw {
-    fn new(seed: u64) -> Draw {
+    pub(crate) fn new(seed: u64) -> Draw {
         Draw(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    fn below(&mut self, below: u64) -> u64 {
+    pub(crate) fn below(&mut self, below: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -53,7 +55,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Arc<World> {
+    pub(crate) fn new(seed: u64) -> Arc<World> {
         let groups = Mutex::new(BTreeMap::from([(ROOT, Hosted::default())]));
         Arc::new(World { groups, draw: Mutex::new(Draw::new(seed)) })
     }
@@ -99,6 +101,10 @@ impl Founder for World {
         assert!(!members.is_empty());
         self.groups.lock().unwrap().entry(group).or_default();
         Ok(())
+    }
+
+    async fn hosted(&self) -> Vec<GroupId> {
+        self.groups.lock().unwrap().keys().copied().collect()
     }
 
     async fn remove(&self, groups: &[GroupId]) -> Result<(), MetadataError> {
@@ -257,7 +263,7 @@ impl Writer {
             "" => self.keys.keys().cloned().collect(),
             _ => self.keys.keys().map(|key| key[..prefix.len() + 2].to_string()).collect(),
         };
-        let got = list(&*self.router, &prefix, delimiter, max).await;
+        let got = list(&self.router, &prefix, delimiter, max).await;
         assert_eq!(got, expected.into_iter().collect::<Vec<_>>(), "a listing by {delimiter:?}, {max} a page");
     }
 }
@@ -342,7 +348,7 @@ async fn change(world: Arc<World>, seed: u64) -> u64 {
             }
             // Now and then one that never has the time to hand over, and thaws again.
             let freeze = if draw.below(5) == 0 { Duration::ZERO } else { Duration::from_secs(5) };
-            let limits = Limits { page: 400, few: 2, freeze, rows: 3, pause: Duration::ZERO };
+            let limits = Limits { page: 400, few: 2, freeze, rows: 3, pause: Duration::ZERO, still: Duration::from_secs(3_600) };
             let mover = Mover::new(mortal(3 + draw.below(60)), world.clone(), limits);
             let rival = (draw.below(4) == 0).then(|| Mover::new(mortal(3 + draw.below(60)), world.clone(), limits));
             let late = draw.below(60);
@@ -417,7 +423,8 @@ async fn at_rest(world: &Arc<World>, keys: &BTreeMap<String, (VersionId, Vec<u8>
     assert_eq!(router.query(query).await.unwrap(), Answer::Namespace(NamespaceAnswer::Intents(Vec::new())));
     // Groups without a range end, and nothing of theirs is missed.
     let mover = Mover::new(world.clone(), world.clone(), Limits::default());
-    mover.round().await.unwrap();
+    assert_eq!(mover.under_way().await.unwrap(), []);
+    mover.end_idle().await.unwrap();
     let map = the_map(world).await;
     let used: BTreeSet<GroupId> =
         map.names().iter().map(|route| route.group).chain(map.chunks().iter().map(|route| route.group)).chain([ROOT]).collect();

@@ -13,10 +13,14 @@ use spine::map::{Map, NamePoint};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, Totals};
 use spine::wire::namespace::{IntentRecord, ListQuery, NamespaceAnswer, NamespaceQuery, UploadsQuery};
 use spine::wire::range::{ALL_CHUNKS, ChunkSpan};
-use spine::wire::root::{RootAnswer, RootQuery};
+use spine::wire::root::{MoveStep, RootAnswer, RootQuery};
 use spine::wire::{Answer, MetadataError, Query};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long a group that is only being made may take to say what it has.
+const UNSERVED: Duration = Duration::from_secs(1);
 
 pub async fn answer(router: &Router, query: Query) -> Result<Answer, MetadataError> {
     match query {
@@ -38,8 +42,10 @@ async fn routed(router: &Router, of: impl Fn(&Map) -> GroupId, query: Query) -> 
     let mut patience = Patience::new();
     loop {
         let map = router.map();
-        match router.groups.query_of(of(&map), query.clone()).await {
+        let group = of(&map);
+        match router.groups.query_of(group, query.clone()).await {
             Err(MetadataError::NotHere) => router.again(&mut patience, true, map.epoch()).await?,
+            Err(MetadataError::Unavailable { .. }) if router.is_elsewhere(group, map.epoch(), &of).await => {}
             other => return other,
         }
     }
@@ -49,6 +55,7 @@ async fn names(router: &Router, query: NamespaceQuery) -> Result<NamespaceAnswer
     let (bucket, key) = match &query {
         NamespaceQuery::Head { bucket, key }
         | NamespaceQuery::Open { bucket, key }
+        | NamespaceQuery::Reopen { bucket, key, .. }
         | NamespaceQuery::Manifests { bucket, key, .. }
         | NamespaceQuery::Upload { bucket, key, .. }
         | NamespaceQuery::Parts { bucket, key, .. } => (*bucket, key),
@@ -98,28 +105,56 @@ async fn uploads(router: &Router, query: UploadsQuery) -> Result<NamespaceAnswer
     Ok(NamespaceAnswer::Uploads { page: gathering.page(), end: None })
 }
 
-/// Every group that may have names, or an outbox of names that it had. Asked of the root each time: a group that an old map does not know
-/// would be passed over, and nobody would refuse anything that told so.
-async fn all_groups(router: &Router) -> Result<BTreeSet<GroupId>, MetadataError> {
+/// Every group that may have names, or an outbox of names that it had; `false`: it has none before its move is through, which may be this
+/// moment. Asked of the root each time: a group that an old map does not know would be passed over, and nobody would refuse anything that
+/// told so.
+async fn all_groups(router: &Router) -> Result<BTreeMap<GroupId, bool>, MetadataError> {
     router.look(Instant::now(), router.map().epoch()).await?;
-    let mut groups = BTreeSet::from([ROOT]);
+    let mut groups = BTreeMap::from([(ROOT, true)]);
     if router.map().epoch().0 == 0 {
         return Ok(groups);
     }
     match router.groups.query_of(ROOT, Query::Root(RootQuery::Groups)).await? {
-        Answer::Root(RootAnswer::Groups(records)) => groups.extend(records.iter().filter(|record| !record.ended).map(|record| record.id)),
+        Answer::Root(RootAnswer::Groups(records)) => groups.extend(records.iter().map(|record| (record.id, true))),
         _ => return Err(unexpected()),
     }
-    groups.extend(router.map().names().iter().map(|route| route.group));
+    // A group that is only being made, perhaps by processes that are down, holds up nothing.
+    match router.groups.query_of(ROOT, Query::Root(RootQuery::Moves)).await? {
+        Answer::Root(RootAnswer::Moves(moves)) => {
+            for known in moves.iter().filter(|known| known.ask.founders().is_some()) {
+                match known.step {
+                    MoveStep::Begun => drop(groups.remove(&known.to)),
+                    MoveStep::Copying => drop(groups.insert(known.to, false)),
+                    _ => {}
+                }
+            }
+        }
+        _ => return Err(unexpected()),
+    }
+    groups.extend(router.map().names().iter().map(|route| (route.group, true)));
     Ok(groups)
 }
 
 /// What one group says; `None`: it is no more, or not yet.
-async fn of_group(router: &Router, group: GroupId, query: NamespaceQuery) -> Result<Option<NamespaceAnswer>, MetadataError> {
-    match router.groups.query_of(group, Query::Namespace(query)).await {
+async fn of_group(
+    router: &Router,
+    (group, served): (GroupId, bool),
+    query: NamespaceQuery,
+) -> Result<Option<NamespaceAnswer>, MetadataError> {
+    let asked = router.groups.query_of(group, Query::Namespace(query));
+    let answer = match served {
+        true => asked.await,
+        false => tokio::time::timeout(UNSERVED, asked).await.unwrap_or(Err(MetadataError::NotHere)),
+    };
+    match answer {
         Ok(Answer::Namespace(answer)) => Ok(Some(answer)),
         Ok(_) => Err(unexpected()),
-        Err(MetadataError::NotHere) => Ok(None),
+        Err(_) if !served => Ok(None),
+        // Who has it may be away: only the root says that it is no more.
+        Err(MetadataError::NotHere) => match all_groups(router).await?.contains_key(&group) {
+            true => Err(MetadataError::Unavailable { reason: format!("nobody who has group {group} can be asked") }),
+            false => Ok(None),
+        },
         Err(error) => Err(error),
     }
 }
@@ -163,16 +198,23 @@ async fn records(router: &Router, chunks: Vec<ChunkId>) -> Result<Vec<Option<Chu
         missing.iter().for_each(|at| by_group.entry(map.chunks().of(&chunks[*at]).group).or_default().push(*at));
         let asked = by_group.into_iter().map(|(group, places)| {
             let ids = places.iter().map(|at| chunks[*at]).collect();
-            async move { (places, router.groups.query_of(group, Query::Chunk(ChunkQuery::Records(ids))).await) }
+            async move { (group, places, router.groups.query_of(group, Query::Chunk(ChunkQuery::Records(ids))).await) }
         });
         missing.clear();
-        for (places, answer) in futures::future::join_all(asked).await {
+        for (group, places, answer) in futures::future::join_all(asked).await {
             match answer {
                 Ok(Answer::Chunk(ChunkAnswer::Records(found))) if found.len() == places.len() => {
                     places.into_iter().zip(found).for_each(|(at, record)| out[at] = record);
                 }
                 Ok(_) => return Err(unexpected()),
                 Err(MetadataError::NotHere) => missing.extend(places),
+                Err(error @ MetadataError::Unavailable { .. }) => {
+                    let first = places.first().map(|at| chunks[*at]).ok_or_else(unexpected)?;
+                    if !router.is_elsewhere(group, map.epoch(), |map| map.chunks().of(&first).group).await {
+                        return Err(error);
+                    }
+                    missing.extend(places);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -256,7 +298,7 @@ fn with_max(query: &ChunkQuery, left: usize) -> ChunkQuery {
 async fn work(router: &Router, span: ChunkSpan, query: ChunkQuery) -> Result<ChunkAnswer, MetadataError> {
     let (after, mut gathered, max) = begin(&query).ok_or_else(unexpected)?;
     let mut rest = Some(ChunkSpan { start: after.map_or(span.start, |after| after.max(span.start)), end: span.end });
-    let mut patience = Patience::new();
+    let (mut patience, mut answered) = (Patience::new(), BTreeSet::new());
     while let Some(open) = rest.filter(|open| !open.is_empty()) {
         let left = max.saturating_sub(gathered.len());
         if left == 0 {
@@ -266,11 +308,16 @@ async fn work(router: &Router, span: ChunkSpan, query: ChunkQuery) -> Result<Chu
         let Some((group, first)) = spans(&open, &map).into_iter().next() else { break };
         match router.groups.query_of(group, Query::Within { span: first, query: with_max(&query, left) }).await {
             Ok(Answer::Chunk(answer)) => {
-                gathered.add(answer).ok_or_else(unexpected)?;
+                // Totals are a group's, whatever span it was asked about.
+                if answered.insert(group) || !matches!(gathered, Gathered::Totals(_)) {
+                    gathered.add(answer).ok_or_else(unexpected)?;
+                }
                 rest = first.end.map(|start| ChunkSpan { start, end: span.end });
             }
             Ok(_) => return Err(unexpected()),
             Err(MetadataError::NotHere) => router.again(&mut patience, true, map.epoch()).await?,
+            Err(MetadataError::Unavailable { .. })
+                if router.is_elsewhere(group, map.epoch(), |map| map.chunks().of(&first.start).group).await => {}
             Err(error) => return Err(error),
         }
     }

@@ -11,12 +11,13 @@
 use super::hosted::{self, Hosted};
 use super::list::{self, Fate, List};
 use super::{OpenError, Settings};
+use crate::cluster::CallError;
 use crate::group::{GroupError, Means};
 use crate::journal::{GroupId, JournalError};
 use crate::room::Room;
 use spine::limit::GROUPS;
 use spine::wire::MetadataError;
-use spine::wire::cluster::{Call, ClusterError, GroupCall, GroupDone, GroupOrder, Member};
+use spine::wire::cluster::{Call, Change, Changed, ClusterError, Endpoint, GroupCall, GroupDone, GroupOrder, Member, MemberChange};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -31,6 +32,8 @@ use tokio::time::timeout;
 pub const ROOT: GroupId = GroupId(0);
 /// Longest wait for another member to make room for a group: it writes a list and a table.
 const HOST: Duration = Duration::from_secs(10);
+/// Longest wait for a leader to take this process in.
+const ENTER: Duration = Duration::from_secs(5);
 /// Longest wait for a new group's first leader.
 const ELECT: Duration = Duration::from_secs(10);
 
@@ -210,8 +213,30 @@ impl Groups {
                 self.here(group)?.group.stand().await?;
                 Some(self.means.id)
             }
+            GroupOrder::Enter { leader } => {
+                self.enter(group, &leader).await?;
+                self.here(group)?.group.leader()
+            }
         };
         Ok(GroupDone { leader })
+    }
+
+    /// Makes room for the group and has its leader take this process in.
+    ///
+    /// # Errors
+    /// What the leader says; `Unavailable` while this process learns, or the leader does not answer.
+    pub async fn enter(&self, group: GroupId, leader: &Endpoint) -> Result<(), ClusterError> {
+        let unavailable = |reason: String| ClusterError::from(MetadataError::Unavailable { reason });
+        let Some(ways) = &self.means.ways else { return Err(invalid("this process is alone")) };
+        self.host(group).await?;
+        let change = Change { group, change: MemberChange::Join(self.means.member()) };
+        match timeout(ENTER, ways.to(leader).link().call(Call::Change, &change)).await {
+            Ok(Ok(Changed::Done)) => Ok(()),
+            Ok(Ok(Changed::Learning { behind })) => Err(unavailable(format!("it has not caught up: {behind} entries are missing"))),
+            Ok(Err(CallError::Refused(error))) => Err(error),
+            Ok(Err(error)) => Err(unavailable(error.to_string())),
+            Err(_) => Err(unavailable("a leader took too long".to_string())),
+        }
     }
 
     /// # Errors
@@ -232,7 +257,7 @@ impl Groups {
         }
         let hosted = self.host(group).await?;
         if !hosted.group.is_founded().await.map_err(|error| storage(&error))? {
-            self.order_others(group, &members[1..]).await?;
+            self.order_others(group, &members[1..], members.len() / 2).await?;
             if let Err(error) = hosted.group.found(members).await
                 && !hosted.group.is_founded().await.unwrap_or(false)
             {
@@ -246,8 +271,9 @@ impl Groups {
         leader.ok_or_else(|| MetadataError::Unavailable { reason: "the new group has no leader yet".into() }.into())
     }
 
-    /// Has the other members make room, all of them: who is not there now would be missing from the start.
-    async fn order_others(&self, group: GroupId, others: &[Member]) -> Result<(), ClusterError> {
+    /// Has the other members make room, so many of them at least that there is a majority with this one: who is not there now makes room when
+    /// it is back (`replicas.rs`).
+    async fn order_others(&self, group: GroupId, others: &[Member], needed: usize) -> Result<(), ClusterError> {
         let Some(ways) = &self.means.ways else { return Ok(()) };
         let mut asked = JoinSet::new();
         for other in others {
@@ -259,13 +285,20 @@ impl Groups {
                     Ok(Err(error)) => error.to_string(),
                     Err(_) => "it took too long".to_string(),
                 };
-                Err(MetadataError::Unavailable { reason: format!("{}: {why}", way.link().endpoint().address) })
+                Err::<(), _>(MetadataError::Unavailable { reason: format!("{}: {why}", way.link().endpoint().address) })
             });
         }
+        let (mut made, mut failed) = (0, None);
         while let Some(outcome) = asked.join_next().await {
-            outcome.map_err(|error| MetadataError::Unavailable { reason: error.to_string() })??;
+            match outcome.map_err(|error| MetadataError::Unavailable { reason: error.to_string() })? {
+                Ok(()) => made += 1,
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(())
+        match failed {
+            Some(error) if made < needed => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
 

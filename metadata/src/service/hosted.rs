@@ -7,8 +7,10 @@ use super::OpenError;
 use super::copies::Copies;
 use crate::checkpoint::Checkpoints;
 use crate::group::{Applied, Group, GroupError, Means};
+use crate::heat::{Heat, Owned, Seen};
 use crate::journal::GroupId;
 use crate::propose::{self, ProposeError, Proposer};
+use crate::range::Ranges;
 use crate::requests::Stamp;
 use crate::room::Room;
 use crate::table::TableRead;
@@ -38,6 +40,7 @@ pub struct Hosted {
     pub copies: Arc<Copies>,
     proposer: Arc<Proposer>,
     scans: Arc<Semaphore>,
+    heat: Option<Arc<Heat>>,
     /// Proposals' task; ends by itself once closed and empty.
     filler: Mutex<Option<JoinHandle<()>>>,
 }
@@ -59,15 +62,8 @@ impl Hosted {
     ) -> Result<Arc<Self>, GroupError> {
         let group = Arc::new(Group::open(id, means, checkpoints.clone()).await?);
         let (proposer, filler) = Proposer::start(group.clone(), propose);
-        Ok(Arc::new(Self {
-            checkpoints,
-            group,
-            room: Arc::new(room),
-            copies: Arc::default(),
-            proposer,
-            scans,
-            filler: Mutex::new(Some(filler)),
-        }))
+        let (room, heat, filler) = (Arc::new(room), means.heat.clone(), Mutex::new(Some(filler)));
+        Ok(Arc::new(Self { checkpoints, group, room, copies: Arc::default(), proposer, scans, heat, filler }))
     }
 
     /// Finishes what was proposed, refuses the rest, and ends the group. Idempotent.
@@ -98,6 +94,7 @@ impl Hosted {
         if batch.commands.is_empty() {
             return Ok(Proposed { replies: Vec::new(), seen });
         }
+        self.count(&batch);
         let stamp = request.map(|id| Stamp { id, seen });
         match self.proposer.propose_stamped(stamp, &batch).await {
             Ok(Applied::Replies { replies, seen }) => Ok(Proposed { replies, seen }),
@@ -121,6 +118,25 @@ impl Hosted {
         Ok(self.query(ask.query).await?)
     }
 
+    /// The group as its load is to be reckoned.
+    pub fn seen(&self) -> Seen {
+        let (leads, term) = self.group.standing();
+        Seen { group: self.group.number(), leads, term, others: self.group.others(), counts: self.group.tally().counts() }
+    }
+
+    /// What the group owns by its table; `None`: that cannot be read.
+    pub fn owned(&self) -> Option<Owned> {
+        let table = self.checkpoints.table().read().ok()?;
+        let ranges = Ranges::load(&table, self.group.number()).ok()?;
+        Some(Owned { names: ranges.names.owned, chunks: ranges.chunks.owned })
+    }
+
+    fn count(&self, batch: &Batch) {
+        if let Some(heat) = &self.heat {
+            heat.proposed(self.group.number(), self.group.tally(), batch);
+        }
+    }
+
     fn answer_now(&self, query: &Query) -> Result<Answer, MetadataError> {
         answer_from(&self.checkpoints.table().read()?, self.group.number(), query)
     }
@@ -139,6 +155,7 @@ fn answer_from(read: &dyn TableRead, group: GroupId, query: &Query) -> Result<An
 impl Metadata for Hosted {
     async fn propose(&self, batch: Batch) -> Result<Vec<Reply>, MetadataError> {
         self.room.admit(&batch)?;
+        self.count(&batch);
         self.proposer.propose(&batch).await
     }
 
@@ -146,6 +163,9 @@ impl Metadata for Hosted {
         let begun = Instant::now();
         let kind = kind(&query);
         self.group.barrier().await?;
+        if let Some(heat) = &self.heat {
+            heat.queried(self.group.number(), self.group.tally(), &query);
+        }
         let ended = |e: &dyn std::error::Error| MetadataError::Unavailable { reason: e.to_string() };
         let answer = if let Query::Copy(copy) = query {
             if copy.group != self.group.number() {
@@ -195,9 +215,11 @@ pub fn open_table(dir: &Path, map_bytes: u64, purged: Option<u64>) -> Result<Che
 fn is_quick(query: &Query) -> bool {
     match query {
         Query::Root(RootQuery::Tenants | RootQuery::Keys(_) | RootQuery::Buckets(_)) => false,
-        Query::Root(RootQuery::Map { .. } | RootQuery::Groups | RootQuery::Moves) => false,
+        Query::Root(RootQuery::Map { .. } | RootQuery::Groups | RootQuery::GroupsOf(_) | RootQuery::Moves | RootQuery::Shifts) => false,
         Query::Root(_) => true,
-        Query::Namespace(NamespaceQuery::Head { .. } | NamespaceQuery::Open { .. } | NamespaceQuery::Upload { .. }) => true,
+        Query::Namespace(
+            NamespaceQuery::Head { .. } | NamespaceQuery::Open { .. } | NamespaceQuery::Reopen { .. } | NamespaceQuery::Upload { .. },
+        ) => true,
         Query::Namespace(NamespaceQuery::Manifests { versions, .. }) => versions.len() == 1,
         Query::Namespace(_) => false,
         Query::Chunk(ChunkQuery::Records(chunks)) => chunks.len() <= INLINE_RECORDS,
@@ -213,7 +235,7 @@ fn kind(query: &Query) -> &'static str {
         Query::Root(_) => "root",
         Query::Namespace(query) => match query {
             NamespaceQuery::Head { .. } => "head",
-            NamespaceQuery::Open { .. } => "open",
+            NamespaceQuery::Open { .. } | NamespaceQuery::Reopen { .. } => "open",
             NamespaceQuery::Manifests { .. } => "manifests",
             NamespaceQuery::List { .. } => "list",
             NamespaceQuery::Upload { .. } | NamespaceQuery::Parts { .. } | NamespaceQuery::Uploads { .. } => "uploads",

@@ -1,14 +1,15 @@
 //! What a metadata node does as a member of a cluster: its id, what other processes ask of it, and joining them.
 
 use super::groups::ROOT;
-use super::{MetadataNode, OpenError};
-use crate::cluster::{CallError, Client};
+use super::{Hosted, MetadataNode, OpenError};
+use crate::cluster::Client;
 use crate::group::ALONE;
+use crate::heat::{self, Told};
 use crate::journal::file::write_durably;
-use spine::id::MemberId;
+use spine::id::{GroupId, MemberId};
 use spine::wire::cluster::{
-    Append, Appended, Ask, Beaten, Beats, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder,
-    GroupStatus, Member, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
+    Append, Appended, Appends, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupLoad,
+    GroupStatus, Loads, Member, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted, Work,
 };
 use spine::wire::{Answer, MetadataError};
 use std::fs;
@@ -19,9 +20,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// 16 hexadecimal digits and a line's end.
 const FILE: &str = "member";
-/// Longest wait for a group that takes a sign of life; the others' answers wait with it.
+/// Longest wait for a group that takes a sign of life or entries; the others' answers wait with it. Below what openraft waits for an answer.
 const BEAT: Duration = Duration::from_millis(250);
-/// Longest wait for another process's word about its groups, and for a leader to take this process in.
+/// Longest wait for another process's word about its groups.
 const ASKED: Duration = Duration::from_secs(5);
 /// Pause before a member that learns asks again whether it has caught up.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -63,6 +64,30 @@ impl MetadataNode {
     /// This process and its groups as it sees them, the root group first. Never waits.
     pub fn status(&self) -> ClusterStatus {
         ClusterStatus { member: self.member(), groups: self.groups.all().iter().map(|hosted| hosted.group.status()).collect() }
+    }
+
+    /// What this process bears, group by group. Nothing where it is alone: there is nobody to level it with.
+    ///
+    /// # Errors
+    /// The process ends.
+    pub async fn loads(&self) -> Result<Loads, ClusterError> {
+        let (member, all) = (self.member(), self.groups.all());
+        let Some(heat) = self.groups.means.heat.clone() else {
+            return Ok(Loads { member, capacity: Work::default(), groups: Vec::new() });
+        };
+        let told = tokio::task::spawn_blocking(move || {
+            let mut told = heat.told(heat.now());
+            let groups = all.iter().map(|hosted| load_of(hosted, told.remove(&hosted.group.number()).unwrap_or_default())).collect();
+            Loads { member, capacity: heat::work_of(&heat.capacity()), groups }
+        });
+        told.await.map_err(|error| MetadataError::Unavailable { reason: error.to_string() }.into())
+    }
+
+    /// Counts what was sent of a group's answers.
+    pub fn sent(&self, group: GroupId, bytes: u64) {
+        if let Some(hosted) = self.group(group) {
+            hosted.group.tally().sent(bytes);
+        }
     }
 
     /// Makes, removes or hands over a group. Can be asked for again.
@@ -111,10 +136,24 @@ impl MetadataNode {
     /// `Invalid`, if they are not bounded as they should be; what became of each is in the answer.
     pub async fn beats(&self, beats: Beats) -> Result<Beaten, ClusterError> {
         beats.check().map_err(|what| ClusterError::Invalid { what: what.to_string() })?;
+        Ok(self.all_of(beats.0).await)
+    }
+
+    /// Entries of many groups' leaders, side by side: they are synced together.
+    ///
+    /// # Errors
+    /// `Invalid`, if there are more than may be; what became of each is in the answer.
+    pub async fn appends(&self, appends: Appends) -> Result<Beaten, ClusterError> {
+        appends.check().map_err(|what| ClusterError::Invalid { what: what.to_string() })?;
+        Ok(self.all_of(appends.0).await)
+    }
+
+    /// One group that takes long must not keep the others' leaders waiting for longer than they are patient.
+    async fn all_of(&self, appends: Vec<Append>) -> Beaten {
         let until = Instant::now() + BEAT;
         let late = |_| ClusterError::from(MetadataError::Unavailable { reason: "the group takes too long".to_string() });
-        let each = beats.0.into_iter().map(|append| async move { timeout_at(until, self.append(append)).await.map_err(late)? });
-        Ok(Beaten(futures::future::join_all(each).await))
+        let each = appends.into_iter().map(|append| async move { timeout_at(until, self.append(append)).await.map_err(late)? });
+        Beaten(futures::future::join_all(each).await)
     }
 
     /// A candidate asks for a vote.
@@ -189,19 +228,21 @@ impl MetadataNode {
 
     async fn rejoin_one(&self, group: &GroupStatus) -> Result<(), ClusterError> {
         let unavailable = |reason: &str| ClusterError::from(MetadataError::Unavailable { reason: reason.to_string() });
-        let Some(ways) = &self.groups.means.ways else { return Ok(()) };
         let leader = group.members.iter().find(|known| Some(known.member.id) == group.leader);
         let leader: &Endpoint = leader.map(|known| &known.member.at).ok_or_else(|| unavailable("nobody leads a group"))?;
-        self.order(GroupCall { group: group.group, order: GroupOrder::Host }).await?;
-        let change = Change { group: group.group, change: MemberChange::Join(self.member()) };
-        match timeout(ASKED, ways.to(leader).link().call(Call::Change, &change)).await {
-            Ok(Ok(Changed::Done)) => Ok(()),
-            Ok(Ok(Changed::Learning { behind })) => Err(lacks(behind)),
-            Ok(Err(CallError::Refused(error))) => Err(error),
-            Ok(Err(error)) => Err(unavailable(&error.to_string())),
-            Err(_) => Err(unavailable("a leader took too long")),
-        }
+        self.groups.enter(group.group, leader).await
     }
+}
+
+fn load_of(hosted: &Hosted, told: Told) -> GroupLoad {
+    let (leads, term) = hosted.group.standing();
+    let members = if leads { hosted.group.status().members } else { Vec::new() };
+    let changes = hosted.group.is_changing() || members.iter().any(|member| !member.votes);
+    let voters = members.into_iter().filter(|member| member.votes).map(|member| member.member).collect();
+    let table_bytes = hosted.checkpoints.table().usage().high_bytes;
+    let Told { load, slices, hottest } = told;
+    let (slices, hottest) = if leads { (slices, hottest) } else { Default::default() };
+    GroupLoad { group: hosted.group.number(), term, leads, work: heat::work_of(&load), table_bytes, voters, changes, slices, hottest }
 }
 
 fn lacks(behind: u64) -> ClusterError {

@@ -1,9 +1,10 @@
 //! What the groups of a process need now and then, all of them from two tasks: signs of life; checkpoints when they are due, a look at the
-//! room, a log that does not grow without end, and tidying up when nothing is written.
+//! room and at the load, a log that does not grow without end, and tidying up when nothing is written.
 
 use super::Settings;
 use super::groups::Groups;
 use super::hosted::Hosted;
+use crate::heat::{self, Seen};
 use crate::journal::GroupId;
 use crate::lmdb::Usage;
 use crate::metric;
@@ -34,7 +35,7 @@ pub async fn run(groups: Arc<Groups>) {
         tokio::time::sleep(TICK).await;
         let all = groups.all();
         paces.retain(|group, _| all.iter().any(|hosted| hosted.group.number() == *group));
-        if !measure(&all).await {
+        if !measure(&all).await || !feel(&groups, &all).await {
             return;
         }
         let (now, written) = (Instant::now(), groups.means.journal.written_bytes());
@@ -87,6 +88,23 @@ async fn measure(all: &[Arc<Hosted>]) -> bool {
     metric::LEADS.set(gauge(standings().filter(|(leads, _)| *leads).count() as u64));
     metric::TERM.set(gauge(standings().map(|(_, term)| term).max().unwrap_or(0)));
     true
+}
+
+/// Makes rates of what the groups have done since the last time. False: this process ends.
+async fn feel(groups: &Groups, all: &[Arc<Hosted>]) -> bool {
+    let Some(heat) = groups.means.heat.clone() else { return true };
+    let all = all.to_vec();
+    let felt = tokio::task::spawn_blocking(move || {
+        let seen: Vec<Seen> = all.iter().map(|hosted| hosted.seen()).collect();
+        let owned = |group: GroupId| all.iter().find(|hosted| hosted.group.number() == group)?.owned();
+        heat.tick(&seen, owned, heat::process_cpu(), heat.now());
+        let (load, capacity) = (heat.whole(heat.now()), heat.capacity());
+        metric::LOAD_OPS.set(load.ops);
+        metric::LOAD_BYTES.set(load.bytes);
+        metric::LOAD_CPU.set(load.cpu);
+        metric::LOAD_PRESSURE.set(load.pressure(&capacity));
+    });
+    felt.await.is_ok()
 }
 
 /// Entries that stay behind a checkpoint are there for members that were away, while the log is short: of a group that is never written

@@ -13,6 +13,8 @@
 //! snapshot   metadata            SnapshotPart      SnapshotTaken
 //! beats      metadata            Beats             Beaten
 //! group      gateway, metadata   GroupCall         GroupDone
+//! appends    metadata            Appends           Beaten
+//! loads      gateway, metadata   -                 Loads
 //! ```
 //! Bodies are postcard and have a Content-Length. What failed answers [`http_status`] and the [`ClusterError`] as body.
 //! The number in the path is the version: another one is another protocol, and an unknown path is `Invalid`.
@@ -22,8 +24,10 @@
 //! Invariants: `append`, `vote` and `snapshot` can be sent again; `propose` can be with a [`RequestId`], and is then applied once.
 
 mod groups;
+mod loads;
 
-pub use groups::{Beaten, Beats, GroupCall, GroupDone, GroupOrder};
+pub use groups::{Appends, Beaten, Beats, GroupCall, GroupDone, GroupOrder};
+pub use loads::{Cut, GroupLoad, HeatSlice, HotDirectory, Loads, Work};
 
 use crate::fleet::admission::is_address;
 use crate::id::{GroupId, MemberId, NodeId};
@@ -36,6 +40,8 @@ use std::str::FromStr;
 
 /// Bytes of entries that one append carries, unless its first entry alone is longer.
 pub const APPEND_BYTES: usize = 4 << 20;
+/// Appends of different groups in one message.
+pub const APPENDS: usize = 128;
 /// Bytes of one part of a snapshot: what a receiver has in memory at a time.
 pub const PART_BYTES: usize = 1 << 20;
 /// Bytes of the longest answer to a query or a proposal: pages are bounded by count, and a manifest of the largest object by
@@ -43,7 +49,7 @@ pub const PART_BYTES: usize = 1 << 20;
 pub const ANSWER_BYTES: usize = 64 << 20;
 /// Bytes of the longest answer to the members' own calls.
 pub const SHORT_ANSWER_BYTES: usize = 64 << 10;
-/// Bytes of the longest answer about all groups of a process.
+/// Bytes of the longest answers about all groups of a process.
 pub const STATUS_BYTES: usize = 4 << 20;
 /// Bytes of the longest error.
 pub const ERROR_BYTES: usize = 4 << 10;
@@ -62,11 +68,24 @@ pub enum Call {
     Snapshot,
     Beats,
     Group,
+    Appends,
+    Loads,
 }
 
 impl Call {
-    pub const ALL: [Call; 9] =
-        [Call::Propose, Call::Query, Call::Status, Call::Change, Call::Append, Call::Vote, Call::Snapshot, Call::Beats, Call::Group];
+    pub const ALL: [Call; 11] = [
+        Call::Propose,
+        Call::Query,
+        Call::Status,
+        Call::Change,
+        Call::Append,
+        Call::Vote,
+        Call::Snapshot,
+        Call::Beats,
+        Call::Group,
+        Call::Appends,
+        Call::Loads,
+    ];
 
     pub fn path(self) -> &'static str {
         match self {
@@ -79,6 +98,8 @@ impl Call {
             Call::Snapshot => "/1/snapshot",
             Call::Beats => "/1/beats",
             Call::Group => "/1/group",
+            Call::Appends => "/1/appends",
+            Call::Loads => "/1/loads",
         }
     }
 
@@ -93,17 +114,17 @@ impl Call {
 
     /// Whether only members of the groups may call it.
     pub fn is_for_members(self) -> bool {
-        matches!(self, Call::Append | Call::Vote | Call::Snapshot | Call::Beats)
+        matches!(self, Call::Append | Call::Appends | Call::Vote | Call::Snapshot | Call::Beats)
     }
 
     /// Most bytes of the request's body.
     pub fn body_limit(self) -> usize {
         match self {
             Call::Propose | Call::Query => LOG_ENTRY_BYTES + FRAME_BYTES,
-            Call::Append => APPEND_BYTES + LOG_ENTRY_BYTES + FRAME_BYTES,
+            Call::Append | Call::Appends => APPEND_BYTES + LOG_ENTRY_BYTES + FRAME_BYTES,
             Call::Snapshot => PART_BYTES + LOG_ENTRY_BYTES + FRAME_BYTES,
             Call::Vote | Call::Change | Call::Beats | Call::Group => FRAME_BYTES,
-            Call::Status => 0,
+            Call::Status | Call::Loads => 0,
         }
     }
 
@@ -111,8 +132,8 @@ impl Call {
     pub fn answer_limit(self) -> usize {
         match self {
             Call::Propose | Call::Query => ANSWER_BYTES,
-            Call::Status => STATUS_BYTES,
-            Call::Change | Call::Append | Call::Vote | Call::Snapshot | Call::Beats | Call::Group => SHORT_ANSWER_BYTES,
+            Call::Status | Call::Loads => STATUS_BYTES,
+            Call::Change | Call::Append | Call::Appends | Call::Vote | Call::Snapshot | Call::Beats | Call::Group => SHORT_ANSWER_BYTES,
         }
     }
 }

@@ -118,6 +118,13 @@ pub enum Refusal {
     GroupMoves,
     #[error("as many moves are under way as may be")]
     TooManyMoves,
+    #[error("no other metadata node would stay")]
+    LastNode,
+    /// Of 2^64 generations and tags none is left, and none is ever given twice: nothing new can be stored in the range.
+    #[error("the group has given all its numbers away")]
+    Exhausted,
+    #[error("what the target read back is not what the source gave")]
+    Mismatch,
     #[error("metadata has something in it already")]
     NotEmpty,
     #[error("metadata is being restored")]

@@ -350,6 +350,12 @@ pub enum NamespaceQuery {
         after: Option<VersionId>,
         max: usize,
     },
+    /// As Open, by somebody who has the body of `known` already: a version's body never changes.
+    Reopen {
+        bucket: BucketId,
+        key: String,
+        known: VersionId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -374,4 +380,6 @@ pub enum NamespaceAnswer {
     },
     Outbox(Vec<OutboxEntry>),
     Intents(Vec<IntentRecord>),
+    /// Without the body where the current version is the one that is known.
+    Reopen(Option<(VersionHead, Option<VersionBody>)>),
 }

@@ -158,8 +158,9 @@ pub enum RangeCommand {
     /// Source: notes every change in `range`, an end of what the group owns or all of it, and serves on.
     Export { by: Mover, range: Range, to: GroupId },
     /// Target: takes rows over whatever it has under their keys. Refused with `NotDrained` unless the target has come exactly as far as `after`.
-    /// Replies `Imported`. A page that was imported already is refused so, too: ask the target how far it has come.
-    Import { by: Mover, kind: RangeKind, after: Progress, upto: Progress, rows: Vec<MovedRow> },
+    /// Replies `Imported`. A page that was imported already is refused so, too: ask the target how far it has come. Refused with `Mismatch`
+    /// if the rows read back are not those of `digest` ([`Page::digest`]): the target has come no further, and the rows are written anew.
+    Import { by: Mover, kind: RangeKind, after: Progress, upto: Progress, rows: Vec<MovedRow>, digest: [u8; 32] },
     /// Source: refuses writes in the range.
     Freeze { by: Mover, kind: RangeKind },
     /// Source: takes Freeze back.

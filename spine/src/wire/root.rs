@@ -199,6 +199,19 @@ pub enum MoveAsk {
     },
 }
 
+impl MoveAsk {
+    /// Who founds the receiving group; `None`: it is there.
+    pub fn founders(&self) -> Option<&[Member]> {
+        match self {
+            MoveAsk::SplitNames { members, .. }
+            | MoveAsk::SplitChunks { members, .. }
+            | MoveAsk::MoveNames { members, .. }
+            | MoveAsk::MoveChunks { members, .. } => Some(members),
+            MoveAsk::MergeNames { .. } | MoveAsk::MergeChunks { .. } => None,
+        }
+    }
+}
+
 /// How far a move has come, as the root knows it. What is true of the range in between, its two groups know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MoveStep {
@@ -239,6 +252,33 @@ pub struct MoveRecord {
     pub reason: String,
     pub begun: UnixMs,
     pub changed: UnixMs,
+}
+
+/// What goes from one server to another where no range moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShiftKind {
+    /// A group's leadership, to a voter of it.
+    Leadership,
+    /// A replica, to a server that has none of the group; leadership as well, if that is where it was.
+    Replica,
+}
+
+/// A group's leadership or one of its replicas on its way from one server to another, or after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShiftRecord {
+    /// Of the same row as moves' numbers, so that it says which came first.
+    pub id: MoveId,
+    pub kind: ShiftKind,
+    pub group: GroupId,
+    pub from: Member,
+    pub to: Member,
+    /// Why it was begun, for operators.
+    pub reason: String,
+    pub begun: UnixMs,
+    /// When it ended; `None`: it is under way.
+    pub ended: Option<UnixMs>,
+    /// It was done. While it is under way: no.
+    pub done: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -298,6 +338,14 @@ pub enum RootCommand {
     GiveUpMove { id: MoveId },
     /// The group is no more. Idempotent; refused with `GroupMoves` while the map has it or a move that is under way.
     EndGroup { group: GroupId },
+    /// A metadata node is to leave its groups, for good: it gets no replicas any more, and its own go to others. Idempotent; refused with
+    /// `NoSuchNode`, and with `LastNode` unless another one stays.
+    LeaveMetadataNode { node: NodeId, now: UnixMs },
+    /// Notes, before it is begun, that a group's leadership or replica is to go from one server to another. Replies `Moving`.
+    /// Refused with `GroupMoves` while another one of the group is under way, `TooManyMoves`.
+    BeginShift { kind: ShiftKind, group: GroupId, from: Member, to: Member, reason: String, now: UnixMs },
+    /// It is over. Idempotent: the first word counts. Refused with `NoSuchMove`.
+    EndShift { id: MoveId, done: bool, now: UnixMs },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -326,10 +374,16 @@ pub enum RootQuery {
     Map {
         known: Option<Epoch>,
     },
-    /// All that were ever made, ended ones included, by id; not the root's own.
+    /// Those that have not ended, by id; not the root's own.
     Groups,
     /// Those under way, and the last ones that are over, by id.
     Moves,
+    /// Metadata nodes that are to leave and were not removed yet, by id.
+    LeavingMetadataNodes,
+    /// The records of these groups, as far as there are any, ended ones included; at most [`crate::limit::GROUPS`].
+    GroupsOf(Vec<GroupId>),
+    /// Leaderships and replicas: those under way, and the last ones that are over, by id.
+    Shifts,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -351,4 +405,6 @@ pub enum RootAnswer {
     Map(Option<Map>),
     Groups(Vec<GroupRecord>),
     Moves(Vec<MoveRecord>),
+    LeavingMetadataNodes(Vec<NodeId>),
+    Shifts(Vec<ShiftRecord>),
 }

@@ -17,14 +17,14 @@ use spine::fleet::revocation::{Revocations, SignedRevocations};
 use spine::wire::admission::{AdmissionRefusal, Admitted, Enlisted, JoinRequest, RenewRequest};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ReserveOutcome};
 use spine::wire::cluster::{
-    Append, Appended, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder,
-    MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
+    Append, Appended, Appends, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Cut, Endpoint, GroupCall, GroupDone,
+    GroupOrder, Loads, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
 };
 use spine::wire::copy::{CopyPart, CopyQuery, CopyStep, RestoreCommand};
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::peer::{Listing, PeerStatus, Slice};
 use spine::wire::range::{BucketStep, Range, RangeAnswer, RangeCommand, RangeKind, RangeQuery};
-use spine::wire::root::{FleetNodeState, RootAnswer, RootCommand, RootQuery, Versioning};
+use spine::wire::root::{FleetNodeState, RootAnswer, RootCommand, RootQuery, ShiftKind, Versioning};
 use spine::wire::routing::Hello;
 use spine::wire::shard::{Held, NodeError, NodeState, NodeStatus, ScrubReport, ShardHeader};
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
@@ -101,6 +101,7 @@ messages! {
     Announcement, SignedAnnouncement, Hello, Held,
     Propose, Proposed, Ask, Append, Appended, RequestVote, Voted, SnapshotPart, SnapshotTaken, Change, MemberChange, Changed, ClusterStatus,
     ClusterError, Endpoint, Enlisted, Range, RangeKind, BucketStep, RangeCommand, RangeQuery, RangeAnswer, GroupCall, GroupOrder, GroupDone, Beats, Beaten,
+    Appends, Cut, Loads, ShiftKind,
     CopyQuery, CopyStep, CopyPart, RestoreCommand,
 }
 

@@ -15,9 +15,14 @@ mod fleet09;
 mod fleet10;
 mod fleet11;
 mod fleet12;
+mod level;
 mod metadata01;
 mod metadata02;
+mod metadata03;
+mod metadata04;
+mod metadata05;
 mod metadata06;
+mod metadata07;
 mod metadata08;
 mod metadata09;
 mod metadata10;
@@ -202,10 +207,34 @@ const METADATA: &[Row] = &[
         run: metadata02::run,
     },
     Row {
+        number: 3,
+        what: "skewed load, 90 % on one prefix, on 3 servers that are levelled out",
+        bar: "max/mean <= 1.25 within 60 s; freeze p99 < 50 ms; 0 failed requests; no subtree moves twice in 120 s",
+        run: metadata03::run,
+    },
+    Row {
+        number: 4,
+        what: "load that shifts every 5 min for 30 min, then uniform load for 30 min",
+        bar: "at most 4 moves a shift; none under the uniform load once it is spread; no subtree moves twice in 120 s",
+        run: metadata04::run,
+    },
+    Row {
+        number: 5,
+        what: "10,000,000 keys in one bucket over several subtrees, listed while splits, merges and moves go on",
+        bar: "never short or doubled; page p99 < 100 ms; all keys < 10 min",
+        run: metadata05::run,
+    },
+    Row {
         number: 6,
         what: "operations a second, 1 and 3 nodes, 1 to 64 groups, synced log",
         bar: ">= 70 % of plain openraft with an empty state machine over the same log, in the same run",
         run: metadata06::run,
+    },
+    Row {
+        number: 7,
+        what: "4 KiB PUT through the cluster",
+        bar: "at most two sequential log rounds; p50 <= 2.5 x one synced write of a majority in the same run",
+        run: metadata07::run,
     },
     Row {
         number: 8,

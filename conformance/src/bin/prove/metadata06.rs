@@ -1,12 +1,14 @@
 //! Row 6 of the metadata cluster: operations a second of one and of three nodes with 1 to 64 groups, beside openraft with nothing around it
-//! over the same log, in turns.
+//! over the same log and the same kind of link, in turns.
 //!
-//! An operation is one small write, synced by a majority. The product's go through what gathers them into entries, and are applied to LMDB;
-//! its members speak TLS over loopback. The other's are an entry each, applied to nothing; its members call each other's functions.
+//! An operation is one small write, synced by a majority. The product's go through what gathers them into entries, are applied to LMDB, and
+//! the entries of several groups share messages. The other's are an entry each, applied to nothing, and a group's entries go in messages of its
+//! own. The members of both speak TLS over loopback. CPU is the whole process's, writers included.
 
 use crate::row::{Outcome, Run, Said, runtime};
 use conformance::plain_raft::PlainRaft;
 use conformance::plane::{Authority, admission};
+use conformance::process::cpu_of;
 use metadata::cluster::{Beat, Begin, Bounds, Client, ClientBounds, Membership, Server};
 use metadata::service::{Hosted, MetadataNode, Settings};
 use spine::fleet::admission::{Admission, Role};
@@ -43,8 +45,12 @@ pub fn run(run: &Run) -> Outcome {
                 let ours = Ours::start(&dir, nodes, groups).await?;
                 measure(Arc::new(plain), Arc::new(ours), groups, seconds).await
             })?;
+            let (Speed { rate: plain, cpu: plain_cpu }, Speed { rate: ours, cpu: our_cpu }) = (plain, ours);
             let share = ours / plain;
-            println!("  | {nodes} | {groups} | {plain:.0}/s | {ours:.0}/s | {:.0} % |", share * 100.0);
+            println!(
+                "  | {nodes} | {groups} | {plain:.0}/s, {plain_cpu:.0} us of CPU each | {ours:.0}/s, {our_cpu:.0} us | {:.0} % |",
+                share * 100.0
+            );
             if worst.as_ref().is_none_or(|(least, _)| share < *least) {
                 worst = Some((share, format!("{nodes} nodes and {groups} groups: {ours:.0}/s beside {plain:.0}/s")));
             }
@@ -57,9 +63,23 @@ pub fn run(run: &Run) -> Outcome {
     if share >= BAR { Ok(figure) } else { Err(figure) }
 }
 
-/// Operations a second of each, in two turns each, so that neither has the better disk.
-async fn measure(plain: Arc<PlainRaft>, ours: Arc<Ours>, groups: usize, time: Duration) -> Result<(f64, f64), String> {
-    let (mut of_plain, mut of_ours) = (0.0, 0.0);
+/// Operations a second, and microseconds of this process's CPU for each.
+#[derive(Clone, Copy, Default)]
+struct Speed {
+    rate: f64,
+    cpu: f64,
+}
+
+impl Speed {
+    /// Half of one turn.
+    fn add(&mut self, turn: Speed) {
+        (self.rate, self.cpu) = (self.rate + turn.rate / 2.0, self.cpu + turn.cpu / 2.0);
+    }
+}
+
+/// The speed of each, in two turns each, so that neither has the better disk.
+async fn measure(plain: Arc<PlainRaft>, ours: Arc<Ours>, groups: usize, time: Duration) -> Result<(Speed, Speed), String> {
+    let (mut of_plain, mut of_ours) = (Speed::default(), Speed::default());
     for _ in 0..2 {
         let target = plain.clone();
         let write = move |group: usize, number: u64| {
@@ -67,13 +87,13 @@ async fn measure(plain: Arc<PlainRaft>, ours: Arc<Ours>, groups: usize, time: Du
             // As long as the other's batch.
             async move { target.write(group, number.to_be_bytes().repeat(4).into()).await }
         };
-        of_plain += rate(write, groups, time).await? / 2.0;
+        of_plain.add(rate(write, groups, time).await?);
         let target = ours.clone();
         let write = move |group: usize, number: u64| {
             let target = target.clone();
             async move { target.write(group, number).await }
         };
-        of_ours += rate(write, groups, time).await? / 2.0;
+        of_ours.add(rate(write, groups, time).await?);
     }
     let gone = || "somebody still writes".to_string();
     Arc::into_inner(plain).ok_or_else(gone)?.end().await;
@@ -86,7 +106,7 @@ async fn rate<F: Future<Output = Result<(), String>> + Send>(
     write: impl Fn(usize, u64) -> F + Clone + Send + 'static,
     groups: usize,
     time: Duration,
-) -> Result<f64, String> {
+) -> Result<Speed, String> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let writers: Vec<JoinHandle<Result<(), String>>> = (0..CLIENTS)
@@ -109,14 +129,16 @@ async fn rate<F: Future<Output = Result<(), String>> + Send>(
         })
         .collect();
     tokio::time::sleep(time / 5).await;
-    let (began, before) = (Instant::now(), done.load(Ordering::Relaxed));
+    let (began, before, cpu) = (Instant::now(), done.load(Ordering::Relaxed), cpu_of(std::process::id()));
     tokio::time::sleep(time).await;
-    let rate = (done.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
+    let count = (done.load(Ordering::Relaxed) - before) as f64;
+    let rate = count / began.elapsed().as_secs_f64();
+    let cpu = (cpu_of(std::process::id()) - cpu).as_secs_f64() * 1e6 / count.max(1.0);
     stop.store(true, Ordering::Relaxed);
     for writer in writers {
         writer.await.said("a writer")??;
     }
-    Ok(rate)
+    Ok(Speed { rate, cpu })
 }
 
 /// The product's nodes in this process.

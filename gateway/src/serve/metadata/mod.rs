@@ -3,6 +3,7 @@
 //! ```text
 //! --init: CA, root key and the first certificate -> gateway-papers, member.json -> founds a cluster of one
 //! --found-again: the same of a cluster whose replicas are all lost (`again.rs`); empty, and silent until it is restored
+//! --init --from: the same with the metadata, root key and CA of a gateway that kept its own -> `take.rs`
 //! --join: an invitation of a gateway -> certificate -> member.json -> taken in by the leader
 //! listeners bound -> papers -> replica open -> serving -> `keep.rs`
 //! SIGTERM: accept nothing -> finish calls -> replica -> exit 0
@@ -13,9 +14,12 @@
 
 mod again;
 mod keep;
-mod moving;
+mod levelling;
+pub(super) mod moving;
 mod operations;
 pub mod papers;
+mod replicas;
+pub mod take;
 
 use super::{ServeError, bind, local, process};
 use crate::boot::{BootError, Home};
@@ -62,7 +66,11 @@ pub struct Settings {
     /// `host:port` as gateways and other metadata nodes reach it; `None`: as it is listened on.
     pub advertise: Option<String>,
     pub ops_listen: SocketAddr,
+    /// Voters that each group besides the root's should have, where there are so many nodes. The one who leads the root group goes by its own.
+    pub replicas: usize,
     pub begin: First,
+    /// Whether the metadata processes are levelled out while this one leads the root group.
+    pub balance: bool,
 }
 
 /// What a folder without papers does.
@@ -72,6 +80,8 @@ pub enum First {
     Init,
     /// Founds again the one that it was a member of, or that these gateway's papers are of: every replica is lost.
     Again(Option<PathBuf>),
+    /// Founds one with the metadata of the gateway in this folder.
+    Take(PathBuf),
     /// Joins one, with this invitation.
     Join(String),
     /// Is an error.
@@ -93,6 +103,8 @@ pub enum MetadataRoleError {
     Expect(String),
     #[error("--init: the folder is in use already. path=`{path}`. Choose an empty one with --data.")]
     NotEmpty { path: PathBuf },
+    #[error("--from: the gateway's metadata cannot be taken. path=`{path}`, reason=`{reason}`")]
+    Give { path: PathBuf, reason: String },
     #[error("the folder is another role's. path=`{path}`. Choose an empty one with --data.")]
     OtherRole { path: PathBuf },
     #[error("--join: {0}")]
@@ -143,7 +155,9 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(server.serve(socket, stopped.clone(), SHUTDOWN));
     let keeping = tokio::spawn(keeper.run(stopped.clone()));
-    let moving = tokio::spawn(moving::run(node.clone(), client, stopped.clone()));
+    let moving = tokio::spawn(moving::run(node.clone(), client.clone(), stopped.clone()));
+    let levelling = tokio::spawn(levelling::run(node.clone(), client.clone(), settings.balance, stopped.clone()));
+    let replicas = tokio::spawn(replicas::run(node.clone(), client, settings.replicas, stopped.clone()));
     let operations = operations::serve(ops_socket, node.clone(), stopped);
     let mut text = format!("metadata on {address}\noperations on http://{ops_address}\nnode {}\n", node.status().member.at.node);
     let left = papers::gateway_papers(home.dir());
@@ -165,6 +179,8 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     }
     let _ = keeping.await;
     let _ = moving.await;
+    let _ = levelling.await;
+    let _ = replicas.await;
     let _ = operations.await;
     node.shutdown().await;
     tracing::info!(target: "breakwater", "stopped");
@@ -192,7 +208,7 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
     let known = Papers::load(home.dir())?;
     let token = match begin {
         First::Join(text) => Some(Token::through(Door::Metadata, text)?),
-        First::Init | First::Again(_) | First::Nothing => None,
+        First::Init | First::Again(_) | First::Take(_) | First::Nothing => None,
     };
     match (known, begin, token) {
         (Some(known), First::Again(_), _) => {
@@ -214,6 +230,7 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
         }
         (None, First::Init, _) => found(home, address),
         (None, First::Again(Some(from)), _) => again::of_papers(home, address, from),
+        (None, First::Take(from), _) => take::take(home, from, address).await,
         (None, _, Some(token)) => {
             let key = NodeKey::load_or_make(home.dir())?;
             let papers = enlist(home, &token, &key, address).await?;

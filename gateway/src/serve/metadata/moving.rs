@@ -1,40 +1,81 @@
-//! Moves of ranges, carried out by the metadata process that leads the root group.
+//! Moves of ranges, carried out by the metadata process that leads the root group, or is alone.
 //!
-//! Not here: how (`metadata::mover`), who begins one (`admin/ranges.rs`).
+//! Not here: how (`metadata::mover`), who begins one (`admin/ranges.rs`, `levelling.rs`).
 
-use metadata::cluster::Client;
-use metadata::mover::{Limits, Mover};
+use metadata::mover::{Founder, Limits, Mover};
+use metadata::router::Groups;
 use metadata::service::MetadataNode;
-use spine::id::GroupId;
+use spine::id::{GroupId, MoveId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// How often the root is looked at for something to move.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs until told to stop; a move that is cut off is taken up by the next who leads.
-pub async fn run(node: Arc<MetadataNode>, client: Arc<Client>, mut stop: watch::Receiver<bool>) {
-    let mover = Mover::new(client.clone(), client, Limits::default());
-    let keep = async {
-        loop {
-            tokio::time::sleep(LOOK).await;
-            if !leads(&node) {
-                continue;
-            }
-            if let Err(error) = mover.round().await {
-                tracing::debug!(%error, "the root could not be asked for moves");
-            }
-        }
-    };
+pub async fn run<G: Groups + Founder>(node: Arc<MetadataNode>, groups: Arc<G>, mut stop: watch::Receiver<bool>) {
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}
-        () = keep => {}
+        () = carry(&node, &groups) => {}
+    }
+}
+
+/// Carries all moves that are under way side by side: what somebody left frozen must not wait behind another one's rows. Ends groups that
+/// have nothing any more.
+async fn carry<G: Groups + Founder>(node: &MetadataNode, groups: &Arc<G>) {
+    let mover = Arc::new(Mover::new(groups.clone(), groups.clone(), Limits::default()));
+    let mut ending = JoinSet::new();
+    let (mut running, mut carried) = (JoinSet::<MoveId>::new(), BTreeSet::new());
+    loop {
+        tokio::time::sleep(LOOK).await;
+        while let Some(ended) = running.try_join_next() {
+            match ended {
+                Ok(id) => drop(carried.remove(&id)),
+                Err(error) => tracing::error!(%error, "the task of a move failed"),
+            }
+        }
+        if running.is_empty() {
+            carried.clear();
+        }
+        if !leads(node) {
+            continue;
+        }
+        let moves = match mover.under_way().await {
+            Ok(moves) => moves,
+            Err(error) => {
+                tracing::debug!(%error, "the root could not be asked for moves");
+                continue;
+            }
+        };
+        for id in moves {
+            if !carried.insert(id) {
+                continue;
+            }
+            let mover = mover.clone();
+            running.spawn(async move {
+                match mover.carry(id).await {
+                    Ok(step) => tracing::info!(%id, ?step, "a range's move is over"),
+                    Err(error) => tracing::warn!(%id, %error, "a range's move is not through yet"),
+                }
+                id
+            });
+        }
+        while ending.try_join_next().is_some() {}
+        if ending.is_empty() {
+            let mover = mover.clone();
+            ending.spawn(async move {
+                if let Err(error) = mover.end_idle().await {
+                    tracing::debug!(%error, "groups without a range could not be ended yet");
+                }
+            });
+        }
     }
 }
 
 /// Whether this process leads the root group, as far as it knows. Two that think so do no harm: the one that takes a move up last has it.
-fn leads(node: &MetadataNode) -> bool {
-    let status = node.status();
-    status.groups.iter().any(|group| group.group == GroupId(0) && group.leader == Some(status.member.id))
+pub(super) fn leads(node: &MetadataNode) -> bool {
+    node.group(GroupId(0)).is_some_and(|root| root.group.standing().0)
 }

@@ -16,14 +16,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A gateway that asks any group, whoever leads it, until it has an answer.
-struct Asker {
+pub struct Asker {
     links: Vec<Arc<Link>>,
     leads: Mutex<HashMap<GroupId, usize>>,
     count: AtomicU64,
 }
 
 impl Asker {
-    fn of(cluster: &Cluster) -> Arc<Self> {
+    pub fn of(cluster: &Cluster) -> Arc<Self> {
         let connect = cluster.authority.connect(Arc::new(Shown::new(cluster.authority.admit(Role::Gateway))));
         let links = cluster.places.iter().map(|place| Link::new(place.endpoint(), connect.clone(), 64)).collect();
         Arc::new(Self { links, leads: Mutex::default(), count: AtomicU64::new(0) })
@@ -50,14 +50,14 @@ impl Asker {
         }
     }
 
-    async fn propose(&self, group: GroupId, batch: Batch) -> Vec<Reply> {
+    pub async fn propose(&self, group: GroupId, batch: Batch) -> Vec<Reply> {
         let mut id = [9; 16];
         id[..8].copy_from_slice(&self.count.fetch_add(1, Ordering::SeqCst).to_be_bytes());
         let propose = Propose { group, request: Some(RequestId(id)), seen: 0, batch };
         self.ask::<_, Proposed>(group, Call::Propose, &propose).await.replies
     }
 
-    async fn has(&self, group: GroupId, tenant: u64) -> bool {
+    pub async fn has(&self, group: GroupId, tenant: u64) -> bool {
         let ask = Ask { group, query: Query::Root(RootQuery::Tenant(TenantId(tenant))) };
         match self.ask(group, Call::Query, &ask).await {
             Answer::Root(RootAnswer::Tenant(found)) => found.is_some(),
@@ -65,23 +65,23 @@ impl Asker {
         }
     }
 
-    async fn order(&self, at: usize, group: GroupId, order: GroupOrder) -> Result<GroupDone, CallError> {
+    pub async fn order(&self, at: usize, group: GroupId, order: GroupOrder) -> Result<GroupDone, CallError> {
         self.links[at].call(Call::Group, &GroupCall { group, order }).await
     }
 
-    async fn transfer(&self, group: GroupId, to: MemberId) {
+    pub async fn transfer(&self, group: GroupId, to: MemberId) {
         let done: GroupDone = self.ask(group, Call::Group, &GroupCall { group, order: GroupOrder::Transfer { to } }).await;
         assert_eq!(done.leader, Some(to));
     }
 }
 
 /// All members of the cluster, those from `first` on before the others.
-fn members(cluster: &Cluster, first: usize) -> GroupOrder {
+pub fn members(cluster: &Cluster, first: usize) -> GroupOrder {
     let count = cluster.places.len();
     GroupOrder::Create { members: (0..count).map(|n| cluster.node((first + n) % count).member()).collect() }
 }
 
-fn status(cluster: &Cluster, n: usize, group: GroupId) -> GroupStatus {
+pub fn status(cluster: &Cluster, n: usize, group: GroupId) -> GroupStatus {
     cluster.node(n).status().groups.into_iter().find(|status| status.group == group).unwrap()
 }
 

@@ -47,7 +47,7 @@ impl Chunks {
     }
 
     fn run(&mut self, command: ChunkCommand) -> Option<Reply> {
-        let (_, reply) = self.world.to_owner(&Command::Chunk(command))?;
+        let (_, reply) = self.world.send_owner(&Command::Chunk(command))?;
         self.applied += 1;
         Some(reply)
     }

@@ -43,7 +43,7 @@ impl Names {
     /// Applies the command where it belongs and in the flat world; both must say the same.
     fn run(&mut self, command: NamespaceCommand) -> Option<Reply> {
         let command = Command::Namespace(command);
-        let (_, reply) = self.world.to_owner(&command)?;
+        let (_, reply) = self.world.send_owner(&command)?;
         self.applied += 1;
         let flat = self.flat.send(0, command.clone());
         assert_eq!(without_place(&reply), without_place(&flat), "{command:?}");

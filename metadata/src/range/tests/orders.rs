@@ -1,9 +1,11 @@
 use super::*;
+use crate::chunk_index::holding::ENDED;
 use crate::chunk_index::ledger::Ledger;
-use crate::sample::{bucket, chunk, inline, version};
+use crate::key;
+use crate::sample::{bucket, chunk, inline, inline_body, manifest, piece, version};
 use bytes::Bytes;
-use spine::id::{BucketId, ChunkId, Gen, Tag, TenantId};
-use spine::limit::FOUND_NUMBERS;
+use spine::id::{BucketId, ChunkId, Gen, Tag, TenantId, UnixMs, UploadId, WriterId};
+use spine::limit::{ENDED_KEPT, FOUND_NUMBERS};
 use spine::map::NamePoint;
 use spine::wire::chunk::*;
 use spine::wire::namespace::*;
@@ -23,6 +25,10 @@ fn put(key: &str, n: u64) -> Command {
 
 fn names_from(key: &str) -> Range {
     Range::Names(Span { start: NamePoint::new(BUCKET, key), end: None })
+}
+
+fn digest_of(rows: &[MovedRow]) -> [u8; 32] {
+    super::super::page::digest(rows.iter().map(|row| (row.space, &row.key[..], row.value.as_deref())))
 }
 
 /// Moves `range` from group 0 to group 1, to the end.
@@ -79,7 +85,8 @@ fn a_mover_that_was_overtaken_is_refused_at_both_ends() {
     assert_eq!(world.order(1, RangeCommand::Prepare { by: next, range, from: GroupId(0) }), Reply::Done);
     assert_eq!(world.order(0, RangeCommand::Freeze { by: BY, kind }), refused(Refusal::OldAttempt));
     let (after, upto) = (Progress::start(), Progress::Following { change: 0 });
-    let import = |by| RangeCommand::Import { by, kind, after: after.clone(), upto: upto.clone(), rows: vec![] };
+    let digest = digest_of(&[]);
+    let import = |by| RangeCommand::Import { by, kind, after: after.clone(), upto: upto.clone(), rows: vec![], digest };
     assert_eq!(world.order(1, import(BY)), refused(Refusal::OldAttempt));
     assert!(matches!(world.order(1, import(next)), Reply::Imported { .. }));
     assert_eq!(world.order(1, import(next)), refused(Refusal::NotDrained), "the same page again");
@@ -187,4 +194,93 @@ fn a_bucket_stays_closed_where_its_names_move_to() {
     assert!(matches!(step(&mut world, 1, 1, BucketStep::End, "m"), Reply::Stepped { .. } | Reply::Refused(Refusal::Frozen)));
     world.settle(&mut Dice::new(7));
     assert!(matches!(world.send(2, put("z", 1)), Reply::Refused(Refusal::Frozen | Refusal::NoSuchBucket)));
+}
+
+#[test]
+fn a_page_that_is_not_read_back_as_it_was_given_brings_the_target_no_further_and_is_taken_anew() {
+    let mut world = World::new(2);
+    world.send(0, put("z", 1));
+    let (range, kind) = (names_from("m"), RangeKind::Names);
+    assert_eq!(world.order(1, RangeCommand::Prepare { by: BY, range: range.clone(), from: GroupId(0) }), Reply::Done);
+    assert_eq!(world.order(0, RangeCommand::Export { by: BY, range: range.clone(), to: GroupId(1) }), Reply::Done);
+    let after = Progress::start();
+    let query = Query::Range(RangeQuery::Export { by: BY, kind, after: after.clone(), max_bytes: 1 << 20 });
+    let Ok(Answer::Range(RangeAnswer::Exported(page))) = world.ask(0, &query) else { panic!() };
+    let mut wrong = page.rows.clone();
+    let head = wrong.iter_mut().find(|row| row.space == Space::Objects as u8).unwrap();
+    head.value = page.rows.iter().find(|row| row.space == Space::Bodies as u8).unwrap().value.clone();
+    let import = |rows: Vec<MovedRow>| {
+        let (after, upto, digest) = (after.clone(), page.upto.clone(), page.digest);
+        Command::Range(RangeCommand::Import { by: BY, kind, after, upto, rows, digest })
+    };
+    assert_eq!(world.send(1, import(wrong)), refused(Refusal::Mismatch));
+    assert_eq!(world.state(1, kind).progress, Some(after.clone()));
+    // Whoever carries the move on knows nothing of it.
+    moved(&mut world, range);
+    let head = Query::Namespace(NamespaceQuery::Head { bucket: BUCKET, key: "z".into() });
+    let Ok(Answer::Namespace(NamespaceAnswer::Head(Some(found)))) = world.ask(1, &head) else { panic!() };
+    assert_eq!(found.id, version(1));
+}
+
+#[test]
+fn a_version_that_is_forgotten_for_another_of_the_same_page_is_no_mismatch() {
+    let mut world = World::new(2);
+    let ended = |n: u64| version(n + 1_000);
+    for n in 0..ENDED_KEPT {
+        ENDED.release(&mut world.tables[1], ended(n)).unwrap();
+    }
+    let (range, kind) = (Range::Chunks(Span { start: ChunkId([128; 32]), end: None }), RangeKind::Chunks);
+    assert_eq!(world.order(1, RangeCommand::Prepare { by: BY, range, from: GroupId(0) }), Reply::Done);
+    let fence =
+        |n| MovedRow { space: Space::Due as u8, key: key::tagged(key::DUE_ENDED.0, ended(n)).to_vec().into(), value: Some(Bytes::new()) };
+    let rows = vec![fence(0), fence(ENDED_KEPT)];
+    let (after, upto, digest) = (Progress::start(), Progress::Following { change: 0 }, digest_of(&rows));
+    assert_eq!(world.order(1, RangeCommand::Import { by: BY, kind, after, upto, rows, digest }), Reply::Imported { digest });
+    assert!(!ENDED.contains(&world.tables[1], ended(0)).unwrap() && ENDED.contains(&world.tables[1], ended(ENDED_KEPT)).unwrap());
+}
+
+#[test]
+fn a_part_without_a_piece_in_the_place_of_one_with_a_piece_hides_no_other_part() {
+    let mut world = World::new(2);
+    let (range, kind, upload, key) = (names_from("m"), RangeKind::Names, UploadId([7; 16]), || "z".to_string());
+    let record = UploadRecord {
+        id: upload,
+        bucket: BUCKET,
+        key: key(),
+        created: UnixMs(1),
+        attributes: Attributes::default(),
+        tags: vec![],
+        checksum: None,
+        initiator: String::new(),
+    };
+    assert_eq!(world.send(0, Command::Namespace(NamespaceCommand::CreateUpload(Box::new(record)))), Reply::Done);
+    let put = |world: &mut World, number: u32, n: u64, body: Body, chunks: Option<Manifest>| {
+        let (version, writer) = (version(n), WriterId([1; 16]));
+        let open = NamespaceCommand::OpenIntent { version, bucket: BUCKET, key: key(), writer, opened: UnixMs(1) };
+        let part = PartRecord { number, version, size: 1_000, md5: [0; 16], checksum: None, modified: UnixMs(1), body };
+        let put = NamespaceCommand::PutPart { upload, bucket: BUCKET, key: key(), part: Box::new(part), manifest: chunks };
+        for command in [open, put] {
+            assert_eq!(world.send(0, Command::Namespace(command)), Reply::Done);
+        }
+    };
+    for number in 1..=3 {
+        put(&mut world, number, number.into(), piece(version(number.into())), Some(manifest(&[number as u8])));
+    }
+    assert_eq!(world.order(1, RangeCommand::Prepare { by: BY, range: range.clone(), from: GroupId(0) }), Reply::Done);
+    assert_eq!(world.order(0, RangeCommand::Export { by: BY, range: range.clone(), to: GroupId(1) }), Reply::Done);
+    // The upload, its id, the first part and that one's manifest.
+    for _ in 0..4 {
+        let after = world.state(1, kind).progress.unwrap();
+        let query = Query::Range(RangeQuery::Export { by: BY, kind, after: after.clone(), max_bytes: 1 });
+        let Ok(Answer::Range(RangeAnswer::Exported(Page { rows, upto, digest, .. }))) = world.ask(0, &query) else { panic!() };
+        assert_eq!(rows.len(), 1);
+        let import = RangeCommand::Import { by: BY, kind, after, upto, rows, digest };
+        assert_eq!(world.order(1, import), Reply::Imported { digest });
+    }
+    put(&mut world, 1, 9, inline_body(), None);
+    moved(&mut world, range);
+    let query = Query::Namespace(NamespaceQuery::Parts { upload, bucket: BUCKET, key: key(), after: 0, max: 99 });
+    let Ok(Answer::Namespace(NamespaceAnswer::Parts { parts, .. })) = world.ask(1, &query) else { panic!() };
+    let parts: Vec<_> = parts.iter().map(|part| (part.number, part.version)).collect();
+    assert_eq!(parts, [(1, version(9)), (2, version(2)), (3, version(3))]);
 }

@@ -1,6 +1,6 @@
 //! What processes tell each other about groups as a whole: making and ending them, handing leadership over, signs of life of many at once.
 
-use super::{Append, Appended, ClusterError, Member};
+use super::{Append, Appended, ClusterError, Endpoint, Member};
 use crate::id::{GroupId, MemberId};
 use crate::limit::{GROUPS, MEMBERS};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ pub enum GroupOrder {
     Transfer { to: MemberId },
     /// Between members, the end of `Transfer`: the others have let go of the old leader, and this one stands now.
     Stand,
+    /// Makes room for the group and asks its leader to take this process in; answers once it votes. `Unavailable` while it learns.
+    Enter { leader: Endpoint },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,10 @@ pub struct GroupDone {
 /// Appends without entries of any number of groups: signs of life, and rounds of reads. At most [`GROUPS`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beats(pub Vec<Append>);
+
+/// Appends with entries of different groups, which share one message and, at the receiver, one sync. At most [`super::APPENDS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appends(pub Vec<Append>);
 
 /// What became of each, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +71,13 @@ impl GroupCall {
     }
 }
 
+impl Appends {
+    /// Whether there are no more than a message may have; how long each is, the whole message's bound says.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if self.0.len() <= super::APPENDS { Ok(()) } else { Err("one message has so many appends") }
+    }
+}
+
 impl Beats {
     /// Whether there are no more than a message may have, and no entries in any.
     pub fn check(&self) -> Result<(), &'static str> {
@@ -77,7 +90,6 @@ impl Beats {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Endpoint;
     use super::*;
     use crate::id::NodeId;
 
