@@ -40,16 +40,11 @@ pub struct Known {
 
 impl Default for Known {
     fn default() -> Self {
-        Known::with_room(ROOM)
+        Known { bodies: Mutex::new(Bounded::new(ROOM)), manifests: Mutex::new(Bounded::new(ROOM)), places: Mutex::new(Bounded::new(ROOM)) }
     }
 }
 
 impl Known {
-    /// Remembers at most `room` bytes of each kind.
-    pub fn with_room(room: usize) -> Self {
-        Known { bodies: Mutex::new(Bounded::new(room)), manifests: Mutex::new(Bounded::new(room)), places: Mutex::new(Bounded::new(room)) }
-    }
-
     /// A version that the key had, and its body.
     pub fn body(&self, bucket: BucketId, key: &str) -> Option<Version> {
         lock(&self.bodies).get(&(bucket, key.to_owned()))

@@ -137,10 +137,13 @@ pub(super) async fn map(operator: &Operator, cluster: &dyn Members) -> Result<Va
     let owner = |group: GroupId| {
         let known = groups.get(&group);
         let leader = known.and_then(|known| known.members.iter().find(|member| Some(member.member.id) == known.leader));
+        let addresses = |votes: bool| -> Option<Vec<&str>> {
+            Some(known?.members.iter().filter(|member| member.votes == votes).map(|member| &*member.member.at.address).collect())
+        };
         json!({
             "group": group.0, "leader": leader.map(|leader| leader.member.at.node.to_string()),
             "address": leader.map(|leader| &leader.member.at.address),
-            "members": known.map(|known| known.members.iter().map(|member| member.member.at.address.clone()).collect::<Vec<_>>()),
+            "members": addresses(true), "learning": addresses(false),
         })
     };
     let subtrees: Vec<Value> =

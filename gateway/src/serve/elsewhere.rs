@@ -2,8 +2,8 @@
 //!
 //! Nothing of metadata is remembered here but where its nodes are and which group has what, so that several gateways see one truth: every
 //! look-up is asked of the leader of the group that owns it, which refuses if it does not. What a gateway does remember, and for how long:
-//! access keys (`front/auth.rs`, 5 s), tenants' derived keys (for ever: they never change), the fleet's nodes (`fleet/table.rs`, 1 s; a
-//! retired one is refused by the nodes' own lists, too).
+//! access keys (`front/auth.rs`, 5 s), tenants' derived keys (for ever: they never change), what versions consist of and where chunks were
+//! (`known.rs`), the fleet's nodes (`fleet/table.rs`, 1 s; a retired one is refused by the nodes' own lists, too).
 //! Not here: papers (`fleet/cluster.rs`), which gateway works in the background (`lease.rs`).
 
 use super::ServeError;

@@ -12,7 +12,7 @@ use crate::mover::{MoveError, orders};
 use crate::router::Groups;
 use spine::id::{GroupId, MemberId, MoveId, UnixMs};
 use spine::wire::MetadataError;
-use spine::wire::cluster::{Changed, Member, MemberChange};
+use spine::wire::cluster::{Changed, Loads, Member};
 use spine::wire::root::{MoveStep, ShiftKind, ShiftRecord};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -48,6 +48,16 @@ pub enum StepError {
     Move(#[from] MoveError),
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+}
+
+/// Who leads the group: of several who think so, the one of the highest term.
+fn leader_of(loads: &[Loads], group: GroupId) -> Option<&Member> {
+    let led = loads.iter().flat_map(|of| of.groups.iter().map(move |known| (known, &of.member)));
+    led.filter(|(known, _)| known.group == group && known.leads).max_by_key(|(known, _)| known.term).map(|(_, member)| member)
+}
+
+fn is_gone(error: &StepError) -> bool {
+    matches!(error, StepError::Metadata(MetadataError::NotHere))
 }
 
 /// How far a replica came that did not come all the way.
@@ -108,6 +118,8 @@ impl Carrier {
                     self.withdraw(record).await?;
                     Err(error)
                 }
+                // It was merged away and has ended: nobody has it any more.
+                Err(Replaced::Half(error)) if is_gone(&error) => Err(error),
                 // It has changed servers: only the rest is left to do, by whoever finds the record.
                 Err(Replaced::Half(error)) => return Err(error),
             },
@@ -120,31 +132,28 @@ impl Carrier {
 
     async fn replace(&self, record: &ShiftRecord) -> Result<(), Replaced> {
         let ShiftRecord { group, from, to, .. } = record;
-        self.again(|| self.servers.host(&to.at, *group)).await.map_err(Replaced::Not)?;
-        let until = Instant::now() + self.waits.learn;
-        loop {
-            match self.change(*group, MemberChange::Join(to.clone())).await.map_err(Replaced::Not)? {
-                Changed::Done => break,
-                Changed::Learning { .. } if Instant::now() < until => sleep(self.waits.ask).await,
-                Changed::Learning { .. } => return Err(Replaced::Not(StepError::TooLong)),
-            }
-        }
+        self.enter(record).await.map_err(Replaced::Not)?;
         // A leader that is taken out leaves its group to an election, which takes longer; if handing over fails, that is what happens.
-        if self.leads(*group, from).await
+        if leader_of(&self.servers.loads().await, *group) == Some(from)
             && let Err(error) = self.transfer(*group, to.id).await
         {
             tracing::debug!(%group, %error, "a leader is taken out without having handed over");
         }
-        while self.change(*group, MemberChange::Remove(from.id)).await.map_err(Replaced::Half)? != Changed::Done {
+        while self.take_out(*group, from.id).await.map_err(Replaced::Half)? != Changed::Done {
             sleep(self.waits.ask).await;
         }
         self.again(|| self.servers.let_go(&from.at, *group)).await.map_err(Replaced::Half)
     }
 
-    /// Takes the new server out again.
+    /// Takes the new server out again; out of a group that nobody has any more there is nothing to take.
     async fn withdraw(&self, record: &ShiftRecord) -> Result<(), StepError> {
-        while self.change(record.group, MemberChange::Remove(record.to.id)).await? != Changed::Done {
-            sleep(self.waits.ask).await;
+        loop {
+            match self.take_out(record.group, record.to.id).await {
+                Ok(Changed::Done) => break,
+                Ok(Changed::Learning { .. }) => sleep(self.waits.ask).await,
+                Err(error) if is_gone(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
         self.again(|| self.servers.let_go(&record.to.at, record.group)).await
     }
@@ -153,14 +162,30 @@ impl Carrier {
         self.again(|| self.servers.transfer(group, to)).await
     }
 
-    async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, StepError> {
-        self.again(|| self.servers.change(group, change.clone())).await
+    async fn take_out(&self, group: GroupId, member: MemberId) -> Result<Changed, StepError> {
+        self.again(|| self.servers.take_out(group, member)).await
     }
 
-    async fn leads(&self, group: GroupId, member: &Member) -> bool {
-        let loads = self.servers.loads().await;
-        let own = loads.iter().find(|loads| loads.member == *member);
-        own.is_some_and(|own| own.groups.iter().any(|known| known.group == group && known.leads))
+    /// Until the new server votes. One that answers nobody any more is not waited for as long as one that learns.
+    async fn enter(&self, record: &ShiftRecord) -> Result<(), StepError> {
+        let ShiftRecord { group, to, .. } = record;
+        let until = Instant::now() + self.waits.learn;
+        let mut heard = Instant::now();
+        loop {
+            let loads = self.servers.loads().await;
+            if loads.iter().any(|loads| loads.member == *to) {
+                heard = Instant::now();
+            }
+            let entered = match leader_of(&loads, *group) {
+                Some(leader) => self.servers.enter(to, *group, &leader.at).await,
+                None => Err(MetadataError::Unavailable { reason: "nobody who answers leads the group".into() }),
+            };
+            match entered {
+                Ok(()) => return Ok(()),
+                Err(error) if heard.elapsed() >= self.waits.again || Instant::now() >= until => return Err(error.into()),
+                Err(_) => sleep(self.waits.ask).await,
+            }
+        }
     }
 
     /// Tries until it is done or nothing is to be hoped for.

@@ -29,7 +29,7 @@ use crate::mover::{MoveError, orders};
 use crate::router::Groups;
 use spine::id::{GroupId, MemberId, MoveId, UnixMs};
 use spine::wire::MetadataError;
-use spine::wire::cluster::{Changed, Endpoint, Loads, MemberChange};
+use spine::wire::cluster::{Changed, Endpoint, Loads, Member};
 use spine::wire::root::ShiftRecord;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,11 +44,12 @@ pub trait Servers: Send + Sync + 'static {
     /// Has the group's leader hand over to another voter. Can be asked for again.
     async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), MetadataError>;
 
-    /// A step towards a change of the group's members. Can be asked for again.
-    async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, MetadataError>;
+    /// A step towards a member's being out of the group. Can be asked for again.
+    async fn take_out(&self, group: GroupId, member: MemberId) -> Result<Changed, MetadataError>;
 
-    /// Has a process make room for a replica of the group. Can be asked for again.
-    async fn host(&self, at: &Endpoint, group: GroupId) -> Result<(), MetadataError>;
+    /// Has a process make room for a replica of the group and be taken in by `leader`; returns once it votes, and is an error while it
+    /// learns. Can be asked for again.
+    async fn enter(&self, to: &Member, group: GroupId, leader: &Endpoint) -> Result<(), MetadataError>;
 
     /// Has a process that is no member of the group let go of it. Can be asked for again.
     async fn let_go(&self, at: &Endpoint, group: GroupId) -> Result<(), MetadataError>;

@@ -110,7 +110,8 @@ impl Sim {
     async fn borne(&self) -> Vec<f64> {
         let map = self.map().await;
         let mut borne = vec![0.0; self.servers];
-        for (group, at) in self.state.lock().unwrap().groups.clone() {
+        let groups = self.state.lock().unwrap().groups.clone();
+        for (group, at) in groups {
             let rate: f64 = self.directories(&map, group).iter().map(|(_, rate)| rate).sum();
             for server in &at.voters {
                 borne[*server] += if *server == at.leader { rate } else { 0.4 * rate };
@@ -219,43 +220,37 @@ impl Servers for Sim {
         })
     }
 
-    async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, MetadataError> {
-        self.act(group, |known| match change {
-            MemberChange::Join(member) => {
-                let joining = member.id.0 as usize - 1;
-                if known.voters.contains(&joining) {
-                    return Ok(Changed::Done);
-                }
-                if !known.hosted.contains(&joining) {
-                    return Err(lost());
-                }
-                if known.learner.replace(joining) != Some(joining) {
-                    return Ok(Changed::Learning { behind: 1 });
-                }
-                (known.learner, _) = (None, known.voters.insert(joining));
-                Ok(Changed::Done)
-            }
-            MemberChange::Remove(id) => {
-                let leaving = id.0 as usize - 1;
-                known.learner = known.learner.filter(|learner| *learner != leaving);
-                known.voters.remove(&leaving);
-                if known.leader == leaving {
-                    known.leader = *known.voters.first().expect("a group keeps voters");
-                    known.term += 1;
-                }
-                Ok(Changed::Done)
-            }
-        })
-    }
-
-    async fn host(&self, at: &Endpoint, group: GroupId) -> Result<(), MetadataError> {
-        let at = usize::from(at.node.0[0]) - 1;
-        if self.state.lock().unwrap().silent == Some(at) {
+    async fn enter(&self, to: &Member, group: GroupId, leader: &Endpoint) -> Result<(), MetadataError> {
+        let (joining, leader) = (to.id.0 as usize - 1, usize::from(leader.node.0[0]) - 1);
+        if self.state.lock().unwrap().silent == Some(joining) {
             return Err(lost());
         }
         self.act(group, |known| {
-            known.hosted.insert(at);
+            known.hosted.insert(joining);
+            if known.leader != leader {
+                return Err(lost());
+            }
+            if known.voters.contains(&joining) {
+                return Ok(());
+            }
+            if known.learner.replace(joining) != Some(joining) {
+                return Err(lost());
+            }
+            (known.learner, _) = (None, known.voters.insert(joining));
             Ok(())
+        })
+    }
+
+    async fn take_out(&self, group: GroupId, member: MemberId) -> Result<Changed, MetadataError> {
+        self.act(group, |known| {
+            let leaving = member.0 as usize - 1;
+            known.learner = known.learner.filter(|learner| *learner != leaving);
+            known.voters.remove(&leaving);
+            if known.leader == leaving {
+                known.leader = *known.voters.first().expect("a group keeps voters");
+                known.term += 1;
+            }
+            Ok(Changed::Done)
         })
     }
 
@@ -297,10 +292,15 @@ async fn moved(sim: &Arc<Sim>) {
 
 /// Lets what was begun go on until it rests, as far as it can.
 async fn rest(sim: &Arc<Sim>, balancing: &mut Balancing, now: u64) {
-    moved(sim).await;
     let mut carried = Vec::new();
-    while let Some(ended) = balancing.running.join_next().await {
-        carried.push(ended);
+    loop {
+        // A step may begin a move, and waits for it.
+        moved(sim).await;
+        match tokio::time::timeout(Duration::from_millis(1), balancing.running.join_next()).await {
+            Ok(Some(ended)) => carried.push(ended),
+            Ok(None) => break,
+            Err(_) => {}
+        }
     }
     carried.into_iter().for_each(|ended| balancing.heard(ended, UnixMs(now)));
 }
@@ -334,7 +334,7 @@ impl Watch {
     }
 }
 
-/// - `quiet`: no faults: what is seen must be level in the end.
+/// - `faulty`: for the first four minutes calls fail, servers fall silent, and the root's leader changes.
 async fn one_seed(seed: u64, servers: usize, faulty: bool) {
     let sim = Sim::new(seed, servers);
     let mut draw = Draw::new(seed ^ 0x5eed);
@@ -354,6 +354,13 @@ async fn one_seed(seed: u64, servers: usize, faulty: bool) {
             balancing = new(&sim);
         }
         let _ = balancing.round(UnixMs(now)).await;
+        if faulty && !calm && draw.below(8) == 0 {
+            // ... or in the middle of what it has just begun.
+            for _ in 0..draw.below(40) {
+                tokio::task::yield_now().await;
+            }
+            balancing = new(&sim);
+        }
         rest(&sim, &mut balancing, now).await;
         watch.look(&sim, now);
         let open = sim.shifts().await.iter().filter(|record| record.ended.is_none()).count();
@@ -370,7 +377,9 @@ async fn one_seed(seed: u64, servers: usize, faulty: bool) {
     }
     let borne = sim.borne().await;
     let (most, mean) = (borne.iter().copied().fold(0.0, f64::max), borne.iter().sum::<f64>() / servers as f64);
-    assert!(most <= 1.25 * mean, "seed {seed}: {borne:?}");
+    // Five servers begin with two that have nothing: replicas have to go there, and what is left of the root's group stays.
+    let level = if servers == 3 { 1.25 } else { 1.4 };
+    assert!(most <= level * mean, "seed {seed}: {borne:?}");
     assert!(balancing.desk.under_way().next().is_none(), "seed {seed}");
 }
 

@@ -84,12 +84,13 @@ impl Servers for Client {
         Client::transfer(self, group, to).await.map(drop).map_err(metadata_error)
     }
 
-    async fn change(&self, group: GroupId, change: MemberChange) -> Result<Changed, MetadataError> {
-        self.change_of(group, change).await.map_err(metadata_error)
+    async fn enter(&self, to: &Member, group: GroupId, leader: &Endpoint) -> Result<(), MetadataError> {
+        let order = GroupOrder::Enter { leader: leader.clone() };
+        self.order(&to.at, &GroupCall { group, order }).await.map(drop).map_err(said)
     }
 
-    async fn host(&self, at: &Endpoint, group: GroupId) -> Result<(), MetadataError> {
-        self.order(at, &GroupCall { group, order: GroupOrder::Host }).await.map(drop).map_err(said)
+    async fn take_out(&self, group: GroupId, member: MemberId) -> Result<Changed, MetadataError> {
+        self.change_of(group, MemberChange::Remove(member)).await.map_err(metadata_error)
     }
 
     async fn let_go(&self, at: &Endpoint, group: GroupId) -> Result<(), MetadataError> {

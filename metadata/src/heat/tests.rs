@@ -180,8 +180,9 @@ fn chunks_are_cut_evenly_where_they_are_what_is_hit() {
     near(told.slices[0].heat as f64 / 1e3, 5.0);
     told.slices[1..].iter().for_each(|slice| near(slice.heat as f64 / 1e3, 4.0));
     // Half of them given away.
-    let end = Some(ChunkId([128; 32]));
-    one.owned.chunks = Some(Span { start: ChunkId([0; 32]), end });
+    let mut half = [0; 32];
+    half[0] = 128;
+    one.owned.chunks = Some(Span { start: ChunkId([0; 32]), end: Some(ChunkId(half)) });
     one.second(&[(reserve(&[1]), 32)], &[(head("a/x"), 5)]);
     near(one.told().load.ops, 37.0);
 }

@@ -6,6 +6,7 @@
 //! counted but without room for the group (it was away when the group was made):  it makes room
 //! a node leaves:  first a replacement enters, where there is one; then it hands over what it leads; then it is taken out; then it lets go
 //! ```
+//! Who learns and is not needed any more is left what it is: whoever moves replicas (`balance/`) may be about to need it.
 //! Invariants: nobody who stays is ever taken out; the last voter that stays never is; a member is taken out only while a majority of those
 //! who stay answers; a replica is let go of only where the group's leader says that the node is no member.
 
@@ -107,6 +108,12 @@ impl<'a> Deciding<'a> {
         self.nodes.get(&member.member.at.node).filter(|node| !node.leaves)?.says.as_ref()
     }
 
+    /// Whether the member's process answers, is the one that the group means, and has the group.
+    fn serves(&self, group: &GroupStatus, member: &MemberStatus) -> bool {
+        let says = self.nodes.get(&member.member.at.node).and_then(|node| node.says.as_ref());
+        says.is_some_and(|says| says.member.id == member.member.id && says.hosts.contains(&group.group))
+    }
+
     fn of_group(&mut self, group: &GroupStatus) -> Option<Step> {
         let leader = &group.members.iter().find(|known| Some(known.member.id) == group.leader)?.member;
         // Where it says that it is now: the group may know an address of before, or none.
@@ -152,7 +159,13 @@ impl<'a> Deciding<'a> {
     }
 
     fn take_out(&self, group: &GroupStatus, leader: MemberId) -> Option<Step> {
-        let leaving = group.members.iter().find(|known| self.leaves(known))?;
+        // Whoever does not serve goes first: the others must be a majority without it, whether they stay or not.
+        let leaving =
+            group.members.iter().filter(|known| self.leaves(known)).min_by_key(|known| (self.serves(group, known), known.member.id))?;
+        let others = || group.members.iter().filter(|known| known.votes && known.member.id != leaving.member.id);
+        if others().filter(|known| self.serves(group, known)).count() * 2 <= others().count() {
+            return None;
+        }
         let voters = || group.members.iter().filter(|known| known.votes && !self.leaves(known));
         let there = || voters().filter(|known| self.there(known).is_some());
         // Of none, nobody is a majority either.

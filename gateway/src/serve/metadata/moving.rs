@@ -14,6 +14,9 @@ use tokio::task::JoinSet;
 
 /// How often the root is looked at for something to move.
 const LOOK: Duration = Duration::from_secs(1);
+/// Of these looks, every so many one is for groups that have nothing any more: all processes are asked what they have, and one that is down
+/// is waited for.
+const ENDING: u32 = 10;
 
 /// Runs until told to stop; a move that is cut off is taken up by the next who leads.
 pub async fn run<G: Groups + Founder>(node: Arc<MetadataNode>, groups: Arc<G>, mut stop: watch::Receiver<bool>) {
@@ -28,6 +31,7 @@ pub async fn run<G: Groups + Founder>(node: Arc<MetadataNode>, groups: Arc<G>, m
 async fn carry<G: Groups + Founder>(node: &MetadataNode, groups: &Arc<G>) {
     let mover = Arc::new(Mover::new(groups.clone(), groups.clone(), Limits::default()));
     let mut ending = JoinSet::new();
+    let mut looks: u32 = 0;
     let (mut running, mut carried) = (JoinSet::<MoveId>::new(), BTreeSet::new());
     loop {
         tokio::time::sleep(LOOK).await;
@@ -64,7 +68,8 @@ async fn carry<G: Groups + Founder>(node: &MetadataNode, groups: &Arc<G>) {
             });
         }
         while ending.try_join_next().is_some() {}
-        if ending.is_empty() {
+        looks = looks.wrapping_add(1);
+        if ending.is_empty() && looks.is_multiple_of(ENDING) {
             let mover = mover.clone();
             ending.spawn(async move {
                 if let Err(error) = mover.end_idle().await {

@@ -206,9 +206,9 @@ fn a_page_that_is_not_read_back_as_it_was_given_brings_the_target_no_further_and
     let after = Progress::start();
     let query = Query::Range(RangeQuery::Export { by: BY, kind, after: after.clone(), max_bytes: 1 << 20 });
     let Ok(Answer::Range(RangeAnswer::Exported(page))) = world.ask(0, &query) else { panic!() };
-    let mut wrong = page.rows.clone();
-    let head = wrong.iter_mut().find(|row| row.space == Space::Objects as u8).unwrap();
-    head.value = page.rows.iter().find(|row| row.space == Space::Bodies as u8).unwrap().value.clone();
+    // A row is lost on the way.
+    let wrong = page.rows[1..].to_vec();
+    assert!(!wrong.is_empty());
     let import = |rows: Vec<MovedRow>| {
         let (after, upto, digest) = (after.clone(), page.upto.clone(), page.digest);
         Command::Range(RangeCommand::Import { by: BY, kind, after, upto, rows, digest })
