@@ -42,12 +42,23 @@ pub enum SnapshotError {
     /// It was altered, cut off, is none, or another root key sealed it.
     #[error("this is no whole copy of metadata under this root key. what=`{what}`")]
     Wrong { what: &'static str },
+    /// Whoever was to keep it, stopped; that one's own failure says why.
+    #[error("whoever was to keep the copy does not take it")]
+    Untaken,
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error("the copy was not stored. reason=`{0}`")]
     Write(#[from] WriteError),
     #[error("the store was not read. reason=`{0}`")]
     Read(#[from] ReadError),
+}
+
+/// What came of a copy that one side took and the other kept: the failure that was the first.
+fn both<T, K, E: Into<SnapshotError>>(taken: Result<T, SnapshotError>, kept: Result<K, E>) -> Result<(T, K), SnapshotError> {
+    match (taken, kept) {
+        (Err(SnapshotError::Untaken), Err(error)) => Err(error.into()),
+        (taken, kept) => Ok((taken?, kept.map_err(Into::into)?)),
+    }
 }
 
 fn at(path: &Path) -> impl Fn(std::io::Error) -> SnapshotError {

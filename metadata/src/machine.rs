@@ -157,7 +157,7 @@ pub fn apply(table: &mut dyn TableWrite, group: GroupId, batch: &Batch, at: Seq)
     let mut ranges = Ranges::load(table, group)?;
     let mut replies = Vec::with_capacity(batch.commands.len());
     let mut stopped = false;
-    let restoring = restore::is_under_way(table)?;
+    let mut restoring = restore::is_under_way(table)?;
     for (ordinal, command) in (0u64..).zip(&batch.commands) {
         if stopped {
             replies.push(Reply::Refused(Refusal::Skipped));
@@ -167,6 +167,9 @@ pub fn apply(table: &mut dyn TableWrite, group: GroupId, batch: &Batch, at: Seq)
             true => Reply::Refused(Refusal::Restoring),
             false => one(table, group, &mut ranges, command, Seq(at.0 + ordinal))?,
         };
+        if matches!(command, Command::Restore(_)) {
+            restoring = restore::is_under_way(table)?;
+        }
         stopped = batch.chain == Chain::Stop && stops(&reply);
         replies.push(reply);
     }

@@ -17,9 +17,9 @@ pub use row::{are_rows, is_left_out};
 use crate::range::{Ranges, holding};
 use crate::record::{load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
-use crate::{chunk_index, key, requests};
+use crate::{chunk_index, key, requests, root};
 use serde::{Deserialize, Serialize};
-use spine::id::Seq;
+use spine::id::{Epoch, Seq};
 use spine::wire::copy::{RestoreCommand, Sum, is_counted};
 use spine::wire::root::RootCommand;
 use spine::wire::{Command, Refusal, Reply};
@@ -27,7 +27,8 @@ use spine::wire::{Command, Refusal, Reply};
 const STANDING: &[u8] = b"restore";
 /// Key in Meta of how often what is here came out of a copy.
 const RESTORES: &[u8] = b"restored";
-/// How far above the copy's generations and tags new ones begin, and how many proposals a log has at most: twelve days of a million a second.
+/// How far above the copy's generations, tags and map new ones begin, and how many proposals a log has at most: twelve days of a million a
+/// second.
 const MARGIN: u64 = 1 << 40;
 /// Kinds of Root's rows without which there is nothing to lose: what a cluster notes when it is founded.
 const FOUNDED: [u8; 3] = [key::ROOT_FLEET[0], key::ROOT_METADATA_NODE, key::ROOT_LEASE[0]];
@@ -76,7 +77,7 @@ pub fn apply(table: &mut dyn TableWrite, ranges: &mut Ranges, command: &RestoreC
             Standing::UnderWay { stream: known, next: next.saturating_add(1) }
         }
         (RestoreCommand::End { stream, next, counted, sum }, Some(Standing::UnderWay { stream: known, .. })) if *stream == known => {
-            let Some(above) = Above::of(table)? else { return refuse(Refusal::NotRestored) };
+            let Some(above) = Above::of(table)? else { return refuse(Refusal::Exhausted) };
             if !is_whole(table, *counted, *sum)? {
                 return refuse(Refusal::NotRestored);
             }
@@ -137,19 +138,23 @@ struct Above {
     restores: u64,
     requests: u64,
     chunks: u64,
+    epoch: Epoch,
 }
 
 impl Above {
     /// `None`: there are none left.
     fn of(table: &dyn TableRead) -> Result<Option<Above>, TableError> {
         let restores = load(table, Space::Meta, RESTORES)?.unwrap_or(0u64).saturating_add(1);
+        let requests = restores.checked_mul(MARGIN);
         let chunks = chunk_index::given(table)?.checked_add(MARGIN);
-        Ok(restores.checked_mul(MARGIN).zip(chunks).map(|(requests, chunks)| Above { restores, requests, chunks }))
+        let epoch = root::map::get(table)?.epoch().0.checked_add(MARGIN).map(Epoch);
+        Ok(requests.zip(chunks).zip(epoch).map(|((requests, chunks), epoch)| Above { restores, requests, chunks, epoch }))
     }
 
     fn go_on(&self, table: &mut dyn TableWrite) -> Result<(), TableError> {
         save(table, Space::Meta, RESTORES, &self.restores)?;
         requests::begin_anew(table, self.requests)?;
+        root::map::begin_anew(table, self.epoch)?;
         chunk_index::go_on_above(table, self.chunks)
     }
 }

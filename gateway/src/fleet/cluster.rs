@@ -138,7 +138,7 @@ impl Cluster {
         write_whole(&path, &text, 0o600)
     }
 
-    /// Takes the papers into a folder that has none. The file that says so is written last: a crash leaves a folder that takes them again.
+    /// Takes the papers into a folder that has none, or the nodes that they name into one that has. The file that says so is written last: a crash leaves a folder that takes them again.
     pub fn take(home: &Home, papers: &GatewayPapers) -> Result<Cluster, BootError> {
         if let Some(known) = Self::load(home)? {
             if known.fleet != papers.fleet || known.authority != papers.authority {
@@ -147,11 +147,13 @@ impl Cluster {
             // Nodes that the folder does not know: the cluster has begun anew elsewhere.
             let new = papers.members.iter().filter(|member| !known.members.contains(member));
             let next = Cluster { members: known.members.iter().chain(new).cloned().collect(), ..known.clone() };
-            if next != known {
+            // Whoever has the folder learns of them from the metadata itself.
+            if next != known && home.is_ours() {
                 next.save(home)?;
             }
             return Ok(next);
         }
+        home.must_be_ours()?;
         table::make_folder(home)?;
         papers.root_key.keep(&home.root_key_file())?;
         write_whole(&table::key_file(home.dir()), &hex::encode(&papers.authority_key), 0o600)?;

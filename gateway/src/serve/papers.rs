@@ -1,5 +1,5 @@
 //! `breakwater admin metadata papers`: writes what a gateway's folder knows of its fleet as papers, for a metadata node that is to begin
-//! anew and for other gateways. No server need run.
+//! anew and for other gateways. No server need run; that of a folder that has its metadata itself must not.
 //!
 //! The CA's key comes out wrapped as it lies there, the root key in clear: whoever has the file has the fleet.
 
@@ -29,11 +29,12 @@ async fn write(data: &Path, out: &Path) -> Result<(), ServeError> {
     if !table::key_file(data).exists() {
         return Err(file(&table::key_file(data), std::io::ErrorKind::NotFound).into());
     }
-    let home = Home::open(data)?;
+    let home = Home::open_or_read(data)?;
     home.must_have_root_key()?;
     let (fleet, authority, members) = match Cluster::load(&home)? {
         Some(cluster) => (cluster.fleet, cluster.authority, cluster.members),
         None => {
+            home.must_be_ours()?;
             let node = MetadataNode::open(Settings::new(home.metadata_dir())).await?;
             let answer = node.query(Query::Root(RootQuery::Fleet)).await;
             node.shutdown().await;

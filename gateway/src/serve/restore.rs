@@ -35,8 +35,9 @@ async fn restore(data: &Path, file: &Path, papers: Option<&Path>) -> Result<Summ
         let source = std::io::Error::from(std::io::ErrorKind::NotFound);
         return Err(crate::boot::BootError::Folder { path: data.to_path_buf(), source }.into());
     }
-    let home = Home::open(data)?;
+    let home = Home::open_or_read(data)?;
     let cluster = elsewhere::find(&home, papers)?;
+    home.must_have_root_key()?;
     let keys = Arc::new(Keys::new(home.root_key()?));
     match cluster {
         Some(cluster) => {
@@ -45,6 +46,7 @@ async fn restore(data: &Path, file: &Path, papers: Option<&Path>) -> Result<Summ
             Ok(snapshot::restore(&elsewhere.metadata(), keys, file, Some(fleet)).await?)
         }
         None => {
+            home.must_be_ours()?;
             let node = MetadataNode::open(Settings::new(home.metadata_dir())).await?;
             let metadata: Arc<dyn Metadata> = node.clone();
             let restored = snapshot::restore(&metadata, keys, file, None).await;

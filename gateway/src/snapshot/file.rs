@@ -3,7 +3,7 @@
 use super::block::{BLOCK_BYTES, HEAD_BYTES, Head, Name, Sealer};
 use super::item::{Item, Order, Unpacker};
 use super::take::{self, Taken, take};
-use super::{SnapshotError, at, wrong};
+use super::{SnapshotError, at, both, wrong};
 use crate::keys::Keys;
 use bytes::Bytes;
 use spine::id::{FleetId, GroupId};
@@ -42,9 +42,7 @@ pub(crate) async fn write(metadata: &Arc<dyn Metadata>, keys: Arc<Keys>, path: &
     drop(blocks);
     let _ = taken.send(outcome.is_ok());
     let written = written.await.map_err(|error| SnapshotError::Refused { what: error.to_string() })?;
-    let outcome = outcome?;
-    written?;
-    Ok(outcome)
+    both(outcome, written).map(|(taken, _)| taken)
 }
 
 /// Blocks of a copy that was found elsewhere, into a file. They are checked like one that was taken here.

@@ -11,7 +11,7 @@
 use super::block::{BLOCK_BYTES, HEAD_BYTES, Head, Name};
 use super::file::{Summary, put};
 use super::take::{self, Taken, take};
-use super::{SnapshotError, at, strange, wrong};
+use super::{SnapshotError, at, both, strange, wrong};
 use crate::body::{BodyError, BodyRequest, BodyStream};
 use crate::core::now;
 use crate::keys::Keys;
@@ -119,7 +119,7 @@ pub(crate) async fn keep(path: &Arc<DataPath>) -> Result<Taken, SnapshotError> {
     };
     let stored = path.store(request, stream(waiting, told)).await;
     let taken = taking.await.map_err(|error| SnapshotError::Refused { what: error.to_string() })?;
-    let (taken, stored) = (taken?, stored?);
+    let (taken, stored) = both(taken, stored)?;
     let head = VersionHead {
         id: stored.version,
         seq: Seq(0),
@@ -301,7 +301,7 @@ async fn write(path: &DataPath, out: &Path, parts: Parts) -> Result<Summary, Sna
     let mut read = Ok(());
     for chunk in parts.chunks.into_values() {
         match path.chunk(chunk).await {
-            Ok(Some(plain)) => read = blocks.send(plain).await.map_err(|_| wrong("it cannot be written")),
+            Ok(Some(plain)) => read = blocks.send(plain).await.map_err(|_| SnapshotError::Untaken),
             Ok(None) => read = Err(wrong("a chunk is not there any more")),
             Err(error) => read = Err(error.into()),
         }
@@ -312,5 +312,5 @@ async fn write(path: &DataPath, out: &Path, parts: Parts) -> Result<Summary, Sna
     drop(blocks);
     let _ = whole.send(read.is_ok());
     let written = writing.await.map_err(|error| SnapshotError::Refused { what: error.to_string() })?;
-    read.and(written)
+    both(read, written).map(|((), summary)| summary)
 }

@@ -54,8 +54,7 @@ impl Out<'_> {
 
     async fn send(&mut self, block: Bytes) -> Result<(), SnapshotError> {
         self.bytes += block.len() as u64;
-        let gone = |_| SnapshotError::Refused { what: "whoever takes the copy has ended".into() };
-        self.blocks.send(block).await.map_err(gone)
+        self.blocks.send(block).await.map_err(|_| SnapshotError::Untaken)
     }
 }
 
@@ -67,7 +66,7 @@ pub fn name() -> Result<Name, SnapshotError> {
 /// Takes one now.
 ///
 /// # Errors
-/// Metadata's, also where its leader changed meanwhile: begin anew. Whatever went into the channel is then no copy: it has no last block.
+/// Metadata's, also where its leader changed meanwhile: begin anew; `Untaken`. Whatever went into the channel is then no copy: it has no last block.
 pub async fn take(metadata: &Arc<dyn Metadata>, keys: &Keys, name: Name, blocks: &mpsc::Sender<Bytes>) -> Result<Taken, SnapshotError> {
     let mut out = Out { packer: Packer::new(Sealer::new(keys, name)), order: Order::default(), blocks, bytes: 0 };
     let Answer::Root(RootAnswer::Fleet(fleet)) = metadata.query(Query::Root(RootQuery::Fleet)).await? else {
@@ -146,6 +145,7 @@ async fn begin(metadata: &Arc<dyn Metadata>) -> Result<Copying, SnapshotError> {
             Err(error) => return Err(error),
         };
         if began.elapsed() > PATIENCE {
+            let reason = format!("for {} s there was no moment at which all groups could be copied: {reason}", PATIENCE.as_secs());
             return Err(MetadataError::Unavailable { reason }.into());
         }
         tracing::debug!(reason, "a copy of metadata is begun again");

@@ -3,7 +3,7 @@
 //! ```text
 //! by name, version or chunk   as it is: of two groups one has it
 //! outbox, rings of the ended  behind what is there, in the order of each group: positions are a group's own
-//! root                        but for the lease, and the map of groups that are no more; metadata nodes that are there, know better
+//! root                        but for the lease, and the groups that are no more: of the map its epoch; metadata nodes that are there, know better
 //! counters                    the greatest, or the sum; a bucket's closing: the latest
 //! ```
 
@@ -15,8 +15,10 @@ use crate::key;
 use crate::namespace::{closed, intent, outbox};
 use crate::range;
 use crate::record::{broken, decode, load, save};
+use crate::root::map;
 use crate::table::{Space, TableError, TableWrite};
 use spine::id::VersionId;
+use spine::map::Map;
 use spine::wire::cluster::Row;
 
 /// What a replica's Meta has of its own, and its log's.
@@ -50,6 +52,7 @@ fn is_row(row: &Row) -> bool {
         (Space::Intents, kind) if kind == key::INTENT_ENDED.0 => key.len() == 1 + VersionId::LEN,
         (Space::Intents, kind) if kind == key::INTENT_ENDED.1 => value.len() == VersionId::LEN,
         (Space::Due, kind) if kind == key::DUE_ENDED.1 => value.len() == VersionId::LEN,
+        (Space::Root, _) if key == key::ROOT_MAP => decode::<Map>(space, key, value).is_ok(),
         (Space::Meta, _) if key == ledger::COUNTER => decode::<Ledger>(space, key, value).is_ok(),
         (Space::Meta, _) if key == RESTORES => decode::<u64>(space, key, value).is_ok(),
         (Space::Meta, _) if key.starts_with(key::CLOSING) => decode::<closed::Closing>(space, key, value).is_ok(),
@@ -87,8 +90,10 @@ fn release(table: &mut dyn TableWrite, ended: &Ended, key: &[u8], value: &[u8]) 
 }
 
 fn put_root(table: &mut dyn TableWrite, key: &[u8], value: &[u8]) -> Result<(), TableError> {
-    let is_of_groups =
-        key == key::ROOT_MAP || matches!(key.first(), Some(&(key::ROOT_GROUP | key::ROOT_MOVE | key::ROOT_SHIFT | key::ROOT_LEAVING)));
+    if key == key::ROOT_MAP {
+        return map::begin_anew(table, decode::<Map>(Space::Root, key, value)?.epoch());
+    }
+    let is_of_groups = matches!(key.first(), Some(&(key::ROOT_GROUP | key::ROOT_MOVE | key::ROOT_SHIFT | key::ROOT_LEAVING)));
     let is_known = key.first() == Some(&key::ROOT_METADATA_NODE) && table.get(Space::Root, key)?.is_some();
     if key == key::ROOT_LEASE || is_of_groups || is_known { Ok(()) } else { table.put(Space::Root, key, value) }
 }

@@ -83,7 +83,7 @@ pub enum RestoreCommand {
     Rows { stream: [u8; 16], number: u32, rows: Vec<Row> },
     /// All of it is there: what the tables hold is counted and summed, and must be as told. Then what the groups' copies, each of a moment of
     /// its own, say of each other is made to agree, the collection is held, generations, tags and versions go on above all that can have been
-    /// given since, and metadata serves. Refused with `NotRestored`.
+    /// given since, and metadata serves. Refused with `NotRestored`, and with `Exhausted` where no numbers are left above them.
     ///
     /// - `next`: the last of all groups' [`CopyEnd::next`].
     /// - `counted`, `sum`: of rows that [`is_counted`].

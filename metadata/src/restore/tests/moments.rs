@@ -183,6 +183,8 @@ fn is_live(table: &MemoryTable, chunk: ChunkId) -> bool {
 fn goes_on(restored: &MemoryTable, seed: u64) {
     let mut sim = Sim::new(seed);
     (sim.names, sim.chunks) = (restored.clone(), restored.clone());
+    // Time goes on from after the copy: what was condemned in its last moment is due as well.
+    sim.step = 10_000;
     // One table now: what the one says, the other has to know.
     let collect = |sim: &mut Sim| {
         sim.names = sim.chunks.clone();
