@@ -1,13 +1,15 @@
-//! What this gateway remembers of what it has read: what versions consist of, and where their chunks lie.
+//! What this gateway remembers of what it has read: which bucket a name means, what versions consist of, and where their chunks lie.
 //!
 //! Which version a key has is asked of the metadata by every read, so what was written through another gateway is seen by the next read
 //! here. Of the rest,
+//! - a bucket's record never changes and its id never comes again: in one that is gone nothing is found and nothing can be written, and
+//!   whoever sees that asks which bucket has the name now (`s3/caller.rs`);
 //! - a version's body and manifests never change, and its id never comes again: they stay until others need the room, and a read that
 //!   has the body says which version's, and is only told if that is the current one;
 //! - a chunk is moved, collected, and stored again under another generation: where it was is tried, whatever does not come from there is
 //!   no fault of anybody, and the index is asked again (`fetch.rs`).
 //!
-//! Invariant: bounded in bytes, each of the three; the longest unused goes first.
+//! Invariant: bounded in bytes, each of the four; the longest unused goes first.
 //! Not here: reading (`read.rs`).
 
 use crate::fetch::Located;
@@ -16,11 +18,15 @@ use lru::LruCache;
 use spine::id::{BucketId, ChunkId, VersionId};
 use spine::wire::chunk::Place;
 use spine::wire::namespace::{Body, ChunkRef, Manifest, PartSummary, Piece, VersionBody};
+use spine::wire::root::BucketRecord;
+use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of each kind that are remembered: some 400,000 chunks' names, where some 20,000 chunks are, some 200,000 parts.
 const ROOM: usize = 16 << 20;
+/// Bytes of buckets' records that are remembered: some 5,000 of them.
+const BUCKETS: usize = 1 << 20;
 /// Pieces below which a body is not remembered.
 const FEW: usize = 4;
 /// Bytes of a part's checksum, at most.
@@ -36,11 +42,17 @@ pub struct Known {
     bodies: Mutex<Bounded<Key, Version>>,
     manifests: Mutex<Bounded<VersionId, Arc<Manifest>>>,
     places: Mutex<Bounded<ChunkId, Located>>,
+    buckets: Mutex<Bounded<String, Arc<BucketRecord>>>,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Known { bodies: Mutex::new(Bounded::new(ROOM)), manifests: Mutex::new(Bounded::new(ROOM)), places: Mutex::new(Bounded::new(ROOM)) }
+        Known {
+            bodies: Mutex::new(Bounded::new(ROOM)),
+            manifests: Mutex::new(Bounded::new(ROOM)),
+            places: Mutex::new(Bounded::new(ROOM)),
+            buckets: Mutex::new(Bounded::new(BUCKETS)),
+        }
     }
 }
 
@@ -58,6 +70,11 @@ impl Known {
     /// Where a chunk was; it may be elsewhere by now.
     pub fn place(&self, chunk: ChunkId) -> Option<Located> {
         told("placement", lock(&self.places).get(&chunk))
+    }
+
+    /// The bucket that had this name.
+    pub fn bucket(&self, name: &str) -> Option<Arc<BucketRecord>> {
+        told("bucket", lock(&self.buckets).get(name))
     }
 
     /// The current version of a key. Bodies that are as short as the question about them are not remembered.
@@ -83,6 +100,19 @@ impl Known {
     pub fn learn_place(&self, located: &Located) {
         let bytes = FRAME + size_of::<Located>() + located.placement.shards.len() * size_of::<Option<Place>>();
         lock(&self.places).put(located.chunk, Located { remembered: true, ..located.clone() }, bytes);
+    }
+
+    /// The bucket that has this name, or that none has. An answer that was overtaken, as its lower id shows, is nothing new.
+    pub fn learn_bucket(&self, name: &str, record: Option<&Arc<BucketRecord>>) {
+        let mut buckets = lock(&self.buckets);
+        match record {
+            Some(record) if buckets.get(name).is_some_and(|known| known.id > record.id) => {}
+            Some(record) => {
+                let bytes = FRAME + size_of::<BucketRecord>() + 2 * name.len() + record.location.len();
+                buckets.put(name.to_owned(), record.clone(), bytes);
+            }
+            None => buckets.remove(name),
+        }
     }
 
     /// The chunk is not where it was.
@@ -113,7 +143,10 @@ impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
         Bounded { entries: LruCache::unbounded(), bytes: 0, room }
     }
 
-    fn get(&mut self, key: &K) -> Option<V> {
+    fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         self.entries.get(key).map(|(value, _)| value.clone())
     }
 
@@ -131,7 +164,10 @@ impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
         }
     }
 
-    fn remove(&mut self, key: &K) {
+    fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+    {
         if let Some((_, freed)) = self.entries.pop(key) {
             self.bytes -= freed;
         }

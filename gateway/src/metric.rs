@@ -264,11 +264,11 @@ pub static ADMISSIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     declared(register_int_counter_vec!("breakwater_fleet_admissions_total", "Requests of nodes for certificates", &["request", "outcome"]))
 });
 
-/// What reads knew already, and what they had to ask for.
+/// What requests knew already, and what they had to ask for.
 pub static LOOKUPS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     declared(register_int_counter_vec!(
         "breakwater_path_lookups_total",
-        "Manifests and placements that reads needed, by where they came from",
+        "Buckets, manifests and placements that requests needed, by where they came from",
         &["what", "from"]
     ))
 });
@@ -397,8 +397,10 @@ fn declare_labelled() {
     for call in spine::wire::peer::Call::ALL {
         LINK_FAILURES.with_label_values(&[call.name()]).inc_by(0);
     }
-    for (what, from) in [("manifest", "memory"), ("manifest", "metadata"), ("placement", "memory"), ("placement", "metadata")] {
-        LOOKUPS.with_label_values(&[what, from]).inc_by(0);
+    for what in ["bucket", "manifest", "placement"] {
+        for from in ["memory", "metadata"] {
+            LOOKUPS.with_label_values(&[what, from]).inc_by(0);
+        }
     }
     for fault in ["missing", "damaged", "wrong_root", "unavailable"] {
         READ_DAMAGE.with_label_values(&[fault]).inc_by(0);

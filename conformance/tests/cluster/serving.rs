@@ -52,6 +52,53 @@ async fn what_one_gateway_acknowledged_every_other_shows_at_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_another_gateway_deleted_is_gone_and_one_of_its_name_made_anew_is_another() {
+    let cluster = Cluster::start(USUAL, "").unwrap();
+    let (one, other) = (client::of(&cluster.gateways[0]), client::of(&cluster.gateways[1]));
+    let bucket = "promises";
+    one.create_bucket().bucket(bucket).send().await.unwrap();
+    let put = |client: &Client, key: &str| client.put_object().bucket(bucket).key(key).body(vec![b'a'; 10].into()).send();
+    let keys = async |client: &Client| -> Result<Vec<String>, client::Failure> {
+        let page = client.list_objects_v2().bucket(bucket).send().await.judged()?;
+        Ok(page.contents().iter().map(|object| object.key().unwrap().to_owned()).collect())
+    };
+    for round in 0..3 {
+        // Both know the bucket by now.
+        put(&one, "k").await.unwrap();
+        assert_eq!(keys(&other).await.unwrap(), ["k"]);
+        other.head_object().bucket(bucket).key("k").send().await.unwrap();
+        other.delete_object().bucket(bucket).key("k").send().await.unwrap();
+        other.delete_bucket().bucket(bucket).send().await.unwrap();
+        let none = "NoSuchBucket";
+        match round {
+            0 => assert_eq!(put(&one, "k").await.judged().unwrap_err().code(), none),
+            1 => assert_eq!(one.get_object().bucket(bucket).key("k").send().await.judged().unwrap_err().code(), none),
+            _ => assert_eq!(one.delete_object().bucket(bucket).key("k").send().await.judged().unwrap_err().code(), none),
+        }
+        assert_eq!(keys(&one).await.unwrap_err().code(), none);
+        assert_eq!(one.head_object().bucket(bucket).key("k").send().await.judged().unwrap_err().status(), 404);
+        // Known again as it was, and made anew through the other: each request finds the new one.
+        one.create_bucket().bucket(bucket).send().await.unwrap();
+        put(&one, "k").await.unwrap();
+        one.delete_object().bucket(bucket).key("k").send().await.unwrap();
+        other.delete_bucket().bucket(bucket).send().await.unwrap();
+        other.create_bucket().bucket(bucket).send().await.unwrap();
+        put(&other, "n").await.unwrap();
+        match round {
+            0 => drop(one.get_object().bucket(bucket).key("n").send().await.unwrap()),
+            1 => assert_eq!(keys(&one).await.unwrap(), ["n"]),
+            _ => {
+                let again = put(&one, "n").await.judged().unwrap_err();
+                assert_eq!((again.code(), again.status()), ("SlowDown", 503));
+                drop(put(&one, "n").await.unwrap());
+            }
+        }
+        one.delete_object().bucket(bucket).key("n").send().await.unwrap();
+        assert_eq!(keys(&other).await.unwrap(), Vec::<String>::new());
+    }
+}
+
 /// Uploads an object of four parts, and returns it.
 async fn in_parts(client: &Client, seed: u64) -> Vec<u8> {
     let upload = client.create_multipart_upload().bucket("promises").key("parts").send().await.unwrap();

@@ -39,12 +39,12 @@ impl Breakwater {
         for _ in 0..ATTEMPTS {
             let command = RootCommand::DeleteBucket { name: input.bucket.clone(), tenant: asked.caller.tenant };
             match self.order_all(vec![Command::Root(command)]).await?.into_iter().next() {
-                Some(Reply::Done) => return Ok(S3Response::new(DeleteBucketOutput {})),
+                Some(Reply::Done) => return Ok(self.deleted(&input.bucket)),
                 Some(Reply::BucketDeleting { bucket: id, round }) => {
                     let round = Round { bucket: id, round };
                     let ended = unmake::finish(&**self.path.metadata(), &input.bucket, round).await.map_err(error::metadata)?;
                     if ended == Unmade::Gone {
-                        return Ok(S3Response::new(DeleteBucketOutput {}));
+                        return Ok(self.deleted(&input.bucket));
                     }
                     if !self.holds_no_object(bucket.id).await? {
                         break;
@@ -59,6 +59,11 @@ impl Breakwater {
             }
         }
         Err(error::refused(Refusal::BucketNotEmpty))
+    }
+
+    fn deleted(&self, name: &str) -> S3Response<DeleteBucketOutput> {
+        self.path.known().learn_bucket(name, None);
+        S3Response::new(DeleteBucketOutput {})
     }
 
     async fn holds_no_object(&self, bucket: BucketId) -> S3Result<bool> {

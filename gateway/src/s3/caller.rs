@@ -12,6 +12,7 @@ use spine::id::TenantId;
 use spine::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::root::{BucketRecord, RootAnswer, RootQuery};
 use spine::wire::{Answer, Batch, Chain, Command, Query, Refusal, Reply};
+use std::sync::Arc;
 
 /// A request without its typed input.
 pub struct Asked {
@@ -60,25 +61,52 @@ pub fn owner_id(tenant: TenantId) -> String {
 
 impl Breakwater {
     /// The bucket, if it is there, the caller's, and whose the caller said it would be.
-    pub async fn bucket(&self, asked: &Asked, name: &str) -> S3Result<BucketRecord> {
+    pub async fn bucket(&self, asked: &Asked, name: &str) -> S3Result<Arc<BucketRecord>> {
         let record = self.bucket_of(asked.caller.tenant, name).await?;
         expected_owner(asked, "x-amz-expected-bucket-owner")?;
         Ok(record)
     }
 
+    /// The bucket as it was when it was asked for last. Whatever is found in it, or written to it, is right; whoever finds nothing there,
+    /// or is refused for it, asks [`Self::renamed`].
+    pub async fn known_bucket(&self, asked: &Asked, name: &str) -> S3Result<Arc<BucketRecord>> {
+        match self.path.known().bucket(name) {
+            Some(record) if record.tenant == asked.caller.tenant => {
+                expected_owner(asked, "x-amz-expected-bucket-owner")?;
+                Ok(record)
+            }
+            _ => self.bucket(asked, name).await,
+        }
+    }
+
+    /// The bucket that has the name now, if it is not `before`.
+    pub async fn renamed(&self, asked: &Asked, before: &BucketRecord) -> S3Result<Option<Arc<BucketRecord>>> {
+        let now = self.bucket(asked, &before.name).await?;
+        Ok((now.id != before.id).then_some(now))
+    }
+
+    /// [`Self::renamed`], asked only where `nothing` was found in the bucket.
+    pub async fn renamed_if(&self, nothing: bool, asked: &Asked, before: &BucketRecord) -> S3Result<Option<Arc<BucketRecord>>> {
+        if nothing { self.renamed(asked, before).await } else { Ok(None) }
+    }
+
     /// The bucket that a copy reads from.
-    pub async fn source_bucket(&self, asked: &Asked, name: &str) -> S3Result<BucketRecord> {
+    pub async fn source_bucket(&self, asked: &Asked, name: &str) -> S3Result<Arc<BucketRecord>> {
         let record = self.bucket_of(asked.caller.tenant, name).await?;
         expected_owner(asked, "x-amz-source-expected-bucket-owner")?;
         Ok(record)
     }
 
-    async fn bucket_of(&self, tenant: TenantId, name: &str) -> S3Result<BucketRecord> {
-        match self.ask(Query::Root(RootQuery::Bucket(name.to_owned()))).await? {
-            Answer::Root(RootAnswer::Bucket(Some(record))) if record.tenant == tenant => Ok(record),
-            Answer::Root(RootAnswer::Bucket(Some(_))) => Err(error::access_denied()),
-            Answer::Root(RootAnswer::Bucket(None)) => Err(self.unfound(name).await?),
-            _ => Err(wrong_answer()),
+    async fn bucket_of(&self, tenant: TenantId, name: &str) -> S3Result<Arc<BucketRecord>> {
+        let record = match self.ask(Query::Root(RootQuery::Bucket(name.to_owned()))).await? {
+            Answer::Root(RootAnswer::Bucket(record)) => record.map(Arc::new),
+            _ => return Err(wrong_answer()),
+        };
+        self.path.known().learn_bucket(name, record.as_ref());
+        match record {
+            Some(record) if record.tenant == tenant => Ok(record),
+            Some(_) => Err(error::access_denied()),
+            None => Err(self.unfound(name).await?),
         }
     }
 

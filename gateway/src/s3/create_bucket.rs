@@ -10,6 +10,7 @@ use spine::id::BucketId;
 use spine::limit;
 use spine::wire::root::{BucketRecord, RootCommand, Versioning};
 use spine::wire::{Command, Refusal, Reply};
+use std::sync::Arc;
 
 /// Plaintext bytes per chunk of the new bucket's objects, a power of two from 256 KiB to 8 MiB. Ours alone.
 pub const CHUNK_BYTES_HEADER: &str = "x-breakwater-chunk-bytes";
@@ -42,7 +43,7 @@ impl Breakwater {
             replies = self.order_all(vec![command]).await?;
         }
         match replies.into_iter().next() {
-            Some(Reply::Bucket(_)) => {}
+            Some(Reply::Bucket(made)) => self.path.known().learn_bucket(&input.bucket, Some(&Arc::new(made))),
             Some(Reply::Refused(Refusal::BucketOwnedByYou)) if location.is_empty() && chunk_bytes.is_none() => {}
             Some(Reply::Refused(refusal)) => return Err(error::refused(refusal)),
             _ => return Err(wrong_answer()),

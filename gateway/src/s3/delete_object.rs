@@ -19,14 +19,20 @@ impl Breakwater {
     pub(super) async fn delete_object_op(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         let (input, asked) = Asked::split(request)?;
         view::check_version(input.version_id.as_deref())?;
-        let bucket = self.bucket(&asked, &input.bucket).await?;
+        let mut bucket = self.known_bucket(&asked, &input.bucket).await?;
         let condition = Condition {
             if_size: size(input.if_match_size)?,
             if_modified_second: input.if_match_last_modified_time.as_ref().map(moment::client_seconds),
             ..condition::of_write(&asked.headers)
         };
-        let reply = self.order(NamespaceCommand::Delete { bucket: bucket.id, key: input.key, condition }).await?;
-        deleted(reply).map(|()| S3Response::new(DeleteObjectOutput::default()))
+        loop {
+            let delete = NamespaceCommand::Delete { bucket: bucket.id, key: input.key.clone(), condition: condition.clone() };
+            let reply = self.order(delete).await?;
+            match self.renamed_if(!found(&reply), &asked, &bucket).await? {
+                Some(now) => bucket = now,
+                None => return deleted(reply).map(|()| S3Response::new(DeleteObjectOutput::default())),
+            }
+        }
     }
 
     /// Up to 1,000 keys in one entry of the log; each stands alone and has its own answer.
@@ -37,11 +43,16 @@ impl Breakwater {
             return Err(error::malformed_xml());
         }
         let quiet = input.delete.quiet == Some(true);
-        let bucket = self.bucket(&asked, &input.bucket).await?;
-
-        let prepared: Vec<Result<Command, S3Error>> = objects.iter().map(|object| command(bucket.id, object)).collect();
-        let commands: Vec<Command> = prepared.iter().filter_map(|made| made.as_ref().ok().cloned()).collect();
-        let replies = if commands.is_empty() { Vec::new() } else { self.order_all(commands).await? };
+        let mut bucket = self.known_bucket(&asked, &input.bucket).await?;
+        let (prepared, replies) = loop {
+            let prepared: Vec<Result<Command, S3Error>> = objects.iter().map(|object| command(bucket.id, object)).collect();
+            let commands: Vec<Command> = prepared.iter().filter_map(|made| made.as_ref().ok().cloned()).collect();
+            let replies = if commands.is_empty() { Vec::new() } else { self.order_all(commands).await? };
+            match self.renamed_if(!replies.iter().any(found), &asked, &bucket).await? {
+                Some(now) => bucket = now,
+                None => break (prepared, replies),
+            }
+        };
         let mut replies = replies.into_iter();
 
         let (mut done, mut failed) = (Vec::new(), Vec::new());
@@ -79,6 +90,11 @@ fn command(bucket: BucketId, object: &ObjectIdentifier) -> Result<Command, S3Err
 
 fn size(size: Option<i64>) -> S3Result<Option<u64>> {
     size.map(|size| u64::try_from(size).map_err(|_| error::invalid_argument("A size must not be negative"))).transpose()
+}
+
+/// Something was there, so the bucket was too.
+fn found(reply: &Reply) -> bool {
+    matches!(reply, Reply::Deleted { was: Some(_) })
 }
 
 fn deleted(reply: Reply) -> S3Result<()> {

@@ -52,6 +52,10 @@ pub fn no_such_key() -> S3Error {
     fault(S3ErrorCode::NoSuchKey, "The specified key does not exist.")
 }
 
+pub fn is_no_such_key(error: &S3Error) -> bool {
+    *error.code() == S3ErrorCode::NoSuchKey
+}
+
 pub fn no_such_upload() -> S3Error {
     fault(
         S3ErrorCode::NoSuchUpload,
@@ -159,7 +163,7 @@ pub enum Unconfigured {
     Named,
 }
 
-fn slow_down(message: impl Into<Cow<'static, str>>) -> S3Error {
+pub fn slow_down(message: impl Into<Cow<'static, str>>) -> S3Error {
     fault(S3ErrorCode::SlowDown, message)
 }
 

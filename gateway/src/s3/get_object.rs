@@ -27,12 +27,18 @@ impl Breakwater {
         let (input, asked) = Asked::split(request)?;
         unsupported::refuse(&asked.headers)?;
         view::check_version(input.version_id.as_deref())?;
-        let bucket = self.bucket(&asked, &input.bucket).await?;
+        let mut bucket = self.known_bucket(&asked, &input.bucket).await?;
         let conditions = Conditions::of_read(&asked.headers);
         let mut resolved_again = false;
-        let name = Name::new(bucket.id, &input.key);
         loop {
-            let (head, version) = self.open(bucket.id, &input.key).await?;
+            let (head, version) = match self.open(bucket.id, &input.key).await {
+                Err(nothing) if error::is_no_such_key(&nothing) => {
+                    bucket = self.renamed(&asked, &bucket).await?.ok_or(nothing)?;
+                    continue;
+                }
+                opened => opened?,
+            };
+            let name = Name::new(bucket.id, &input.key);
             conditions.check_read(&head)?;
             let slice = view::slice(&head, &version.parts, &asked.headers, input.part_number)?;
             match self.stream(asked.caller.tenant, &name, &version.body, slice.range.clone()).await {

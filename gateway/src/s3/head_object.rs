@@ -2,24 +2,28 @@
 
 use super::caller::Asked;
 use super::condition::Conditions;
-use super::error::S3Result;
+use super::error::{self, S3Result};
 use super::get_object::checksums_wanted;
 use super::told::tell;
 use super::{Breakwater, Partial, unsupported, view};
 use s3s::dto::{HeadObjectInput, HeadObjectOutput, TimestampFormat};
 use s3s::{S3Request, S3Response};
+use spine::id::BucketId;
+use spine::wire::namespace::{VersionBody, VersionHead};
+use std::sync::Arc;
 
 impl Breakwater {
     pub(super) async fn head_object_op(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let (input, asked) = Asked::split(request)?;
         unsupported::refuse(&asked.headers)?;
         view::check_version(input.version_id.as_deref())?;
-        let bucket = self.bucket(&asked, &input.bucket).await?;
-        let (head, parts) = match input.part_number {
-            None => (self.head(bucket.id, &input.key).await?, None),
-            Some(_) => {
-                let (head, version) = self.open(bucket.id, &input.key).await?;
-                (head, Some(version))
+        let mut bucket = self.known_bucket(&asked, &input.bucket).await?;
+        let (head, parts) = loop {
+            match self.head_and_parts(bucket.id, &input.key, input.part_number.is_some()).await {
+                Err(nothing) if error::is_no_such_key(&nothing) => {
+                    bucket = self.renamed(&asked, &bucket).await?.ok_or(nothing)?;
+                }
+                found => break found?,
             }
         };
         let parts = parts.as_ref().map_or(&[][..], |version| &version.parts);
@@ -34,6 +38,15 @@ impl Breakwater {
             response.extensions.insert(Partial);
         }
         Ok(response)
+    }
+
+    /// The current version, with its body where a part of it is asked for.
+    async fn head_and_parts(&self, bucket: BucketId, key: &str, parts: bool) -> S3Result<(VersionHead, Option<Arc<VersionBody>>)> {
+        if !parts {
+            return Ok((self.head(bucket, key).await?, None));
+        }
+        let (head, version) = self.open(bucket, key).await?;
+        Ok((head, Some(version)))
     }
 }
 

@@ -10,17 +10,18 @@ use s3s::dto::{ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObje
 use s3s::{S3Request, S3Response};
 use spine::id::BucketId;
 use spine::wire::namespace::{ListPage, ListQuery, NamespaceAnswer, NamespaceQuery};
+use spine::wire::root::BucketRecord;
+use std::sync::Arc;
 
 impl Breakwater {
     pub(super) async fn list_objects_op(&self, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
         let (input, asked) = Asked::split(request)?;
         let names = Names::of(input.encoding_type.as_ref())?;
         let max = listing::page_size(input.max_keys, "maxKeys")?;
-        let bucket = self.bucket(&asked, &input.bucket).await?;
         let marker = input.marker.unwrap_or_default();
         let delimiter = input.delimiter.filter(|delimiter| !delimiter.is_empty());
         let prefix = input.prefix.unwrap_or_default();
-        let page = self.page(bucket.id, &prefix, delimiter.as_deref(), Some(marker.clone()), max).await?;
+        let (bucket, page) = self.page_of(&asked, &input.bucket, &prefix, delimiter.as_deref(), Some(marker.clone()), max).await?;
 
         let output = ListObjectsOutput {
             name: Some(input.bucket),
@@ -48,10 +49,9 @@ impl Breakwater {
             Some(text) => Some(token::decode(text).ok_or_else(|| error::invalid_argument("The continuation token provided is incorrect"))?),
             None => input.start_after.clone(),
         };
-        let bucket = self.bucket(&asked, &input.bucket).await?;
         let delimiter = input.delimiter.filter(|delimiter| !delimiter.is_empty());
         let prefix = input.prefix.unwrap_or_default();
-        let page = self.page(bucket.id, &prefix, delimiter.as_deref(), after, max).await?;
+        let (bucket, page) = self.page_of(&asked, &input.bucket, &prefix, delimiter.as_deref(), after, max).await?;
 
         let shown_owner = (input.fetch_owner == Some(true)).then_some(bucket.tenant);
         let contents: Vec<Object> = page.objects.into_iter().map(|(key, head)| names.object(key, head, shown_owner)).collect();
@@ -71,6 +71,26 @@ impl Breakwater {
             request_charged: None,
         };
         Ok(Rendered::answer(output, |_| Default::default()))
+    }
+
+    /// The bucket of this name and a page of it. An empty page is one of the bucket that has the name now.
+    async fn page_of(
+        &self,
+        asked: &Asked,
+        name: &str,
+        prefix: &str,
+        delimiter: Option<&str>,
+        after: Option<String>,
+        max: usize,
+    ) -> S3Result<(Arc<BucketRecord>, ListPage)> {
+        let mut bucket = self.known_bucket(asked, name).await?;
+        loop {
+            let page = self.page(bucket.id, prefix, delimiter, after.clone(), max).await?;
+            match self.renamed_if(page.objects.is_empty() && page.prefixes.is_empty(), asked, &bucket).await? {
+                Some(now) => bucket = now,
+                None => return Ok((bucket, page)),
+            }
+        }
     }
 
     /// At most `max` keys and common prefixes after `after`.

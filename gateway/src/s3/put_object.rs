@@ -13,8 +13,8 @@ use s3s::stream::ByteStream as _;
 use s3s::{S3Request, S3Response};
 use spine::id::{Seq, UnixMs};
 use spine::limit;
-use spine::wire::Reply;
 use spine::wire::namespace::{Checksum, ChecksumAlgorithm, ChecksumKind, Etag, NamespaceCommand, NewVersion, VersionBody, VersionHead};
+use spine::wire::{Refusal, Reply};
 
 impl Breakwater {
     pub(super) async fn put_object_op(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
@@ -29,7 +29,7 @@ impl Breakwater {
         let (body, hash) = Incoming::new(input.body.take(), input.content_length, asked.hashed.as_ref())?;
         let promise = Promise::read(&asked.headers, hash)?;
         let algorithm = promise.algorithm().unwrap_or(checksum::DEFAULT);
-        let bucket = self.bucket(&asked, &input.bucket).await?;
+        let bucket = self.known_bucket(&asked, &input.bucket).await?;
 
         let request = BodyRequest {
             tenant: asked.caller.tenant,
@@ -68,8 +68,13 @@ impl Breakwater {
             let new = NewVersion { head, body: VersionBody { body, parts: Vec::new() }, manifest };
             NamespaceCommand::Commit { bucket: id, key, new: Box::new(new), condition }
         });
-        committed(reply.await.map_err(error::write)?)?;
-        Ok(S3Response::new(output))
+        match reply.await.map_err(error::write)? {
+            // The body is gone by now: it has to be sent again to the bucket that has the name now.
+            Reply::Refused(Refusal::NoSuchBucket) if self.renamed(&asked, &bucket).await?.is_some() => {
+                Err(error::slow_down("The bucket was made anew meanwhile. Please try again."))
+            }
+            reply => committed(reply).map(|_| S3Response::new(output)),
+        }
     }
 }
 
