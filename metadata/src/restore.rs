@@ -14,12 +14,13 @@ mod row;
 
 pub use row::{are_rows, is_left_out};
 
+use crate::namespace::closed;
 use crate::range::{Ranges, holding};
 use crate::record::{load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use crate::{chunk_index, key, requests, root};
 use serde::{Deserialize, Serialize};
-use spine::id::{Epoch, Seq};
+use spine::id::{BucketId, Epoch, Seq};
 use spine::wire::copy::{RestoreCommand, Sum, is_counted};
 use spine::wire::root::RootCommand;
 use spine::wire::{Command, Refusal, Reply};
@@ -27,8 +28,8 @@ use spine::wire::{Command, Refusal, Reply};
 const STANDING: &[u8] = b"restore";
 /// Key in Meta of how often what is here came out of a copy.
 const RESTORES: &[u8] = b"restored";
-/// How far above the copy's generations, tags and map new ones begin, and how many proposals a log has at most: twelve days of a million a
-/// second.
+/// How far above the copy's generations, tags and map new ones begin, and how many proposals a log has at most: twelve days of a
+/// million a second.
 const MARGIN: u64 = 1 << 40;
 /// Kinds of Root's rows without which there is nothing to lose: what a cluster notes when it is founded.
 const FOUNDED: [u8; 3] = [key::ROOT_FLEET[0], key::ROOT_METADATA_NODE, key::ROOT_LEASE[0]];
@@ -139,6 +140,8 @@ struct Above {
     requests: u64,
     chunks: u64,
     epoch: Epoch,
+    /// From where on ids of buckets are lost, and where they go on.
+    buckets: (BucketId, BucketId),
 }
 
 impl Above {
@@ -148,13 +151,18 @@ impl Above {
         let requests = restores.checked_mul(MARGIN);
         let chunks = chunk_index::given(table)?.checked_add(MARGIN);
         let epoch = root::map::get(table)?.epoch().0.checked_add(MARGIN).map(Epoch);
-        Ok(requests.zip(chunks).zip(epoch).map(|((requests, chunks), epoch)| Above { restores, requests, chunks, epoch }))
+        let lost = root::bucket::next(table)?;
+        let buckets = closed::next_era(lost).map(|next| (lost, next));
+        let (Some(requests), Some(chunks), Some(epoch), Some(buckets)) = (requests, chunks, epoch, buckets) else { return Ok(None) };
+        Ok(Some(Above { restores, requests, chunks, epoch, buckets }))
     }
 
     fn go_on(&self, table: &mut dyn TableWrite) -> Result<(), TableError> {
         save(table, Space::Meta, RESTORES, &self.restores)?;
         requests::begin_anew(table, self.requests)?;
         root::map::begin_anew(table, self.epoch)?;
+        closed::lose(table, self.buckets.0)?;
+        root::bucket::begin_from(table, self.buckets.1)?;
         chunk_index::go_on_above(table, self.chunks)
     }
 }

@@ -52,6 +52,7 @@ fn is_row(row: &Row) -> bool {
         (Space::Intents, kind) if kind == key::INTENT_ENDED.0 => key.len() == 1 + VersionId::LEN,
         (Space::Intents, kind) if kind == key::INTENT_ENDED.1 => value.len() == VersionId::LEN,
         (Space::Due, kind) if kind == key::DUE_ENDED.1 => value.len() == VersionId::LEN,
+        (Space::Root, _) if key == key::ROOT_COUNTER => decode::<u64>(space, key, value).is_ok(),
         (Space::Root, _) if key == key::ROOT_MAP => decode::<Map>(space, key, value).is_ok(),
         (Space::Meta, _) if key == ledger::COUNTER => decode::<Ledger>(space, key, value).is_ok(),
         (Space::Meta, _) if key == RESTORES => decode::<u64>(space, key, value).is_ok(),
