@@ -7,6 +7,7 @@
 //! What keeps the search short where many outcomes are unknown, and loses no order:
 //! - a value is put once and does not come back, so an order that leaves a value which some answer is still to have seen is given up at once;
 //! - values that nobody saw or named are one value, and unknown operations that do the same are tried in the order of their calls only.
+//!
 //! Not here: making histories (`history.rs`).
 //!
 //! Source: Wing and Gong, Testing and verifying concurrent objects, 1993; Lowe, Testing for linearizability, 2017.

@@ -400,10 +400,10 @@ mod tests {
     fn the_documented_defaults_are_the_defaults_and_leave_none_out() {
         assert_eq!(load(DEFAULT).unwrap(), Config::default());
         let documented: toml::Table = toml::from_str(DEFAULT).unwrap();
-        assert_eq!(documented.len(), 15, "a field of Config is not in default.toml");
+        assert_eq!(documented.len(), 16, "a field of Config is not in default.toml");
         let of = |name: &str| documented[name].as_table().unwrap().len();
         assert_eq!((of("tls"), of("coding"), of("collector"), of("repair"), of("limits"), of("fleet")), (2, 2, 5, 3, 9, 4));
-        assert_eq!(of("rebalance"), 4);
+        assert_eq!((of("rebalance"), of("metadata")), (4, 2));
     }
 
     #[test]
