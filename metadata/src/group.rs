@@ -453,6 +453,11 @@ impl From<RaftError<u64>> for GroupError {
     }
 }
 
+/// Index of the last entry that a table has; 0 before the first.
+pub fn applied_index_in(table: &dyn TableRead) -> Result<u64, TableError> {
+    Ok(apply::applied_in(table)?.0.map_or(0, |id| id.index))
+}
+
 /// The last entry that a table has.
 #[cfg(test)]
 pub fn applied_for_test(table: &dyn TableRead) -> Option<LogId> {

@@ -53,6 +53,7 @@ pub async fn run(groups: Arc<Groups>) {
                 let hosted = hosted.clone();
                 tokio::spawn(async move { hosted.group.settle().await });
             }
+            hosted.copies.forget_abandoned();
             let pace = paces.entry(hosted.group.number()).or_insert_with(|| begun(hosted));
             let due = pace.step(now, written, applied(hosted), dirty, &groups.settings);
             all_quiet &= pace.is_quiet(now, &groups.settings);
