@@ -31,7 +31,7 @@ use crate::nodes::Nodes;
 use crate::owe::{self, Delivered, Owing};
 use crate::pace::Pace;
 use crate::progress::Progress;
-use crate::reconcile::{self, Reconciled};
+use crate::reconcile::{self, ReconcileError, Reconciled};
 use crate::reindex::{self, Reindexed};
 use crate::roster::Roster;
 use crate::snapshot::{self, kept::Schedule};
@@ -154,8 +154,9 @@ impl DataPath {
         reindex::run_now(&self.core).await
     }
 
-    /// Compares metadata that was restored with what the nodes have; where nothing is lost, the collection is released.
-    pub async fn reconcile_now(&self) -> Result<Reconciled, WriteError> {
+    /// Compares metadata that was restored with what the nodes have; where nothing is lost, the collection is released. Refused unless a
+    /// restore is what holds it.
+    pub async fn reconcile_now(&self) -> Result<Reconciled, ReconcileError> {
         reconcile::run_now(&self.core).await
     }
 

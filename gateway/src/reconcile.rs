@@ -1,29 +1,62 @@
 //! After metadata was restored from an earlier point: is what it says still true of the nodes?
 //!
 //! ```text
+//! is it a restore that holds the collection? (holder.rs)
 //! every committed version -> its manifests -> their chunks: durable, and referred to by it
-//! every chunk -> its shards: a node that does not have one any more is asked for it no longer (MarkLost), and repair makes it again
-//! nothing lost -> the collection is released; anything lost -> it is named, and the collection stays held
+//! every chunk -> its shards: counted where a node says that it has them
+//!   fewer than a read takes, and something refers to it -> looked for on all nodes, and placed anew where they lie (elsewhere.rs)
+//!   enough -> a node that does not have one any more is asked for it no longer (MarkLost), and repair makes it again
+//! nothing lost and nothing that cannot be told -> the collection is released; anything else is named, and the collection stays held
 //! ```
-//! Invariants: a node that does not answer has lost nothing; nothing is deleted here, and nothing anywhere before this has come to its end.
+//! Invariants: a shard counts only where its node has said so just now; a chunk that is short keeps all that the index says of it; what
+//! nothing refers to cannot be lost; nothing is deleted here but what was copied, read back by its root and placed before.
 //! Not here: chunks that were stored after the copy was made: nobody's names lead to them, and the sweep takes them once it may.
+
+mod elsewhere;
+mod holder;
 
 use crate::body::WriteError;
 use crate::core::Core;
 use crate::dedup::unexpected;
 use crate::fsck::{FsckError, Report, names};
 use crate::reindex;
+use crate::snapshot::kept;
+use futures::StreamExt;
 use serde::Serialize;
 use spine::id::{ChunkId, NodeId, ShardIndex};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ShardName};
 use spine::wire::{Answer, Batch, Chain, Command, Query};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Chunks of one page.
 const PAGE: usize = 512;
-/// Most findings that are spelled out; all are counted.
+/// Most findings of each kind that are spelled out; all are counted.
 const SPELLED_OUT: usize = 1_000;
+/// Chunks whose references are asked for at a time.
+const ASKING: usize = 16;
+/// A node that takes longer for one answer counts as one that does not answer.
+const CALL_MOST: Duration = Duration::from_secs(60);
+
+/// Why nothing was compared.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    #[error("the collection is not held: no restore waits to be reconciled")]
+    NotHeld,
+    /// Re-indexing holds it, or an operator.
+    #[error(
+        "this metadata did not come out of a copy, so what holds the collection is no restore: is this the folder that was restored? A hold by re-indexing or by an operator ends with `breakwater admin collection release` alone"
+    )]
+    NotRestored,
+    /// By this restore's own reconciliation; whatever holds it now came later.
+    #[error(
+        "this restore was reconciled before and the collection released; what holds it now is re-indexing or an operator, and ends with `breakwater admin collection release` alone"
+    )]
+    Over,
+    #[error(transparent)]
+    Store(#[from] WriteError),
+}
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -33,30 +66,121 @@ pub struct Reconciled {
     pub shards: u64,
     /// Of nodes that did not answer: nothing is known of them.
     pub shards_away: u64,
-    /// That their nodes do not have any more, and that are made again.
+    /// That their nodes do not have any more. Where enough others are there they are made again.
     pub shards_gone: u64,
-    /// Objects and chunks that cannot be read.
+    /// That lay elsewhere than the index said, of chunks that were short without them, and are placed again.
+    pub shards_found: u64,
+    /// Nodes that have shards by the index and did not answer, or are not known.
+    pub nodes_away: BTreeSet<String>,
+    /// Objects and chunks that cannot be read though all nodes answered.
     pub lost: u64,
     /// The first of them.
     pub spelled_out: Vec<String>,
+    /// Chunks of which too few shards were found while nodes were away that may have others.
+    pub untold: u64,
+    /// The first of them.
+    pub untold_spelled_out: Vec<String>,
+    /// Chunks of copies of metadata in the store that cannot be read: nobody's data.
+    pub copies_short: u64,
+    /// Chunks that nothing refers to and of which too few shards were found.
+    pub idle_short: u64,
     /// Whether the collection was released.
     pub released: bool,
 }
 
-impl Reconciled {
-    fn lose(&mut self, what: String) {
-        self.lost += 1;
-        if self.spelled_out.len() < SPELLED_OUT {
-            self.spelled_out.push(what);
-        }
+fn add(count: &mut u64, spelled_out: &mut Vec<String>, what: String) {
+    *count += 1;
+    if spelled_out.len() < SPELLED_OUT {
+        spelled_out.push(what);
+    }
+}
+
+/// What is known of one index of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Owed: it is placed nowhere.
+    Unplaced,
+    There,
+    Gone,
+    /// Its node did not answer.
+    Silent,
+}
+
+/// What a chunk's shards come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Whole,
+    /// Nodes that are away may have enough.
+    Untold,
+    Lost,
+}
+
+/// - `all_listed`: every node that is known has shown which shards of the chunk it has.
+fn judge(found: &[Found], k: u8, all_listed: bool) -> Verdict {
+    let count = |what: Found| found.iter().filter(|one| **one == what).count();
+    let there = count(Found::There);
+    match usize::from(k) {
+        k if there >= k => Verdict::Whole,
+        k if !all_listed || there + count(Found::Silent) >= k => Verdict::Untold,
+        _ => Verdict::Lost,
+    }
+}
+
+/// A durable chunk, and what nodes said of it.
+struct Looked {
+    chunk: ChunkId,
+    record: ChunkRecord,
+    /// By index.
+    found: Vec<Found>,
+}
+
+impl Looked {
+    fn k(&self) -> u8 {
+        self.record.placement.as_ref().map_or(0, |placement| placement.sealed.k)
+    }
+
+    fn count(&self, what: Found) -> u64 {
+        self.found.iter().filter(|one| **one == what).count() as u64
+    }
+
+    fn is_short(&self) -> bool {
+        self.count(Found::There) < u64::from(self.k())
+    }
+
+    fn is_of_a_copy(&self) -> bool {
+        self.record.placement.as_ref().is_some_and(|placement| placement.sealed.tenant == kept::TENANT)
+    }
+
+    /// Shards that are placed, with their nodes.
+    fn placed(&self) -> impl Iterator<Item = (usize, NodeId, ShardName)> + '_ {
+        let places = self.record.placement.iter().flat_map(|placement| placement.shards.iter().enumerate());
+        places.filter_map(|(index, place)| {
+            let place = (*place)?;
+            let name = ShardName { chunk: self.chunk, generation: self.record.generation, index: ShardIndex(index as u8), tag: place.tag };
+            Some((index, place.node, name))
+        })
     }
 }
 
 /// Goes through all of it, now.
 ///
 /// # Errors
-/// Metadata's; the collection is as it was then.
-pub(crate) async fn run_now(core: &Arc<Core>) -> Result<Reconciled, WriteError> {
+/// Refused unless a restore is what holds the collection; metadata's. The collection is as it was then.
+pub(crate) async fn run_now(core: &Arc<Core>) -> Result<Reconciled, ReconcileError> {
+    let life = holder::life(core).await?;
+    let mut done = compare(core).await?;
+    if done.lost == 0 && done.untold == 0 {
+        reindex::hold(core, false).await?;
+        holder::note(core, life).await?;
+        done.released = true;
+    }
+    tracing::info!(target: "breakwater", objects = done.objects, chunks = done.chunks, shards_gone = done.shards_gone,
+        shards_away = done.shards_away, shards_found = done.shards_found, lost = done.lost, untold = done.untold,
+        released = done.released, "reconciled");
+    Ok(done)
+}
+
+async fn compare(core: &Arc<Core>) -> Result<Reconciled, WriteError> {
     let mut done = Reconciled::default();
     let mut report = Report::default();
     let walked = names::check(&core.metadata, &mut report).await;
@@ -71,60 +195,131 @@ pub(crate) async fn run_now(core: &Arc<Core>) -> Result<Reconciled, WriteError> 
     loop {
         let scan = core.metadata.query(Query::Chunk(ChunkQuery::Scan { after, max: PAGE })).await?;
         let Answer::Chunk(ChunkAnswer::Scan(page)) = scan else { return Err(unexpected("Scan", &"something else")) };
-        let Some((last, _)) = page.last() else { break };
+        let Some((last, _)) = page.last() else { return Ok(done) };
         after = Some(*last);
-        step(core, &page, &mut done).await?;
+        done.chunks += page.len() as u64;
+        step(core, page, &mut done).await?;
     }
-    if done.lost == 0 {
-        reindex::hold(core, false).await?;
-        done.released = true;
-    }
-    tracing::info!(target: "breakwater", objects = done.objects, chunks = done.chunks, shards_gone = done.shards_gone,
-        shards_away = done.shards_away, lost = done.lost, released = done.released, "reconciled");
-    Ok(done)
 }
 
-async fn step(core: &Core, page: &[(ChunkId, ChunkRecord)], done: &mut Reconciled) -> Result<(), WriteError> {
-    let mut asked: HashMap<NodeId, Vec<ShardName>> = HashMap::new();
-    let live: Vec<_> = page.iter().filter(|(_, record)| record.state != ChunkState::Deleting).collect();
-    for (chunk, record) in &live {
-        for (index, place) in (0u8..).zip(record.placement.iter().flat_map(|placement| &placement.shards)) {
-            let Some(place) = place else { continue };
-            let name = ShardName { chunk: *chunk, generation: record.generation, index: ShardIndex(index), tag: place.tag };
-            asked.entry(place.node).or_default().push(name);
+async fn step(core: &Arc<Core>, page: Vec<(ChunkId, ChunkRecord)>, done: &mut Reconciled) -> Result<(), WriteError> {
+    let looked = look(core, page).await;
+    done.shards += looked.iter().map(|one| one.placed().count() as u64).sum::<u64>();
+    let (short, mut whole): (Vec<Looked>, Vec<Looked>) = looked.into_iter().partition(Looked::is_short);
+    let short = needed(core, short, done).await?;
+    if !short.is_empty() {
+        let searched = elsewhere::place(core, &short).await?;
+        done.shards_found += searched.placed;
+        done.nodes_away.extend(searched.silent.iter().map(NodeId::to_string));
+        // As they are now: what was placed, and what others have moved meanwhile.
+        let ids: Vec<ChunkId> = short.iter().map(|one| one.chunk).collect();
+        let records = Query::Chunk(ChunkQuery::Records(ids.clone()));
+        let Answer::Chunk(ChunkAnswer::Records(records)) = core.metadata.query(records).await? else {
+            return Err(unexpected("Records", &"something else"));
+        };
+        let again = ids.into_iter().zip(records).filter_map(|(chunk, record)| Some((chunk, record?))).collect();
+        for one in look(core, again).await {
+            match judge(&one.found, one.k(), searched.silent.is_empty()) {
+                Verdict::Whole => whole.push(one),
+                verdict => tell(one, verdict, done),
+            }
         }
     }
-    let mut gone: HashMap<ChunkId, Vec<(NodeId, ShardName)>> = HashMap::new();
-    for (id, names) in asked {
-        done.shards += names.len() as u64;
-        let answers = match core.nodes.get(id).filter(|node| node.reachable()) {
-            Some(node) => node.link.has(names.clone()).await.ok().filter(|answers| answers.len() == names.len()),
-            None => None,
-        };
-        let Some(answers) = answers else {
-            done.shards_away += names.len() as u64;
+    mark_lost(core, whole, done).await
+}
+
+/// Books a chunk that is short.
+fn tell(one: Looked, verdict: Verdict, done: &mut Reconciled) {
+    book(&one, done);
+    if one.is_of_a_copy() {
+        done.copies_short += 1;
+        return;
+    }
+    let (chunk, there, k) = (one.chunk, one.count(Found::There), one.k());
+    if verdict == Verdict::Lost {
+        let what = format!("the chunk {chunk} cannot be read: {there} of its shards were found on all nodes, and {k} are needed");
+        add(&mut done.lost, &mut done.spelled_out, what);
+    } else {
+        let what = format!("the chunk {chunk}: {there} of its shards were found and {k} are needed; nodes are away that may have others");
+        add(&mut done.untold, &mut done.untold_spelled_out, what);
+    }
+}
+
+fn book(one: &Looked, done: &mut Reconciled) {
+    done.shards_gone += one.count(Found::Gone);
+    done.shards_away += one.count(Found::Silent);
+    let silent = one.placed().filter(|(index, ..)| one.found.get(*index) == Some(&Found::Silent));
+    done.nodes_away.extend(silent.map(|(_, node, _)| node.to_string()));
+}
+
+/// Asks the nodes of all durable chunks, which have not begun to be deleted, for their shards.
+async fn look(core: &Core, chunks: Vec<(ChunkId, ChunkRecord)>) -> Vec<Looked> {
+    let is_here = |record: &ChunkRecord| record.state != ChunkState::Deleting && record.placement.is_some();
+    let mut out: Vec<Looked> = Vec::with_capacity(chunks.len());
+    for (chunk, record) in chunks.into_iter().filter(|(_, record)| is_here(record)) {
+        let shards = record.placement.iter().flat_map(|placement| &placement.shards);
+        let found = shards.map(|place| if place.is_some() { Found::Silent } else { Found::Unplaced }).collect();
+        out.push(Looked { chunk, record, found });
+    }
+    let mut asked: HashMap<NodeId, Vec<(usize, usize, ShardName)>> = HashMap::new();
+    for (at, one) in out.iter().enumerate() {
+        for (index, node, name) in one.placed() {
+            asked.entry(node).or_default().push((at, index, name));
+        }
+    }
+    for (id, asked) in asked {
+        let Some(node) = core.nodes.get(id).filter(|node| node.reachable()) else { continue };
+        let names: Vec<ShardName> = asked.iter().map(|(.., name)| *name).collect();
+        let Ok(Ok(answers)) = tokio::time::timeout(CALL_MOST, node.link.has(names)).await else { continue };
+        if answers.len() != asked.len() {
             continue;
-        };
-        for (name, _) in names.into_iter().zip(answers).filter(|(_, there)| !there) {
-            gone.entry(name.chunk).or_default().push((id, name));
+        }
+        for ((at, index, _), there) in asked.into_iter().zip(answers) {
+            out[at].found[index] = if there { Found::There } else { Found::Gone };
         }
     }
-    let mut lost = Vec::new();
-    for (chunk, record) in &live {
-        let (Some(gone), Some(placement)) = (gone.get(chunk), &record.placement) else { continue };
-        done.shards_gone += gone.len() as u64;
-        let left = placement.shards.iter().flatten().count() - gone.len();
-        if left < usize::from(placement.sealed.k) {
-            done.lose(format!(
-                "the chunk {chunk} cannot be read: at most {left} of its shards are left and {} are needed",
-                placement.sealed.k
-            ));
+    out
+}
+
+/// Those that something refers to. The others are nobody's, and go with the collection.
+async fn needed(core: &Core, short: Vec<Looked>, done: &mut Reconciled) -> Result<Vec<Looked>, WriteError> {
+    let asking: Vec<_> = short.into_iter().map(|one| is_needed(core, one)).collect();
+    let mut asking = futures::stream::iter(asking).buffered(ASKING);
+    let mut needed = Vec::new();
+    while let Some(asked) = asking.next().await {
+        let (one, is_wanted) = asked?;
+        if is_wanted {
+            needed.push(one);
+        } else {
+            done.idle_short += 1;
         }
-        lost.extend(gone.iter().map(|(node, shard)| Command::Chunk(ChunkCommand::MarkLost { shard: *shard, node: *node })));
     }
-    for commands in lost.chunks(PAGE) {
+    Ok(needed)
+}
+
+async fn is_needed(core: &Core, one: Looked) -> Result<(Looked, bool), WriteError> {
+    if one.record.state == ChunkState::Condemned {
+        return Ok((one, false));
+    }
+    match core.metadata.query(Query::Chunk(ChunkQuery::References { chunk: one.chunk, max: 1 })).await? {
+        Answer::Chunk(ChunkAnswer::References(holders)) => Ok((one, !holders.is_empty())),
+        other => Err(unexpected("References", &other)),
+    }
+}
+
+/// Has the index ask for shards that are gone no longer, of chunks that have enough without them.
+async fn mark_lost(core: &Core, whole: Vec<Looked>, done: &mut Reconciled) -> Result<(), WriteError> {
+    let mut commands = Vec::new();
+    for one in &whole {
+        book(one, done);
+        let gone = one.placed().filter(|(index, ..)| one.found.get(*index) == Some(&Found::Gone));
+        commands.extend(gone.map(|(_, node, shard)| Command::Chunk(ChunkCommand::MarkLost { shard, node })));
+    }
+    for commands in commands.chunks(PAGE) {
         core.metadata.propose(Batch { chain: Chain::Independent, commands: commands.to_vec() }).await?;
     }
-    done.chunks += page.len() as u64;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

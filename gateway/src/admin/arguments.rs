@@ -288,10 +288,14 @@ pub enum MetadataCommand {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Write the newest whole copy that the store has into a file, also where no metadata knows of it: from the chunks that are indexed
+    /// Write a copy that the store has into a file, also where no metadata knows of it: from the chunks that are indexed
     Fetch {
+        /// Where it goes; must not be there yet [default: only show the copies that there are, newest first]
         #[arg(long, value_name = "FILE")]
-        out: PathBuf,
+        out: Option<PathBuf>,
+        /// Which one: its id, or enough of its first digits [default: the newest that is whole]
+        #[arg(long, value_name = "COPY", requires = "out")]
+        copy: Option<String>,
     },
     /// Bring metadata back from such a file, into nodes that are empty; --data names a gateway's folder, which need not be served
     Restore {
@@ -306,6 +310,6 @@ pub enum MetadataCommand {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// After a restore: compare metadata with what the nodes have; where nothing is lost, the collection is released
+    /// After a restore: compare metadata with what the nodes have; where all that is referred to is seen, the collection is released
     Reconcile,
 }

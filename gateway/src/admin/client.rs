@@ -158,7 +158,8 @@ fn metadata_request(command: &MetadataCommand) -> Result<Request, AskError> {
         MetadataCommand::GiveUp { number } => post("give-up", json!({ "move": number })),
         MetadataCommand::Snapshot { out: None } => post("snapshot", json!({})),
         MetadataCommand::Snapshot { out: Some(out) } => post("snapshot", json!({ "out": absolute(out)? })),
-        MetadataCommand::Fetch { out } => post("fetch", json!({ "out": absolute(out)? })),
+        MetadataCommand::Fetch { out: None, .. } => post("fetch", json!({})),
+        MetadataCommand::Fetch { out: Some(out), copy } => post("fetch", json!({ "out": absolute(out)?, "copy": copy })),
         MetadataCommand::Reconcile => post("reconcile", json!({})),
         MetadataCommand::Restore { file, .. } | MetadataCommand::Papers { out: file } => {
             return Err(AskError::Refused(format!("{} is no server's to read or write", file.display())));
@@ -262,11 +263,12 @@ fn show_metadata(command: &MetadataCommand, answer: &Value) -> String {
         }
         MetadataCommand::Move { .. } => format!("group {} is led by {}", text(answer, "group"), text(answer, "leader")),
         MetadataCommand::GiveUp { .. } => format!("move {} is to be given up, if there still is a way back", text(answer, "move")),
+        MetadataCommand::Fetch { out: None, .. } => super::recovery::show_copies(answer),
         MetadataCommand::Snapshot { .. } | MetadataCommand::Fetch { .. } => {
             let to = answer["out"].as_str().map_or_else(|| "the store".to_string(), str::to_string);
             format!("{} rows, {} bytes are in {to}, as of {} ms", answer["rows"], answer["bytes"], answer["made_ms"])
         }
-        MetadataCommand::Reconcile => show_reconciled(answer),
+        MetadataCommand::Reconcile => super::recovery::show_reconciled(answer),
         MetadataCommand::Status | MetadataCommand::Restore { .. } | MetadataCommand::Papers { .. } => {
             let line = |node: &Value| {
                 let short: String = text(node, "node").chars().take(12).collect();
@@ -287,20 +289,6 @@ fn show_metadata(command: &MetadataCommand, answer: &Value) -> String {
             };
             format!("{}\n{}", lines(&answer["nodes"], line), super::heat::text(answer, crate::core::now().0))
         }
-    }
-}
-
-fn show_reconciled(answer: &Value) -> String {
-    let mut out = format!(
-        "{} objects, {} chunks, {} shards; {} shards are gone and are made again, {} are on nodes that do not answer",
-        answer["objects"], answer["chunks"], answer["shards"], answer["shards_gone"], answer["shards_away"]
-    );
-    for one in answer["spelled_out"].as_array().into_iter().flatten() {
-        out.push_str(&format!("\nlost: {}", one.as_str().unwrap_or("")));
-    }
-    out + match answer["released"] == true {
-        true => "\nNothing is lost. The collection is released.",
-        false => "\nThe collection stays held; `breakwater admin collection release` releases it all the same.",
     }
 }
 

@@ -10,6 +10,7 @@ use super::{heat, ranges};
 use crate::fleet::table::Fleet;
 use crate::fleet::token::Door;
 use crate::ops::operator::{Members, Operator};
+use crate::reconcile::ReconcileError;
 use crate::snapshot::{SnapshotError, kept};
 use bytes::Bytes;
 use futures::future::join_all;
@@ -46,7 +47,10 @@ struct Snapshot {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fetch {
-    out: PathBuf,
+    /// `None`: the copies that there are, no file.
+    out: Option<PathBuf>,
+    /// First digits of the id of the copy that is wanted. `None`: the newest whole one.
+    copy: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -62,7 +66,10 @@ pub(super) async fn answer(operator: &Operator, method: Method, path: &str, body
         (&Method::POST, "snapshot") => return snapshot(operator, parse(body)?).await,
         (&Method::POST, "fetch") => return fetch(operator, parse(body)?).await,
         (&Method::POST, "reconcile") => {
-            let done = operator.path.reconcile_now().await.map_err(|error| failed(&error))?;
+            let done = operator.path.reconcile_now().await.map_err(|error| match error {
+                ReconcileError::Store(error) => failed(&error),
+                refused => Refused::Wrong(refused.to_string()),
+            })?;
             return serde_json::to_value(done).map_err(|error| failed(&error));
         }
         _ => {}
@@ -102,9 +109,13 @@ async fn snapshot(operator: &Operator, asked: Snapshot) -> Result<Value, Refused
 }
 
 async fn fetch(operator: &Operator, asked: Fetch) -> Result<Value, Refused> {
-    let summary = kept::fetch(&operator.path, &asked.out).await?;
-    let bytes = std::fs::metadata(&asked.out).map(|file| file.len()).map_err(|error| Refused::Failed(error.to_string()))?;
-    Ok(json!({ "out": asked.out, "rows": summary.rows, "bytes": bytes, "made_ms": summary.name.made.0 }))
+    let Some(out) = asked.out else {
+        return Ok(json!({ "copies": kept::list(&operator.path).await? }));
+    };
+    let summary = kept::fetch(&operator.path, &out, asked.copy.as_deref()).await?;
+    let bytes = std::fs::metadata(&out).map(|file| file.len()).map_err(|error| Refused::Failed(error.to_string()))?;
+    let (id, made) = (hex::encode(summary.name.id), summary.name.made.0);
+    Ok(json!({ "out": out, "rows": summary.rows, "bytes": bytes, "made_ms": made, "copy": id }))
 }
 
 /// All metadata nodes that were ever admitted, or this process where it keeps metadata itself.

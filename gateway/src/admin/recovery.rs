@@ -177,6 +177,46 @@ pub(super) fn show_reindexed(answer: &Value) -> String {
     out + "\nThe collection is held until `breakwater admin collection release`: no object refers to what was restored."
 }
 
+pub(super) fn show_copies(answer: &Value) -> String {
+    let all = answer["copies"].as_array().map_or(&[][..], Vec::as_slice);
+    if all.is_empty() {
+        return "no copy of metadata is in the chunks that are indexed".into();
+    }
+    let line = |one: &Value| {
+        let fleet = one["fleet"].as_str().map_or_else(|| "no fleet".to_string(), |fleet| format!("fleet {fleet}"));
+        let whole = if one["whole"] == true { "whole" } else { "not whole: chunks of it cannot be read now" };
+        format!("{}  as of {} ms  {:>12} bytes  {fleet}  {whole}", text(one, "id"), one["made_ms"], one["bytes"])
+    };
+    all.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn show_reconciled(answer: &Value) -> String {
+    let mut out = format!(
+        "{} objects, {} chunks, {} shards; {} shards are gone, {} were found elsewhere and are placed again, {} are on nodes that do not answer",
+        answer["objects"], answer["chunks"], answer["shards"], answer["shards_gone"], answer["shards_found"], answer["shards_away"]
+    );
+    let idle =
+        [("copies_short", "chunks of copies of metadata cannot be read"), ("idle_short", "chunks that nothing refers to cannot be read")];
+    for (field, what) in idle {
+        if answer[field].as_u64().unwrap_or(0) > 0 {
+            out.push_str(&format!("\n{} {what}: they hold nothing up", answer[field]));
+        }
+    }
+    for (field, what) in [("spelled_out", "lost: "), ("untold_spelled_out", "not told: "), ("nodes_away", "not answered: node ")] {
+        for one in answer[field].as_array().into_iter().flatten() {
+            out.push_str(&format!("\n{what}{}", one.as_str().unwrap_or("")));
+        }
+    }
+    let count = |field: &str| answer[field].as_u64().unwrap_or(0);
+    out + match (answer["released"] == true, count("lost")) {
+        (true, _) => "\nNothing is lost. The collection is released.",
+        (false, 0) => {
+            "\nThe collection stays held until this finds all of it: bring the nodes that do not answer back, then reconcile again."
+        }
+        (false, _) => "\nThe collection stays held; `breakwater admin collection release` releases it all the same.",
+    }
+}
+
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or("")
 }

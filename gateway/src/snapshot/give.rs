@@ -49,7 +49,7 @@ pub async fn restore(metadata: &Arc<dyn Metadata>, keys: Arc<Keys>, path: &Path,
         Ok(())
     });
     let stream = summary.name.id;
-    tell(metadata, RestoreCommand::Begin { stream }).await?;
+    begin(metadata, stream).await?;
     let (mut number, mut counted, mut end) = (0_u32, Sum::default(), None);
     while let Some(item) = coming.recv().await {
         match item {
@@ -87,6 +87,19 @@ fn in_parts(rows: Vec<Row>) -> Vec<Vec<Row>> {
         }
     }
     parts
+}
+
+async fn begin(metadata: &Arc<dyn Metadata>, stream: [u8; 16]) -> Result<(), SnapshotError> {
+    let refused = match tell(metadata, RestoreCommand::Begin { stream }).await {
+        Err(SnapshotError::Refused { what }) => what,
+        other => return other,
+    };
+    // Where metadata is not empty, this changes nothing, and is refused unless a restore is under way.
+    let what = match tell(metadata, RestoreCommand::Expect).await {
+        Ok(()) => "a restore of another copy is under way: go on with that one, or begin again with a metadata folder that is empty".into(),
+        Err(_) => refused,
+    };
+    Err(SnapshotError::Refused { what })
 }
 
 async fn tell(metadata: &Arc<dyn Metadata>, command: RestoreCommand) -> Result<(), SnapshotError> {

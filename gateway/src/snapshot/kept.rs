@@ -6,10 +6,14 @@
 //! ```
 //! No S3 client has a key of that tenant, or can say such a bucket's name. Its secret follows from the root key, so that its chunks open
 //! where no metadata has ever heard of it; and so a copy is found again by its chunks alone, however the index came to know them.
-//! Invariants: an older copy goes only after a newer one is committed; a copy that is not whole is passed over.
+//! Which of two copies is the newer one, metadata's own numbers say: where there are names the order of commits, where there are chunks alone
+//! their generations. Clocks only say when one is due.
+//! Invariants: an older copy goes only after a newer one is committed; a copy that is not whole is passed over; none is made by itself while
+//! the collection is held: metadata that is half of what was, as re-indexing makes it, is no newer copy of anything.
 
-use super::block::{BLOCK_BYTES, HEAD_BYTES, Head, Name};
+use super::block::{BLOCK_BYTES, HEAD_BYTES, Head, Name, Sealer};
 use super::file::{Summary, put};
+use super::item::{Item, Unpacker};
 use super::take::{self, Taken, take};
 use super::{SnapshotError, at, both, strange, wrong};
 use crate::body::{BodyError, BodyRequest, BodyStream};
@@ -17,15 +21,17 @@ use crate::core::now;
 use crate::keys::Keys;
 use crate::metric::{SNAPSHOT_BYTES, SNAPSHOT_TIME, SNAPSHOTS};
 use crate::path::DataPath;
+use crate::reindex;
 use bytes::Bytes;
 use futures::stream::poll_fn;
-use spine::id::{BucketId, ChunkId, Seq, TenantId, UnixMs};
+use serde::Serialize;
+use spine::id::{BucketId, ChunkId, FleetId, Gen, Seq, TenantId, UnixMs};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery};
 use spine::wire::namespace::{
     Attributes, Condition, Etag, ListQuery, NamespaceAnswer, NamespaceCommand, NamespaceQuery, NewVersion, VersionBody, VersionHead,
 };
 use spine::wire::root::{BucketRecord, RootAnswer, RootCommand, RootQuery, TenantRecord, Versioning};
-use spine::wire::{Answer, Batch, Chain, Command, Query, Refusal, Reply};
+use spine::wire::{Answer, Batch, Chain, Command, Metadata, Query, Refusal, Reply};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
@@ -46,6 +52,10 @@ const COPY_BYTES: u64 = 1 << 37;
 const PAGE: usize = 1_000;
 /// How often it is looked whether a copy is due, at most and at least.
 const LOOK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(300));
+/// How far gateways' clocks may be apart: a copy from further ahead was made by a clock that was wrong.
+const AHEAD: Duration = Duration::from_secs(300);
+/// Least digits of a copy's id that name it.
+const DIGITS: usize = 4;
 
 /// How often copies are made, and how many stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +75,7 @@ pub(crate) async fn run(path: Weak<DataPath>, schedule: Schedule) {
             continue;
         }
         let due = match newest(&path).await {
-            Ok(Some(made)) => now().0.saturating_sub(made.0) >= schedule.every.as_millis() as u64,
+            Ok(Some(made)) => is_due(made, now(), schedule.every),
             // The first one is not made in the haste of a start.
             Ok(None) => began.elapsed() >= schedule.every / 10,
             Err(error) => {
@@ -75,6 +85,17 @@ pub(crate) async fn run(path: Weak<DataPath>, schedule: Schedule) {
         };
         if !due {
             continue;
+        }
+        match reindex::is_held(&path.core).await {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!(target: "breakwater", "a copy of metadata is due, and none is made while the collection is held");
+                continue;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "it could not be seen whether the collection is held");
+                continue;
+            }
         }
         let kept = match keep(&path).await {
             Ok(_) => forget(&path, schedule.kept).await,
@@ -87,9 +108,15 @@ pub(crate) async fn run(path: Weak<DataPath>, schedule: Schedule) {
     }
 }
 
+/// - `made`: when the newest one was made, by the clock of the gateway that did.
+pub(super) fn is_due(made: UnixMs, now: UnixMs, every: Duration) -> bool {
+    let is_from_the_future = made.0.saturating_sub(now.0) > AHEAD.as_millis() as u64;
+    is_from_the_future || now.0.saturating_sub(made.0) >= every.as_millis() as u64
+}
+
 async fn newest(path: &DataPath) -> Result<Option<UnixMs>, SnapshotError> {
-    let Some(bucket) = bucket(path).await? else { return Ok(None) };
-    Ok(all(path, bucket.id).await?.last().map(|(_, made)| *made))
+    let Some(bucket) = bucket(path.metadata(), NAME).await? else { return Ok(None) };
+    Ok(all(path, bucket.id).await?.last().map(|copy| copy.made))
 }
 
 /// Copies metadata into the store, now.
@@ -97,10 +124,15 @@ async fn newest(path: &DataPath) -> Result<Option<UnixMs>, SnapshotError> {
 /// # Errors
 /// Nothing is visible then.
 pub(crate) async fn keep(path: &Arc<DataPath>) -> Result<Taken, SnapshotError> {
-    let bucket = settle(path).await?;
+    keep_as(path, take::name()?).await
+}
+
+/// The same, under a name and time of one's choice.
+pub(super) async fn keep_as(path: &Arc<DataPath>, name: Name) -> Result<Taken, SnapshotError> {
+    let bucket = settle(path.metadata(), path.keys(), NAME).await?;
     let (blocks, waiting) = mpsc::channel(BLOCKS);
     let (whole, told) = oneshot::channel();
-    let (metadata, keys, name) = (path.metadata().clone(), path.keys().clone(), take::name()?);
+    let (metadata, keys) = (path.metadata().clone(), path.keys().clone());
     let key = format!("{:020}-{}", name.made.0, hex::encode(name.id));
     let taking = tokio::spawn(async move {
         let taken = take(&metadata, &keys, name, &blocks).await;
@@ -169,11 +201,12 @@ fn stream(mut blocks: mpsc::Receiver<Bytes>, mut whole: oneshot::Receiver<bool>)
 }
 
 /// Deletes all copies but the newest `kept`.
-async fn forget(path: &DataPath, kept: usize) -> Result<(), SnapshotError> {
-    let Some(bucket) = bucket(path).await? else { return Ok(()) };
-    let all = all(path, bucket.id).await?;
-    for (key, _) in &all[..all.len().saturating_sub(kept.max(1))] {
-        let delete = NamespaceCommand::Delete { bucket: bucket.id, key: key.clone(), condition: Condition::default() };
+pub(super) async fn forget(path: &DataPath, kept: usize) -> Result<(), SnapshotError> {
+    let Some(bucket) = bucket(path.metadata(), NAME).await? else { return Ok(()) };
+    let mut all = all(path, bucket.id).await?;
+    all.truncate(all.len().saturating_sub(kept.max(1)));
+    for copy in all {
+        let delete = NamespaceCommand::Delete { bucket: bucket.id, key: copy.key, condition: Condition::default() };
         let batch = Batch { chain: Chain::Stop, commands: vec![Command::Namespace(delete)] };
         if let Some(Reply::Refused(refusal)) = path.metadata().propose(batch).await?.first() {
             return Err(SnapshotError::Refused { what: refusal.to_string() });
@@ -182,8 +215,16 @@ async fn forget(path: &DataPath, kept: usize) -> Result<(), SnapshotError> {
     Ok(())
 }
 
-/// Every copy's key and time, oldest first.
-async fn all(path: &DataPath, bucket: BucketId) -> Result<Vec<(String, UnixMs)>, SnapshotError> {
+/// A copy as its name stands in the bucket.
+pub(super) struct Listed {
+    /// Where its commit came in the order of all commits.
+    pub seq: Seq,
+    pub key: String,
+    pub made: UnixMs,
+}
+
+/// Every copy, in the order in which they were committed.
+pub(super) async fn all(path: &DataPath, bucket: BucketId) -> Result<Vec<Listed>, SnapshotError> {
     let (mut out, mut after) = (Vec::new(), None);
     loop {
         let query = ListQuery { bucket, prefix: String::new(), delimiter: String::new(), after, max: PAGE };
@@ -191,31 +232,35 @@ async fn all(path: &DataPath, bucket: BucketId) -> Result<Vec<(String, UnixMs)>,
         let Answer::Namespace(NamespaceAnswer::List { page, .. }) = path.metadata().query(query).await? else {
             return Err(strange("a listing of copies"));
         };
-        out.extend(page.objects.into_iter().map(|(key, head)| (key, head.modified)));
+        out.extend(page.objects.into_iter().map(|(key, head)| Listed { seq: head.seq, key, made: head.modified }));
         after = page.next;
         if after.is_none() {
+            out.sort_by_key(|copy| copy.seq);
             return Ok(out);
         }
     }
 }
 
-async fn bucket(path: &DataPath) -> Result<Option<BucketRecord>, SnapshotError> {
-    match path.metadata().query(Query::Root(RootQuery::Bucket(NAME.into()))).await? {
+/// A bucket of the reserved tenant.
+pub(crate) async fn bucket(metadata: &Arc<dyn Metadata>, name: &str) -> Result<Option<BucketRecord>, SnapshotError> {
+    match metadata.query(Query::Root(RootQuery::Bucket(name.into()))).await? {
         Answer::Root(RootAnswer::Bucket(record)) => Ok(record),
         _ => Err(strange("the bucket of copies")),
     }
 }
 
-/// The bucket, and the tenant before it, made where they are not there.
-async fn settle(path: &DataPath) -> Result<BucketId, SnapshotError> {
-    if let Some(record) = bucket(path).await? {
+/// The same, made where it is not there, and the tenant before it.
+///
+/// - `name`: in brackets, as nobody else can name one.
+pub(crate) async fn settle(metadata: &Arc<dyn Metadata>, keys: &Keys, name: &str) -> Result<BucketId, SnapshotError> {
+    if let Some(record) = bucket(metadata, name).await? {
         return Ok(record.id);
     }
     let created = now();
-    let tenant = TenantRecord { id: TENANT, name: NAME.into(), secrets: vec![path.keys().snapshot_secret()?], created, revoked: false };
+    let tenant = TenantRecord { id: TENANT, name: NAME.into(), secrets: vec![keys.snapshot_secret()?], created, revoked: false };
     let record = BucketRecord {
         id: BucketId(0),
-        name: NAME.into(),
+        name: name.into(),
         tenant: TENANT,
         created,
         chunk_bytes: BLOCK_BYTES as u32,
@@ -224,7 +269,7 @@ async fn settle(path: &DataPath) -> Result<BucketId, SnapshotError> {
     };
     for command in [RootCommand::CreateTenant(tenant), RootCommand::CreateBucket(record)] {
         let batch = Batch { chain: Chain::Stop, commands: vec![Command::Root(command)] };
-        match path.metadata().propose(batch).await?.first() {
+        match metadata.propose(batch).await?.first() {
             Some(Reply::Bucket(record)) => return Ok(record.id),
             // Another gateway was faster.
             Some(Reply::Done | Reply::Refused(Refusal::TenantExists | Refusal::BucketOwnedByYou)) => {}
@@ -232,7 +277,7 @@ async fn settle(path: &DataPath) -> Result<BucketId, SnapshotError> {
             _ => return Err(strange("the making of the bucket of copies")),
         }
     }
-    bucket(path).await?.map(|record| record.id).ok_or_else(|| strange("the bucket of copies"))
+    bucket(metadata, name).await?.map(|record| record.id).ok_or_else(|| strange("the bucket of copies"))
 }
 
 /// The chunks of one copy by their numbers, and the last one's number once it was seen.
@@ -240,6 +285,10 @@ async fn settle(path: &DataPath) -> Result<BucketId, SnapshotError> {
 struct Parts {
     chunks: BTreeMap<u32, ChunkId>,
     last: Option<u32>,
+    /// Of its youngest chunk: later copies are of later ones, whatever clocks said.
+    generation: Gen,
+    bytes: u64,
+    fleet: Option<FleetId>,
 }
 
 impl Parts {
@@ -249,19 +298,57 @@ impl Parts {
     }
 }
 
-/// Writes the newest whole copy that is in the index's chunks into a file, which must not be there yet. Names are not needed.
+/// A copy that is in the store, as far as its chunks tell without all of it being read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct There {
+    pub id: String,
+    /// By the clock of the gateway that made it.
+    pub made_ms: u64,
+    /// Of the chunks that can be read now.
+    pub bytes: u64,
+    pub fleet: Option<String>,
+    /// Whether every chunk of it can be read now.
+    pub whole: bool,
+}
+
+/// All copies that are in the index's chunks, newest first. Names are not needed.
 ///
 /// # Errors
-/// [`SnapshotError::Wrong`] where there is none; the store's.
-pub(crate) async fn fetch(path: &Arc<DataPath>, out: &Path) -> Result<Summary, SnapshotError> {
+/// The store's.
+pub(crate) async fn list(path: &DataPath) -> Result<Vec<There>, SnapshotError> {
+    let tell = |(name, parts): (Name, Parts)| There {
+        id: hex::encode(name.id),
+        made_ms: name.made.0,
+        bytes: parts.bytes,
+        fleet: parts.fleet.map(|fleet| fleet.to_string()),
+        whole: parts.is_whole(),
+    };
+    Ok(find(path).await?.into_iter().map(tell).collect())
+}
+
+/// Writes a copy that is in the index's chunks into a file, which must not be there yet. Names are not needed.
+///
+/// - `chosen`: first digits of its id. `None`: the newest that is whole.
+///
+/// # Errors
+/// [`SnapshotError::Wrong`] where there is none; `Refused` where the choice names none or several; the store's.
+pub(crate) async fn fetch(path: &DataPath, out: &Path, chosen: Option<&str>) -> Result<Summary, SnapshotError> {
     if out.exists() {
         return Err(at(out)(std::io::ErrorKind::AlreadyExists.into()));
     }
+    let mut found = find(path).await?;
+    if let Some(digits) = chosen {
+        choose(&mut found, digits)?;
+    }
     let mut failed = wrong("no whole copy is in the store");
-    for (name, parts) in find(path).await?.into_iter().rev().filter(|(_, parts)| parts.is_whole()) {
+    for (name, parts) in found.into_iter().filter(|(_, parts)| parts.is_whole()) {
         match write(path, out, parts).await {
             Ok(summary) if summary.name == name => return Ok(summary),
-            Ok(_) => failed = wrong("a copy under another's name"),
+            // One that says another's name is not what was asked for.
+            Ok(_) => {
+                std::fs::remove_file(out).map_err(at(out))?;
+                failed = wrong("a copy under another's name");
+            }
             Err(error) => {
                 tracing::warn!(target: "breakwater", %error, made = name.made.0, "a copy in the store is passed over");
                 failed = error;
@@ -271,25 +358,60 @@ pub(crate) async fn fetch(path: &Arc<DataPath>, out: &Path) -> Result<Summary, S
     Err(failed)
 }
 
-/// What the index's chunks of the reserved tenant say of themselves.
-async fn find(path: &DataPath) -> Result<BTreeMap<Name, Parts>, SnapshotError> {
+/// Leaves the one copy that `digits` name.
+fn choose(found: &mut Vec<(Name, Parts)>, digits: &str) -> Result<(), SnapshotError> {
+    let refused = |what: String| Err(SnapshotError::Refused { what });
+    if digits.len() < DIGITS || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return refused(format!("{digits} is no copy: give its id, or at least its first {DIGITS} digits"));
+    }
+    let digits = digits.to_ascii_lowercase();
+    found.retain(|(name, _)| hex::encode(name.id).starts_with(&digits));
+    match &found[..] {
+        [] => refused(format!("there is no copy {digits} in the store; `fetch` without a file lists those that there are")),
+        [_] => Ok(()),
+        several => refused(format!("{} copies begin with {digits}", several.len())),
+    }
+}
+
+/// What the index's chunks of the reserved tenant say of themselves: copies, newest first.
+async fn find(path: &DataPath) -> Result<Vec<(Name, Parts)>, SnapshotError> {
     let (mut found, mut after): (BTreeMap<Name, Parts>, _) = (BTreeMap::new(), None);
     loop {
         let answer = path.metadata().query(Query::Chunk(ChunkQuery::Scan { after, max: PAGE })).await?;
         let Answer::Chunk(ChunkAnswer::Scan(page)) = answer else { return Err(strange("a look at the index")) };
-        let Some((last, _)) = page.last() else { return Ok(found) };
+        let Some((last, _)) = page.last() else { break };
         after = Some(*last);
         let is_ours = |record: &spine::wire::chunk::ChunkRecord| record.placement.as_ref().is_some_and(|p| p.sealed.tenant == TENANT);
-        for (chunk, _) in page.iter().filter(|(_, record)| is_ours(record)) {
+        for (chunk, record) in page.iter().filter(|(_, record)| is_ours(record)) {
             // One that cannot be read now makes its copy one that is not whole.
             let Ok(Some(plain)) = path.chunk(*chunk).await else { continue };
             let Some(head) = Head::parse(&plain).filter(|head| head.len + HEAD_BYTES == plain.len()) else { continue };
             let parts = found.entry(head.name).or_default();
-            parts.chunks.insert(head.number, *chunk);
+            parts.generation = parts.generation.max(record.generation);
+            if parts.chunks.insert(head.number, *chunk).is_none() {
+                parts.bytes += plain.len() as u64;
+            }
             if head.last {
                 parts.last = Some(head.number);
             }
+            if head.number == 0 {
+                parts.fleet = fleet(path.keys(), head.name, &plain);
+            }
         }
+    }
+    let mut found: Vec<(Name, Parts)> = found.into_iter().collect();
+    found.sort_by_key(|(name, parts)| std::cmp::Reverse((parts.generation, *name)));
+    Ok(found)
+}
+
+/// Whose copy it is, by its first block.
+fn fleet(keys: &Keys, name: Name, block: &[u8]) -> Option<FleetId> {
+    let (_, payload) = Sealer::new(keys, name).open(0, block)?;
+    let mut unpacker = Unpacker::default();
+    unpacker.feed(&payload);
+    match unpacker.next() {
+        Ok(Some(Item::About { fleet })) => fleet,
+        _ => None,
     }
 }
 

@@ -21,8 +21,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How long ranges that move, and another copy that is being made, are waited for, and between two looks.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long ranges that move, and another copy that is being made, are waited for, and between two looks: longer than a group keeps a copy
+/// that nobody asks for any more (180 s), so that one that failed does not fail the next.
+const PATIENCE: Duration = Duration::from_secs(240);
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often groups whose turn is not yet are told that their copies are wanted: several times before those would be let go of.
 const KEEP: Duration = Duration::from_secs(30);

@@ -2,12 +2,12 @@ use super::block::{BLOCK_BYTES, HEAD_BYTES, Head, Name, ROOM, Sealer};
 use super::item::{Item, Order, Packer};
 use super::*;
 use crate::keys::{Keys, RootKey};
-use crate::path::fake::{CHUNK, FakeMetadata, noise, rig};
+use crate::path::fake::{CHUNK, FakeMetadata, Rig, noise, rig};
 use bytes::Bytes;
 use spine::id::{FleetId, GroupId, UnixMs};
-use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery};
+use spine::wire::chunk::{ChunkAnswer, ChunkQuery};
 use spine::wire::cluster::Row;
-use spine::wire::copy::{CopyEnd, Tally};
+use spine::wire::copy::{CopyEnd, RestoreCommand, Tally};
 use spine::wire::{Answer, Batch, Chain, Command, Metadata, Query};
 use std::fs;
 use std::sync::Arc;
@@ -178,6 +178,24 @@ async fn what_was_copied_into_a_file_is_restored_into_empty_metadata_once_and_ho
 }
 
 #[tokio::test]
+async fn over_half_a_restore_of_another_copy_it_is_said_what_is_under_way() {
+    let rig = rig().await;
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("copy");
+    let from: Arc<dyn Metadata> = rig.metadata.clone();
+    write(&from, rig.keys.clone(), &path).await.unwrap();
+    let metadata: Arc<dyn Metadata> = Arc::new(FakeMetadata::default());
+    let commands = vec![Command::Restore(RestoreCommand::Begin { stream: [9; 16] })];
+    metadata.propose(Batch { chain: Chain::Stop, commands }).await.unwrap();
+    let refused = restore(&metadata, rig.keys.clone(), &path, None).await.unwrap_err().to_string();
+    assert!(refused.contains("under way"), "{refused}");
+    // Where there is metadata, nothing waits for a restore afterwards.
+    let refused = restore(&from, rig.keys.clone(), &path, None).await.unwrap_err().to_string();
+    assert!(!refused.contains("under way"), "{refused}");
+    rig.put("key", b"still served").await.unwrap();
+}
+
+#[tokio::test]
 async fn metadata_whose_answers_get_lost_is_restored_all_the_same() {
     let rig = rig().await;
     rig.put("key", &noise(CHUNK as usize, 1)).await.unwrap();
@@ -198,14 +216,14 @@ async fn a_copy_in_the_store_is_found_by_its_chunks_alone_and_the_newest_whole_o
     rig.put("key", &noise(CHUNK as usize, 1)).await.unwrap();
     let place = tempfile::tempdir().unwrap();
     let out = place.path().join("none");
-    assert!(matches!(kept::fetch(&rig.path, &out).await, Err(SnapshotError::Wrong { .. })));
+    assert!(matches!(kept::fetch(&rig.path, &out, None).await, Err(SnapshotError::Wrong { .. })));
     assert!(!out.exists());
     let first = kept::keep(&rig.path).await.unwrap();
     rig.put("later", &noise(CHUNK as usize, 2)).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     let second = kept::keep(&rig.path).await.unwrap();
     let out = place.path().join("newest");
-    assert_eq!(kept::fetch(&rig.path, &out).await.unwrap().name, second.name);
+    assert_eq!(kept::fetch(&rig.path, &out, None).await.unwrap().name, second.name);
     // The second one loses a chunk with all of its shards: the first is taken.
     let newest: Vec<_> = {
         let mut all = Vec::new();
@@ -221,40 +239,74 @@ async fn a_copy_in_the_store_is_found_by_its_chunks_alone_and_the_newest_whole_o
         node.shards.lock().unwrap().retain(|name, _| name.chunk != newest[0]);
     }
     let out = place.path().join("older");
-    assert_eq!(kept::fetch(&rig.path, &out).await.unwrap().name, first.name);
+    assert_eq!(kept::fetch(&rig.path, &out, None).await.unwrap().name, first.name);
     assert_eq!(check(&rig.keys, &out).unwrap().name, first.name);
+    let told: Vec<(String, bool)> = kept::list(&rig.path).await.unwrap().into_iter().map(|copy| (copy.id, copy.whole)).collect();
+    let whole = first.bytes <= BLOCK_BYTES as u64;
+    assert!(whole, "each copy is one chunk here, so that the second is not seen at all once its chunk is gone");
+    assert_eq!(told, [(hex::encode(first.name.id), true)]);
 }
 
 #[tokio::test]
-async fn reconciling_releases_the_collection_only_where_nothing_is_lost() {
+async fn copies_in_the_store_are_listed_newest_first_and_one_of_them_can_be_chosen() {
     let rig = rig().await;
-    for n in 0..4 {
-        rig.put(&format!("key-{n}"), &noise(CHUNK as usize, n)).await.unwrap();
+    let first = kept::keep(&rig.path).await.unwrap();
+    rig.put("key", &noise(CHUNK as usize, 1)).await.unwrap();
+    let second = kept::keep(&rig.path).await.unwrap();
+    let told: Vec<_> =
+        kept::list(&rig.path).await.unwrap().into_iter().map(|copy| (copy.id, copy.made_ms, copy.bytes, copy.whole)).collect();
+    let of = |taken: &take::Taken| (hex::encode(taken.name.id), taken.name.made.0, taken.bytes, true);
+    assert_eq!(told, [of(&second), of(&first)]);
+    let place = tempfile::tempdir().unwrap();
+    let chosen = hex::encode(first.name.id);
+    let out = place.path().join("chosen");
+    assert_eq!(kept::fetch(&rig.path, &out, Some(&chosen[..8])).await.unwrap().name, first.name);
+    let out = place.path().join("none");
+    for wrong in ["", "abc", "00000000000000000000000000000000", "not hexadecimal"] {
+        assert!(matches!(kept::fetch(&rig.path, &out, Some(wrong)).await, Err(SnapshotError::Refused { .. })), "{wrong}");
     }
-    let hold = |held: bool| {
-        let metadata = rig.metadata.clone();
-        async move {
-            let commands = vec![Command::Chunk(ChunkCommand::Hold { held, span: spine::wire::range::ALL_CHUNKS })];
-            metadata.propose(Batch { chain: Chain::Stop, commands }).await.unwrap();
-        }
-    };
-    let metadata: Arc<dyn Metadata> = rig.metadata.clone();
-    hold(true).await;
-    // Two of six shards of a chunk are gone: it is read by the others, and what is gone is owed.
-    let chunk = rig.records().await[0].0;
-    for node in &rig.nodes[..2] {
-        node.shards.lock().unwrap().retain(|name, _| name.chunk != chunk);
+    assert!(!out.exists());
+}
+
+async fn names_of_copies(rig: &Rig) -> Vec<String> {
+    let bucket = kept::bucket(rig.path.metadata(), "(metadata)").await.unwrap().unwrap();
+    kept::all(&rig.path, bucket.id).await.unwrap().into_iter().map(|copy| copy.key).collect()
+}
+
+#[tokio::test]
+async fn a_copy_dated_in_the_future_neither_stops_the_schedule_nor_outlives_later_ones() {
+    let rig = rig().await;
+    let ahead = UnixMs(crate::core::now().0 + 86_400_000);
+    let wrong = Name { made: ahead, id: [1; 16] };
+    kept::keep_as(&rig.path, wrong).await.unwrap();
+    let later = [kept::keep(&rig.path).await.unwrap(), kept::keep(&rig.path).await.unwrap()];
+    let keys: Vec<String> = later.iter().map(|taken| format!("{:020}-{}", taken.name.made.0, hex::encode(taken.name.id))).collect();
+    assert_eq!(names_of_copies(&rig).await.len(), 3);
+    kept::forget(&rig.path, 2).await.unwrap();
+    assert_eq!(names_of_copies(&rig).await, keys, "the copies that were committed last stay, in that order");
+    // The newest is what is fetched, whatever the clocks said.
+    let place = tempfile::tempdir().unwrap();
+    assert_eq!(kept::fetch(&rig.path, &place.path().join("newest"), None).await.unwrap().name, later[1].name);
+    let every = std::time::Duration::from_secs(3_600);
+    let due = |made| kept::is_due(UnixMs(made), UnixMs(10_000_000), every);
+    assert!(due(10_300_001), "from the future");
+    assert!(!due(10_300_000), "by a clock that is some minutes ahead");
+    assert!(!due(10_000_000) && !due(6_400_001) && due(6_400_000));
+}
+
+#[tokio::test]
+async fn no_copy_is_made_by_itself_while_the_collection_is_held() {
+    let rig = rig().await;
+    rig.put("key", &noise(CHUNK as usize, 1)).await.unwrap();
+    rig.path.hold(true).await.unwrap();
+    let every = std::time::Duration::from_millis(10);
+    rig.path.keep_snapshots(kept::Schedule { every, kept: 2 });
+    tokio::time::sleep(std::time::Duration::from_millis(1_800)).await;
+    assert_eq!(kept::list(&rig.path).await.unwrap(), []);
+    rig.path.hold(false).await.unwrap();
+    let began = std::time::Instant::now();
+    while kept::list(&rig.path).await.unwrap().is_empty() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "no copy is made once it is released");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    let done = rig.path.reconcile_now().await.unwrap();
-    assert_eq!((done.objects, done.chunks, done.shards_gone, done.lost, done.released), (4, 4, 2, 0, true), "{done:?}");
-    assert!(!held(&metadata).await);
-    assert_eq!(rig.totals().await.owed, 1);
-    // A third one: it is lost.
-    hold(true).await;
-    for node in &rig.nodes[2..4] {
-        node.shards.lock().unwrap().retain(|name, _| name.chunk != chunk);
-    }
-    let done = rig.path.reconcile_now().await.unwrap();
-    assert_eq!((done.lost, done.released), (1, false), "{done:?}");
-    assert!(held(&metadata).await, "released though a chunk is lost");
 }

@@ -1,0 +1,283 @@
+use super::{Found, ReconcileError, Reconciled, Verdict, judge};
+use crate::path::DataPath;
+use crate::path::fake::{CHUNK, FakeMetadata, FakeNode, Mood, Rig, noise, quiet, rig_with};
+use crate::snapshot::{self, kept};
+use spine::id::{ChunkId, Tag};
+use spine::wire::Metadata;
+use spine::wire::chunk::{ChunkRecord, ChunkState, ShardName};
+use spine::wire::shard::StorageNode;
+use std::sync::Arc;
+
+/// Metadata restored from `file` over the same nodes.
+async fn restored(rig: Rig, file: &std::path::Path) -> Rig {
+    let fresh = Arc::new(FakeMetadata::default());
+    let metadata: Arc<dyn Metadata> = fresh.clone();
+    snapshot::restore(&metadata, rig.keys.clone(), file, None).await.unwrap();
+    rig.path.shutdown().await;
+    let links: Vec<Arc<dyn StorageNode>> = rig.nodes.iter().map(|node: &Arc<FakeNode>| node.clone() as Arc<dyn StorageNode>).collect();
+    let path = DataPath::new(quiet(), fresh.clone(), links, rig.keys.clone()).unwrap();
+    Rig { path, metadata: fresh, nodes: rig.nodes, keys: rig.keys, bucket: rig.bucket }
+}
+
+/// A copy, then `meanwhile`, then the loss and the restore.
+async fn after<F: AsyncFnOnce(&Rig)>(rig: Rig, meanwhile: F) -> Rig {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("copy");
+    let from: Arc<dyn Metadata> = rig.metadata.clone();
+    snapshot::write(&from, rig.keys.clone(), &file).await.unwrap();
+    meanwhile(&rig).await;
+    restored(rig, &file).await
+}
+
+/// Four objects of one chunk each.
+async fn filled(nodes: u8) -> Rig {
+    let rig = rig_with(quiet(), nodes).await;
+    for n in 0..4 {
+        rig.put(&format!("key-{n}"), &noise(CHUNK as usize, n)).await.unwrap();
+    }
+    rig
+}
+
+async fn reconcile(rig: &Rig) -> Reconciled {
+    let done = rig.path.reconcile_now().await.unwrap();
+    assert_eq!(rig.path.is_held().await.unwrap(), !done.released, "{done:?}");
+    done
+}
+
+async fn all_read(rig: &Rig) {
+    for n in 0..4 {
+        assert!(rig.get(&format!("key-{n}"), 0..u64::from(CHUNK)).await.unwrap() == noise(CHUNK as usize, n), "key-{n}");
+    }
+}
+
+async fn record(rig: &Rig, chunk: ChunkId) -> ChunkRecord {
+    rig.records().await.into_iter().find(|(id, _)| *id == chunk).unwrap().1
+}
+
+fn lose(rig: &Rig, nodes: std::ops::Range<usize>, chunk: ChunkId) {
+    for node in &rig.nodes[nodes] {
+        node.shards.lock().unwrap().retain(|name, _| name.chunk != chunk);
+    }
+}
+
+#[test]
+fn a_chunk_is_lost_only_where_every_node_has_answered() {
+    use Found::*;
+    assert_eq!(judge(&[There, There, Gone], 2, true), Verdict::Whole);
+    assert_eq!(judge(&[There, There, Silent], 2, false), Verdict::Whole);
+    assert_eq!(judge(&[There, Gone, Gone], 2, true), Verdict::Lost);
+    assert_eq!(judge(&[There, Gone, Unplaced], 2, true), Verdict::Lost);
+    assert_eq!(judge(&[There, Gone, Gone], 2, false), Verdict::Untold, "a node that is away may have what was moved to it");
+    assert_eq!(judge(&[There, Silent, Gone], 2, true), Verdict::Untold);
+    assert_eq!(judge(&[Silent, Gone, Gone], 2, true), Verdict::Lost, "what is silent is not enough");
+    assert_eq!(judge(&[Silent, Silent, Silent], 2, false), Verdict::Untold, "nothing was seen");
+}
+
+#[tokio::test]
+async fn reconciling_releases_the_collection_where_enough_of_everything_is_seen() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    let chunk = rig.records().await[0].0;
+    // Two of six shards of a chunk are gone: it is read by the others, and what is gone is owed.
+    lose(&rig, 0..2, chunk);
+    let done = reconcile(&rig).await;
+    assert_eq!((done.objects, done.chunks, done.shards_gone, done.lost, done.released), (4, 4, 2, 0, true), "{done:?}");
+    assert_eq!(rig.totals().await.owed, 1);
+    all_read(&rig).await;
+}
+
+#[tokio::test]
+async fn a_chunk_of_which_too_few_shards_are_left_on_all_nodes_is_lost_and_keeps_its_places() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    let chunk = rig.records().await[0].0;
+    let before = record(&rig, chunk).await;
+    lose(&rig, 0..3, chunk);
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.released), (1, 0, false), "{done:?}");
+    assert!(done.spelled_out[0].contains(&chunk.to_string()), "{done:?}");
+    assert_eq!(record(&rig, chunk).await, before, "its shards may come back");
+}
+
+#[tokio::test]
+async fn nodes_that_do_not_answer_are_named_and_what_they_alone_may_have_keeps_the_hold() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    rig.nodes.iter().for_each(|node| node.set(Mood::Lost));
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.released, done.nodes_away.len()), (0, 4, false, 6), "{done:?}");
+    // They say that they serve, and do not answer.
+    rig.nodes.iter().for_each(|node| node.set(Mood::Failing));
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.released, done.nodes_away.len()), (0, 4, false, 6), "{done:?}");
+    // Two are away still: four shards of every chunk are seen.
+    rig.nodes[..4].iter().for_each(|node| node.set(Mood::Well));
+    let done = reconcile(&rig).await;
+    assert_eq!((done.untold, done.shards_away, done.released, done.nodes_away.len()), (0, 8, true, 2), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_gone_while_a_node_is_away_is_not_called_lost() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    let chunk = rig.records().await[0].0;
+    lose(&rig, 0..4, chunk);
+    rig.nodes[5].set(Mood::Lost);
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.released), (0, 1, false), "{done:?}");
+    rig.nodes[5].set(Mood::Well);
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.released), (1, 0, false), "{done:?}");
+}
+
+#[tokio::test]
+async fn only_what_a_restore_holds_is_released_and_that_once() {
+    let rig = filled(6).await;
+    assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotHeld)));
+    rig.path.hold(true).await.unwrap();
+    assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotRestored)), "an operator's hold");
+    rig.path.hold(false).await.unwrap();
+    let rig = after(rig, async |_| {}).await;
+    assert!(reconcile(&rig).await.released);
+    assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotHeld)));
+    // A hold that comes later is somebody else's.
+    rig.path.reindex_now().await.unwrap();
+    assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::Over)));
+    assert!(rig.path.is_held().await.unwrap());
+    rig.path.hold(false).await.unwrap();
+    // Restored once more, also from a copy that was made since, it is reconciled once more.
+    let rig = after(rig, async |_| {}).await;
+    assert!(reconcile(&rig).await.released);
+    all_read(&rig).await;
+}
+
+#[tokio::test]
+async fn metadata_that_was_re_indexed_is_not_reconciled() {
+    let rig = filled(6).await;
+    rig.path.reindex_now().await.unwrap();
+    assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotRestored)));
+    assert!(rig.path.is_held().await.unwrap());
+}
+
+#[tokio::test]
+async fn what_nothing_refers_to_and_what_is_condemned_cannot_be_lost() {
+    let rig = filled(6).await;
+    rig.put("deleted", &noise(CHUNK as usize, 10)).await.unwrap();
+    rig.put("condemned", &noise(CHUNK as usize, 11)).await.unwrap();
+    let known = rig.records().await;
+    rig.delete("condemned").await;
+    rig.path.core.intents.settle().await;
+    rig.path.collect_now(std::time::Duration::from_secs(86_400)).await.unwrap();
+    let rest: Vec<ChunkId> =
+        rig.records().await.into_iter().filter(|(_, one)| one.state == ChunkState::Condemned).map(|one| one.0).collect();
+    assert_eq!(rest.len(), 1, "of {}", known.len());
+    // The copy is made within the grace, which ends before the loss.
+    rig.path.hold(true).await.unwrap();
+    rig.delete("deleted").await;
+    rig.path.core.intents.settle().await;
+    let rig = after(rig, async |rig| {
+        rig.path.hold(false).await.unwrap();
+        rig.collect().await;
+        assert_eq!(rig.totals().await.chunks, 4);
+    })
+    .await;
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.released), (0, 0, true), "{done:?}");
+    all_read(&rig).await;
+}
+
+#[tokio::test]
+async fn a_copy_in_the_store_that_was_pruned_meanwhile_holds_nothing_up() {
+    let rig = filled(6).await;
+    kept::keep(&rig.path).await.unwrap();
+    let rig = after(rig, async |rig| {
+        let (mut of_copies, known) = (0, rig.records().await);
+        for (chunk, _) in known.iter().filter(|(_, one)| one.placement.as_ref().is_some_and(|it| it.sealed.tenant == kept::TENANT)) {
+            lose(rig, 0..6, *chunk);
+            of_copies += 1;
+        }
+        assert!(of_copies > 0);
+    })
+    .await;
+    let done = reconcile(&rig).await;
+    assert!(done.copies_short > 0, "{done:?}");
+    assert_eq!((done.lost, done.released), (0, true), "{done:?}");
+}
+
+/// Moves shards of a chunk to other nodes, as repair and levelling do: with new tags, the old ones trashed.
+async fn carry(rig: &Rig, chunk: ChunkId, from: &[usize], to: &[usize]) {
+    let record = record(rig, chunk).await;
+    let placement = record.placement.clone().unwrap();
+    for (from, to) in from.iter().zip(to) {
+        let (index, old) =
+            placement.shards.iter().enumerate().find(|(_, place)| place.is_some_and(|it| it.node == rig.nodes[*from].id)).unwrap();
+        let old = old.unwrap();
+        let errand = crate::owe::need::Errand { index, node: rig.nodes[*to].id, tag: None, from: Some(old) };
+        let core = &rig.path.core;
+        let (shard, root) = crate::owe::deliver::copy(core, chunk, &record, index, old).await.unwrap().unwrap();
+        let why = crate::progress::Why::Rebalance;
+        assert!(crate::owe::deliver::place(core, chunk, &record, &errand, why, shard, root).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn shards_that_were_moved_after_the_copy_are_found_and_placed_again() {
+    let rig = filled(10).await;
+    let chunk = rig.records().await[0].0;
+    let placed = record(&rig, chunk).await.placement.unwrap();
+    let on: Vec<usize> = placed.shards.iter().map(|it| rig.nodes.iter().position(|node| node.id == it.unwrap().node).unwrap()).collect();
+    let free: Vec<usize> = (0..10).filter(|node| !on.contains(node)).collect();
+    let rig = after(rig, async |rig| carry(rig, chunk, &on[..4], &free).await).await;
+    let done = reconcile(&rig).await;
+    assert_eq!((done.shards_found, done.lost, done.untold, done.released), (4, 0, 0, true), "{done:?}");
+    all_read(&rig).await;
+    // And is now where the index says.
+    let placement = record(&rig, chunk).await.placement.unwrap();
+    for (index, place) in placement.shards.iter().enumerate() {
+        let place = place.unwrap();
+        let node = rig.nodes.iter().find(|node| node.id == place.node).unwrap();
+        let there =
+            node.shards.lock().unwrap().keys().any(|name| (name.chunk, usize::from(name.index.0), name.tag) == (chunk, index, place.tag));
+        assert!(there, "index {index}");
+    }
+}
+
+#[tokio::test]
+async fn shards_that_went_where_others_of_the_chunk_were_are_placed_again_too() {
+    let rig = filled(10).await;
+    let chunk = rig.records().await[0].0;
+    let placed = record(&rig, chunk).await.placement.unwrap();
+    let on: Vec<usize> = placed.shards.iter().map(|it| rig.nodes.iter().position(|node| node.id == it.unwrap().node).unwrap()).collect();
+    let free: Vec<usize> = (0..10).filter(|node| !on.contains(node)).collect();
+    // The last ones make room, and the first ones go where they were.
+    let rig = after(rig, async |rig| {
+        carry(rig, chunk, &on[4..6], &free).await;
+        carry(rig, chunk, &on[..2], &on[4..6]).await;
+    })
+    .await;
+    let done = reconcile(&rig).await;
+    assert_eq!((done.shards_found, done.lost, done.untold, done.released), (4, 0, 0, true), "{done:?}");
+    all_read(&rig).await;
+}
+
+#[tokio::test]
+async fn a_shard_that_is_another_than_the_index_has_is_not_placed() {
+    let rig = after(filled(10).await, async |_| {}).await;
+    let (chunk, record) = rig.records().await.remove(0);
+    let placed = record.placement.unwrap();
+    let on: Vec<usize> = placed.shards.iter().map(|it| rig.nodes.iter().position(|node| node.id == it.unwrap().node).unwrap()).collect();
+    let free: Vec<usize> = (0..10).filter(|node| !on.contains(node)).collect();
+    for (from, to) in on[..3].iter().zip(&free) {
+        let taken: Vec<_> = {
+            let mut shards = rig.nodes[*from].shards.lock().unwrap();
+            let names: Vec<ShardName> = shards.keys().filter(|name| name.chunk == chunk).copied().collect();
+            names.into_iter().map(|name| shards.remove(&name).unwrap()).collect()
+        };
+        for (mut header, mut data) in taken {
+            header.name.tag = Tag(header.name.tag.0 + 1);
+            // The header says the right root, the bytes are others.
+            let mut bytes = data.to_vec();
+            bytes[7] ^= 1;
+            data = bytes.into();
+            rig.nodes[*to].shards.lock().unwrap().insert(header.name, (header, data));
+        }
+    }
+    let done = reconcile(&rig).await;
+    assert_eq!((done.shards_found, done.lost, done.released), (0, 1, false), "{done:?}");
+}
