@@ -5,6 +5,7 @@
 
 mod ranges;
 
+use crate::clock::{Clock, Clocks};
 use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
 use crate::operations;
@@ -39,6 +40,7 @@ pub struct MetadataNode {
     listen: String,
     ops: String,
     host: Option<Host>,
+    clock: Option<Clock>,
     /// Whether it levels the metadata processes out while it leads the root group; as it is when it starts.
     pub balance: bool,
     /// Its node's id.
@@ -50,7 +52,23 @@ impl MetadataNode {
     pub fn new(place: &Path, host: Option<Host>) -> io::Result<MetadataNode> {
         fs::create_dir_all(place)?;
         let listen = host.as_ref().map_or_else(|| "127.0.0.1:0".to_string(), |host| format!("{}:0", host.address()));
-        Ok(MetadataNode { place: place.to_path_buf(), child: None, ops: listen.clone(), listen, host, balance: false, id: String::new() })
+        Ok(MetadataNode {
+            place: place.to_path_buf(),
+            child: None,
+            ops: listen.clone(),
+            listen,
+            host,
+            clock: None,
+            balance: false,
+            id: String::new(),
+        })
+    }
+
+    /// Runs by this clock from the next start on.
+    #[must_use]
+    pub fn by(mut self, clock: Option<Clock>) -> MetadataNode {
+        self.clock = clock;
+        self
     }
 
     /// Starts with more of the command line: `--init`, `--join TOKEN` or nothing. Returns once it serves, taken in or not.
@@ -74,6 +92,7 @@ impl MetadataNode {
         if let Some(host) = &self.host {
             host.put(&mut command);
         }
+        command.envs(self.clock.iter().flat_map(Clock::environment));
         let mut child = command.spawn()?;
         loop {
             let printed = String::from_utf8_lossy(&fs::read(&path)?[offset..]).into_owned();
@@ -107,6 +126,10 @@ impl MetadataNode {
 
     pub fn host(&self) -> Option<&Host> {
         self.host.as_ref()
+    }
+
+    pub fn clock(&self) -> Option<&Clock> {
+        self.clock.as_ref()
     }
 
     pub fn is_running(&self) -> bool {
@@ -215,6 +238,8 @@ pub struct Cluster {
     pub gateways: Vec<Server>,
     pub nodes: Vec<StorageNode>,
     pub metadata: Vec<MetadataNode>,
+    /// Of the gateways, in order, if they have clocks of their own.
+    pub clocks: Vec<Clock>,
     temp: TempDir,
 }
 
@@ -232,32 +257,50 @@ pub const USUAL: Size = Size { metadata: 3, gateways: 3, nodes: 6 };
 impl Cluster {
     /// On loopback, groups left where they are. `config`: the gateways' configuration file.
     pub fn start(size: Size, config: &str) -> io::Result<Cluster> {
-        Self::begin(folder()?, size, config, None, false)
+        Self::begin(folder()?, size, config, None, None, false)
     }
 
     /// The same, and the metadata processes are levelled out.
     pub fn balanced(size: Size, config: &str) -> io::Result<Cluster> {
-        Self::begin(folder()?, size, config, None, true)
+        Self::begin(folder()?, size, config, None, None, true)
     }
 
     /// Every process on a host of its own; everything they keep is in `temp`.
     pub fn on_hosts(network: &mut Network, temp: TempDir, size: Size, config: &str) -> io::Result<Cluster> {
-        Self::begin(temp, size, config, Some(network), false)
+        Self::begin(temp, size, config, Some(network), None, false)
     }
 
-    fn begin(temp: TempDir, size: Size, config: &str, mut network: Option<&mut Network>, balance: bool) -> io::Result<Cluster> {
+    /// The same, where metadata processes and gateways have wall clocks of their own.
+    pub fn on_hosts_by_clocks(network: &mut Network, temp: TempDir, size: Size, config: &str) -> io::Result<Cluster> {
+        let clocks = Clocks::build(temp.path())?;
+        Self::begin(temp, size, config, Some(network), Some(&clocks), false)
+    }
+
+    fn begin(
+        temp: TempDir,
+        size: Size,
+        config: &str,
+        mut network: Option<&mut Network>,
+        clocks: Option<&Clocks>,
+        balance: bool,
+    ) -> io::Result<Cluster> {
         let mut host = || network.as_mut().map(|network| network.host()).transpose();
-        let mut cluster = Cluster { gateways: Vec::new(), nodes: Vec::new(), metadata: Vec::new(), temp };
-        let mut first = MetadataNode::new(&cluster.place().join("metadata-0"), host()?)?;
+        let clock = |place: &Path| clocks.map(|clocks| clocks.clock(place)).transpose();
+        let mut cluster = Cluster { gateways: Vec::new(), nodes: Vec::new(), metadata: Vec::new(), clocks: Vec::new(), temp };
+        let place = cluster.place().join("metadata-0");
+        let mut first = MetadataNode::new(&place, host()?)?.by(clock(&place)?);
         first.balance = balance;
         first.start(&["--init"])?;
         cluster.metadata.push(first);
         for number in 0..size.gateways {
-            let gateway = cluster.gateway(number, config, host()?)?;
+            let own = clock(&cluster.place().join(format!("gateway-{number}")))?;
+            let gateway = cluster.gateway_by(number, config, host()?, own.as_ref())?;
             cluster.gateways.push(gateway);
+            cluster.clocks.extend(own);
             if number == 0 {
                 for other in 1..size.metadata {
-                    let mut node = MetadataNode::new(&cluster.place().join(format!("metadata-{other}")), host()?)?;
+                    let place = cluster.place().join(format!("metadata-{other}"));
+                    let mut node = MetadataNode::new(&place, host()?)?.by(clock(&place)?);
                     node.balance = balance;
                     node.start(&["--join", &cluster.invite("metadata", &[])?])?;
                     cluster.metadata.push(node);
@@ -300,11 +343,16 @@ impl Cluster {
 
     /// One more gateway, started with the papers of the first metadata node; not in the list.
     pub fn gateway(&self, number: usize, config: &str, host: Option<Host>) -> io::Result<Server> {
+        self.gateway_by(number, config, host, None)
+    }
+
+    fn gateway_by(&self, number: usize, config: &str, host: Option<Host>, clock: Option<&Clock>) -> io::Result<Server> {
         let config = (!config.is_empty()).then(|| config.to_owned());
         let place = Some(self.place().join(format!("gateway-{number}")));
         let papers = self.metadata[0].gateway_papers().to_string_lossy().into_owned();
         let arguments = vec!["--metadata".to_string(), papers];
-        Server::start_with(Settings { place, config, host, gateway: true, arguments, ..Settings::default() })
+        let environment = clock.into_iter().flat_map(Clock::environment).collect();
+        Server::start_with(Settings { place, config, host, gateway: true, arguments, environment, ..Settings::default() })
     }
 
     /// Folder of everything.

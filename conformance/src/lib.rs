@@ -5,7 +5,7 @@
 //!   HTTP to it byte by byte and signs by itself, so that wrong requests can be made.
 //! - [`fleet`] starts a gateway and storage processes that join it; [`hosts`] gives each of them a host of its own.
 //! - [`cluster`] starts metadata processes and gateways over them; [`history`] drives clients at once and notes what they saw, [`linear`]
-//!   judges whether that can have happened in one order.
+//!   judges whether that can have happened in one order; [`clock`] gives processes wall clocks that jump.
 //! - [`content`] makes bodies out of numbers; [`ledger`] knows what each key may hold after operations that were never
 //!   answered; [`workload`] drives mixed writes and keeps such a ledger; [`oracle`] is S3 in memory and
 //!   [`subject`] the same operations on a server.
@@ -33,6 +33,7 @@ pub mod balance;
 pub mod bench;
 pub mod build;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod content;
 pub mod files;

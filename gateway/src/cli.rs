@@ -144,6 +144,13 @@ struct MetadataArgs {
     /// Found a new cluster: make its CA and the root key, and leave both for the gateways in DIR/gateway-papers
     #[arg(long, conflicts_with = "join")]
     init: bool,
+    /// Begin anew after every node lost its replica: this node's key and papers are there, its replica is gone. It is empty, and nobody is
+    /// served, until `breakwater admin metadata restore`
+    #[arg(long, conflicts_with_all = ["join", "init"])]
+    found_again: bool,
+    /// The same where the node's key and papers are gone as well: an empty folder, and a gateway's papers (`breakwater admin metadata papers`)
+    #[arg(long, value_name = "FILE", requires = "found_again")]
+    papers: Option<PathBuf>,
     /// With --init: begin with the metadata, the root key and the CA of a stopped gateway that keeps its metadata itself; it serves no more
     /// then, and an empty folder with --metadata takes its place
     #[arg(long, value_name = "DIR", requires = "init")]
@@ -272,6 +279,7 @@ fn metadata(arguments: MetadataArgs, outer: Place) -> ExitCode {
         (Some(token), _) => First::Join(token),
         (None, Some(from)) => First::Take(from),
         (None, None) if arguments.init => First::Init,
+        (None, None) if arguments.found_again => First::Again(arguments.papers),
         (None, None) => First::Nothing,
     };
     let MetadataArgs { listen, advertise, ops_listen, replicas, no_balance, .. } = arguments;

@@ -53,6 +53,7 @@ pub struct Config {
     pub rebalance: Rebalance,
     pub limits: Limits,
     pub fleet: Fleet,
+    pub metadata: Metadata,
 }
 
 /// A gateway's fleet; `serve` has none.
@@ -127,6 +128,16 @@ pub struct Rebalance {
     pub begin_percent: u32,
 }
 
+/// Copies of metadata in the store itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metadata {
+    /// Between two copies; 0: none is made.
+    pub snapshot_seconds: u64,
+    /// The newest that stay.
+    pub snapshots_kept: usize,
+}
+
 /// Bounds on what clients can make the process hold.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -160,6 +171,7 @@ impl Default for Config {
             rebalance: Rebalance::default(),
             limits: Limits::default(),
             fleet: Fleet::default(),
+            metadata: Metadata::default(),
         }
     }
 }
@@ -172,6 +184,12 @@ impl Default for Fleet {
             certificate_seconds: 2_592_000,
             audits_per_day: 100,
         }
+    }
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Metadata { snapshot_seconds: 86_400, snapshots_kept: 3 }
     }
 }
 
@@ -281,6 +299,8 @@ impl Config {
         range("limits.window", limits.window as u64, 1, 64)?;
         range("fleet.certificate_seconds", self.fleet.certificate_seconds, 5, 31_536_000)?;
         range("fleet.audits_per_day", self.fleet.audits_per_day.into(), 0, 86_400)?;
+        range("metadata.snapshot_seconds", self.metadata.snapshot_seconds, 0, 31_536_000)?;
+        range("metadata.snapshots_kept", self.metadata.snapshots_kept as u64, 1, 1_000)?;
         self.check_names()?;
         self.check_disks()
     }
@@ -380,10 +400,10 @@ mod tests {
     fn the_documented_defaults_are_the_defaults_and_leave_none_out() {
         assert_eq!(load(DEFAULT).unwrap(), Config::default());
         let documented: toml::Table = toml::from_str(DEFAULT).unwrap();
-        assert_eq!(documented.len(), 15, "a field of Config is not in default.toml");
+        assert_eq!(documented.len(), 16, "a field of Config is not in default.toml");
         let of = |name: &str| documented[name].as_table().unwrap().len();
         assert_eq!((of("tls"), of("coding"), of("collector"), of("repair"), of("limits"), of("fleet")), (2, 2, 5, 3, 9, 4));
-        assert_eq!(of("rebalance"), 4);
+        assert_eq!((of("rebalance"), of("metadata")), (4, 2));
     }
 
     #[test]

@@ -27,6 +27,8 @@ const ID_CONTEXT: &str = "breakwater 2026-11 tenant K_id";
 const ENC_CONTEXT: &str = "breakwater 2026-11 tenant K_enc";
 const NONCE_CONTEXT: &str = "breakwater 2026-11 tenant K_nonce";
 
+const SNAPSHOT_CONTEXT: &str = "breakwater 2026-11 root key seals copies of metadata";
+
 const ESCROW_AAD: &[u8] = b"escrow\0";
 
 /// 32 random bytes that wrap every other secret. Lost: everything is lost. Never logged, never in metadata.
@@ -180,6 +182,8 @@ impl TenantKeys {
 /// Wraps, unwraps and derives keys; remembers tenants' derived keys.
 pub struct Keys {
     wrapping: Aes256Gcm,
+    /// Makes the key of each copy of metadata.
+    snapshots: [u8; 32],
     tenants: Mutex<HashMap<TenantId, Arc<TenantKeys>>>,
 }
 
@@ -197,7 +201,8 @@ impl Keys {
     /// The same, where the root key is still needed afterwards.
     pub fn of(root: &RootKey) -> Keys {
         let key = blake3::derive_key(WRAP_CONTEXT, &root.0);
-        Keys { wrapping: Aes256Gcm::new(&key.into()), tenants: Mutex::default() }
+        let snapshots = blake3::derive_key(SNAPSHOT_CONTEXT, &root.0);
+        Keys { wrapping: Aes256Gcm::new(&key.into()), snapshots, tenants: Mutex::default() }
     }
 
     /// Wraps the secret access key of `access_key`: nonce, ciphertext, tag.
@@ -228,6 +233,27 @@ impl Keys {
     /// Opens what [`Keys::wrap_escrow`] made.
     pub fn unwrap_escrow(&self, wrapped: &[u8]) -> Result<Vec<u8>, KeyError> {
         self.unwrap(ESCROW_AAD, "escrow", wrapped)
+    }
+
+    /// Seals one copy of metadata, and opens it.
+    pub(crate) fn snapshot_cipher(&self, id: &[u8; 16]) -> Aes256Gcm {
+        Aes256Gcm::new(blake3::keyed_hash(&self.snapshots, id).as_bytes().into())
+    }
+
+    /// The secret of the tenant that copies of metadata are kept under, wrapped. It follows from the root key.
+    pub(crate) fn snapshot_secret(&self) -> Result<WrappedSecret, KeyError> {
+        let (tenant, epoch) = (crate::snapshot::kept::TENANT, KeyEpoch(0));
+        Ok(WrappedSecret { epoch, sealed: self.wrap(&tenant_aad(tenant, epoch), &tenant.to_string(), &self.secret_of_snapshots())? })
+    }
+
+    /// The keys of the same tenant, whatever metadata knows of it.
+    pub(crate) fn of_snapshots(&self) -> Arc<TenantKeys> {
+        let keys = EpochKeys::derive(crate::snapshot::kept::TENANT, KeyEpoch(0), &self.secret_of_snapshots());
+        Arc::new(TenantKeys { epochs: vec![Arc::new(keys)] })
+    }
+
+    fn secret_of_snapshots(&self) -> [u8; 32] {
+        *blake3::keyed_hash(&self.snapshots, b"tenant").as_bytes()
     }
 
     /// A new random secret for `tenant`, epoch 0, wrapped.

@@ -115,6 +115,14 @@ impl Known {
         }
     }
 
+    /// Nothing was found in this bucket: it may be gone, and the one of before may be back, as after a restore of metadata.
+    pub fn forget_bucket(&self, before: &BucketRecord) {
+        let mut buckets = lock(&self.buckets);
+        if buckets.get(&before.name).is_some_and(|known| known.id == before.id) {
+            buckets.remove(&before.name);
+        }
+    }
+
     /// The chunk is not where it was.
     pub fn forget_place(&self, chunk: ChunkId) {
         lock(&self.places).remove(&chunk);
@@ -194,5 +202,32 @@ mod tests {
         map.remove(&4);
         map.remove(&77);
         assert_eq!((map.bytes, map.entries.len()), (50, 2));
+    }
+
+    #[test]
+    fn a_bucket_that_was_overtaken_is_nothing_new_until_the_one_that_is_known_was_found_to_be_gone() {
+        use spine::id::{TenantId, UnixMs};
+        use spine::wire::root::Versioning;
+        let bucket = |id: u64| {
+            Arc::new(BucketRecord {
+                id: BucketId(id),
+                name: "name".into(),
+                tenant: TenantId(1),
+                created: UnixMs(1),
+                chunk_bytes: 1 << 20,
+                versioning: Versioning::Unversioned,
+                location: String::new(),
+            })
+        };
+        let known = Known::default();
+        known.learn_bucket("name", Some(&bucket(7)));
+        known.learn_bucket("name", Some(&bucket(3)));
+        assert_eq!(known.bucket("name"), Some(bucket(7)));
+        // As after a restore of metadata that brought the one of before back.
+        known.forget_bucket(&bucket(6));
+        assert_eq!(known.bucket("name"), Some(bucket(7)));
+        known.forget_bucket(&bucket(7));
+        known.learn_bucket("name", Some(&bucket(3)));
+        assert_eq!(known.bucket("name"), Some(bucket(3)));
     }
 }

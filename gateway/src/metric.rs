@@ -155,6 +155,12 @@ counter!(
     "breakwater_collector_intents_aborted_total",
     "Unfinished writes aborted, of this writer, of dead ones, or out of time"
 );
+gauge!(SNAPSHOT_BYTES, "breakwater_snapshot_bytes", "Bytes of the newest copy of metadata that this gateway put into the store");
+gauge!(
+    SNAPSHOT_TIME,
+    "breakwater_snapshot_time_seconds",
+    "When the newest copy of metadata that this gateway put into the store was made, by its clock"
+);
 gauge!(COLLECTION_HELD, "breakwater_collector_held", "1 while nothing is collected until an operator releases it, as after re-indexing");
 counter!(REPAIRED, "breakwater_repair_shards_total", "Owed shards delivered");
 counter!(REPAIR_FAILURES, "breakwater_repair_failures_total", "Owed shards that could not be delivered this time");
@@ -285,6 +291,15 @@ pub static REINDEXED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     ))
 });
 
+/// Copies of metadata for the store.
+pub static SNAPSHOTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    declared(register_int_counter_vec!(
+        "breakwater_snapshots_total",
+        "Copies of metadata for the store, by what became of them",
+        &["outcome"]
+    ))
+});
+
 /// Streams that one pass of the MD5 lanes advanced together.
 pub static LANES_SHARED: LazyLock<Histogram> = LazyLock::new(|| {
     declared(register_histogram!(
@@ -331,6 +346,8 @@ pub fn declare() {
         &CHUNKS_OWED,
         &DURABLE_PLAIN,
         &DURABLE_SEALED,
+        &SNAPSHOT_BYTES,
+        &SNAPSHOT_TIME,
         &WRITE_MEMORY_FREE,
         &READ_MEMORY_FREE,
         &WRITES_OPEN,
@@ -390,6 +407,9 @@ fn declare_labelled() {
     }
     for outcome in ["restored", "known", "too_few", "locked", "damaged"] {
         REINDEXED.with_label_values(&[outcome]).inc_by(0);
+    }
+    for outcome in ["kept", "failed"] {
+        SNAPSHOTS.with_label_values(&[outcome]).inc_by(0);
     }
     LazyLock::force(&STAGES);
     LazyLock::force(&LANES_SHARED);

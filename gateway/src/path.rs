@@ -31,8 +31,10 @@ use crate::nodes::Nodes;
 use crate::owe::{self, Delivered, Owing};
 use crate::pace::Pace;
 use crate::progress::Progress;
+use crate::reconcile::{self, Reconciled};
 use crate::reindex::{self, Reindexed};
 use crate::roster::Roster;
+use crate::snapshot::{self, kept::Schedule};
 use bytes::Bytes;
 use spine::erasure::Coder;
 use spine::id::{ChunkId, NodeId, WriterId};
@@ -152,6 +154,11 @@ impl DataPath {
         reindex::run_now(&self.core).await
     }
 
+    /// Compares metadata that was restored with what the nodes have; where nothing is lost, the collection is released.
+    pub async fn reconcile_now(&self) -> Result<Reconciled, WriteError> {
+        reconcile::run_now(&self.core).await
+    }
+
     /// Whether the collection is held.
     pub async fn is_held(&self) -> Result<bool, WriteError> {
         reindex::is_held(&self.core).await
@@ -205,6 +212,13 @@ impl DataPath {
     /// Audits a fleet's nodes in the background, `per_day` slices each, and takes what their scrubs find.
     pub fn watch_fleet(&self, fleet: Arc<Fleet>, per_day: u32) {
         let work = audit::watch::run(self.core.clone(), self.core.board.clone(), fleet, per_day);
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.spawn(until_stopped(self.stop.subscribe(), work));
+    }
+
+    /// Copies metadata into the store in the background.
+    pub fn keep_snapshots(self: &Arc<DataPath>, schedule: Schedule) {
+        let work = snapshot::kept::run(Arc::downgrade(self), schedule);
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.spawn(until_stopped(self.stop.subscribe(), work));
     }

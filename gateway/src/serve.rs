@@ -13,7 +13,9 @@ mod compose;
 mod elsewhere;
 mod joined;
 pub mod metadata;
+pub mod papers;
 mod process;
+pub mod restore;
 mod routes;
 pub mod storage;
 
@@ -74,6 +76,8 @@ pub enum ServeError {
     OtherRole(String),
     #[error("the disks cannot be served to a fleet. {0}")]
     Storage(#[from] storage::StorageError),
+    #[error("the metadata was not restored. {0}")]
+    Restore(#[from] crate::snapshot::SnapshotError),
     #[error("the system refused what a server needs. what=`{what}`, reason=`{reason}`")]
     System { what: &'static str, reason: String },
 }

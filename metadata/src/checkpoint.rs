@@ -15,8 +15,10 @@
 //! Not here: replaying the log (`group.rs`), when to take one (`service.rs`), tables of other processes (`incoming.rs`).
 
 mod incoming;
+mod outgoing;
 
-pub use incoming::{INSTALLED, Incoming, IncomingError, Tally};
+pub use incoming::{INSTALLED, Incoming, IncomingError};
+pub use outgoing::{Place, read_part};
 
 use crate::journal::file::{sync_dir, write_durably};
 use crate::lmdb::{DATA_FILE, LOCK_FILE, MetaPage, ReadTable, Table, WriteTable};

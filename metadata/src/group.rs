@@ -129,6 +129,8 @@ pub struct Group {
     /// `None`: alone, nobody else can have been elected.
     reads: Option<Reads>,
     receiving: tokio::sync::Mutex<Receiving>,
+    /// Held while the members are changed.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Group {
@@ -157,8 +159,8 @@ impl Group {
         let raft = Raft::new(id.0, Arc::new(config(membership.map(|m| m.beat))?), network, storage, machine).await.map_err(start)?;
         let at = means.member().at;
         let reads = membership.map(|_| Reads::start(raft.clone()));
-        let (ways, door, receiving) = (means.ways.clone(), RwLock::default(), tokio::sync::Mutex::default());
-        let group = Self { group, id, at, raft, ways, door, log, applier, flushed, reads, receiving };
+        let (ways, door, receiving, changing) = (means.ways.clone(), RwLock::default(), Default::default(), Default::default());
+        let group = Self { group, id, at, raft, ways, door, log, applier, flushed, reads, receiving, changing };
         if group.is_alone() && group.is_founded().await? {
             group.wait_to_lead().await?;
         }
@@ -449,6 +451,11 @@ impl From<RaftError<u64>> for GroupError {
     fn from(error: RaftError<u64>) -> Self {
         GroupError::Start(error.to_string())
     }
+}
+
+/// Index of the last entry that a table has; 0 before the first.
+pub fn applied_index_in(table: &dyn TableRead) -> Result<u64, TableError> {
+    Ok(apply::applied_in(table)?.0.map_or(0, |id| id.index))
 }
 
 /// The last entry that a table has.

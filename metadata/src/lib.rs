@@ -20,6 +20,7 @@ pub mod range;
 pub mod record;
 pub mod replicas;
 pub mod requests;
+pub mod restore;
 pub mod room;
 pub mod root;
 pub mod router;

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Shortest bound on a key's length that the machines' keys fit in: an S3 key and what stands before and after it.
-const KEY_BYTES: usize = 1_100;
+pub const KEY_BYTES: usize = 1_100;
 /// Read transactions at once: queries are bounded far below this.
 const READERS: u32 = 1_024;
 /// Idle read transactions kept for reuse. Renewing one takes no lock; beginning one does.

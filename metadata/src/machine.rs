@@ -8,10 +8,11 @@
 
 use crate::range::{self, Ranges, access, sound};
 use crate::table::{TableError, TableRead, TableWrite};
-use crate::{chunk_index, namespace, root};
+use crate::{chunk_index, namespace, restore, root};
 use spine::fleet::revocation::SIGNED_BYTES;
 use spine::id::{GroupId, Seq};
 use spine::limit;
+use spine::wire::copy::RestoreCommand;
 use spine::wire::namespace::NamespaceCommand;
 use spine::wire::range::{Range, RangeCommand};
 use spine::wire::root::{FleetNodeRecord, FleetNodeState, MoveAsk, RootCommand};
@@ -19,6 +20,8 @@ use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, 
 
 /// Longest name of a tenant, an access key or a bucket: they are table keys. S3 allows buckets 63 and access keys 128.
 const NAME_BYTES: usize = 255;
+/// Bits of a [`Seq`] below the log index: room for the commands of one entry.
+pub const ORDINAL_BITS: u32 = 20;
 
 /// Whether `batch` may go into the log: what breaks a limit here would fail in the table, on every replica, after it was logged.
 ///
@@ -29,8 +32,9 @@ pub fn check(batch: &Batch) -> Result<(), MetadataError> {
     batch.commands.iter().try_for_each(|command| match command {
         Command::Root(command) => check_root(command),
         Command::Namespace(command) => check_namespace(command),
-        Command::Chunk(_) => Ok(()),
         Command::Range(command) => check_range(command),
+        Command::Restore(RestoreCommand::Rows { rows, .. }) if !restore::are_rows(rows) => too_large("rows that have no place"),
+        Command::Chunk(_) | Command::Restore(_) => Ok(()),
     })
 }
 
@@ -153,12 +157,19 @@ pub fn apply(table: &mut dyn TableWrite, group: GroupId, batch: &Batch, at: Seq)
     let mut ranges = Ranges::load(table, group)?;
     let mut replies = Vec::with_capacity(batch.commands.len());
     let mut stopped = false;
+    let mut restoring = restore::is_under_way(table)?;
     for (ordinal, command) in (0u64..).zip(&batch.commands) {
         if stopped {
             replies.push(Reply::Refused(Refusal::Skipped));
             continue;
         }
-        let reply = one(table, group, &mut ranges, command, Seq(at.0 + ordinal))?;
+        let reply = match restoring && !restore::admits(command) {
+            true => Reply::Refused(Refusal::Restoring),
+            false => one(table, group, &mut ranges, command, Seq(at.0 + ordinal))?,
+        };
+        if matches!(command, Command::Restore(_)) {
+            restoring = restore::is_under_way(table)?;
+        }
         stopped = batch.chain == Chain::Stop && stops(&reply);
         replies.push(reply);
     }
@@ -180,6 +191,7 @@ fn one(table: &mut dyn TableWrite, group: GroupId, ranges: &mut Ranges, command:
         Command::Namespace(command) => range::apply_name(table, group, ranges, command, at),
         Command::Chunk(command) => range::apply_chunk(table, ranges, command),
         Command::Range(command) => range::apply(table, ranges, command, at),
+        Command::Restore(command) => restore::apply(table, ranges, command, at),
     }
 }
 
@@ -200,6 +212,7 @@ pub fn answer(table: &dyn TableRead, group: GroupId, query: &Query) -> Result<An
             Answer::Chunk(chunk_index::answer(table, &access::read_chunks(&ranges()?, Some(span), query)?, query)?)
         }
         Query::Range(query) => Answer::Range(range::answer(table, ranges()?, query)?),
+        Query::Copy(_) => return Err(TableError::Storage("a copy is made part by part, by the node".into()).into()),
     })
 }
 

@@ -99,9 +99,7 @@ impl Replicas {
                     let change = MemberChange::Remove(*member);
                     self.client.change_of(*group, change).await.map(drop).map_err(|error| error.to_string())
                 }
-                Step::LetGo { group, at } => {
-                    self.client.order(at, &order(group, GroupOrder::Remove)).await.map(drop).map_err(|error| error.to_string())
-                }
+                Step::LetGo { group, at } => self.client.let_go(at, *group).await.map_err(|error| error.to_string()),
             }
         };
         match timeout(STEP, done).await {

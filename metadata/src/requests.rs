@@ -21,6 +21,7 @@ use spine::id::{GroupId, Seq};
 use spine::limit::{REQUESTS_BYTES, REQUESTS_KEPT};
 use spine::wire::cluster::RequestId;
 use spine::wire::{Batch, Reply};
+use std::ops::ControlFlow;
 
 const COUNTERS: &[u8] = b"requests";
 const BY_ID: &[u8] = b"request.";
@@ -69,6 +70,8 @@ fn apply_within(
         return Ok(Applied::Forgotten { seen: counters.applied });
     }
     let replies = machine::apply(table, group, batch, at)?;
+    // The end of a restore has forgotten them all.
+    counters = record::load(table, Space::Meta, COUNTERS)?.unwrap_or(counters);
     counters.applied += 1;
     let record = record::encode(&(counters.applied, &replies))?;
     let bytes = record.len() as u64;
@@ -86,6 +89,23 @@ fn apply_within(
     }
     record::save(table, Space::Meta, COUNTERS, &counters)?;
     Ok(Applied::Replies { replies, seen: counters.applied })
+}
+
+/// After a restore: forgets every proposal, and has all that began before it refused. Who sent one saw the numbers of another log.
+///
+/// - `before`: higher than any number that log can have given.
+pub fn begin_anew(table: &mut dyn TableWrite, before: u64) -> Result<(), TableError> {
+    for prefix in [BY_ID, BY_NUMBER] {
+        let mut keys = Vec::new();
+        record::each(table, Space::Meta, prefix, prefix, |key, _| {
+            keys.push(key.to_vec());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for key in keys {
+            table.delete(Space::Meta, &key)?;
+        }
+    }
+    record::save(table, Space::Meta, COUNTERS, &Counters { applied: before, forgotten: before, bytes: 0 })
 }
 
 fn by_number(number: u64) -> Vec<u8> {
@@ -177,5 +197,23 @@ mod tests {
             }
             assert!(!done.is_empty(), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn after_a_restore_nothing_that_began_before_it_is_applied_and_all_that_begins_after_it_is_applied_once() {
+        let mut table = MemoryTable::default();
+        for n in 1..=5 {
+            apply(&mut table, GroupId(0), &stamp(n, 0), &tenant(n), Seq(n)).unwrap();
+        }
+        let before = 1 << 40;
+        begin_anew(&mut table, before).unwrap();
+        assert_eq!(table.len(Space::Meta), 1, "an answer to an old proposal is still there");
+        for seen in [0, 5, 1_000_000] {
+            let late = apply(&mut table, GroupId(0), &stamp(3, seen), &tenant(3), Seq(9)).unwrap();
+            assert_eq!(late, Applied::Forgotten { seen: before });
+        }
+        let first = apply(&mut table, GroupId(0), &stamp(7, before), &tenant(7), Seq(10)).unwrap();
+        assert_eq!(first, Applied::Replies { replies: vec![Reply::Done], seen: before + 1 });
+        assert_eq!(apply(&mut table, GroupId(0), &stamp(7, before), &tenant(7), Seq(11)).unwrap(), first);
     }
 }

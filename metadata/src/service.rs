@@ -7,6 +7,7 @@
 //! them need now and then (`watch.rs`), what a member of a cluster does besides (`member.rs`).
 
 mod alone;
+mod copies;
 mod groups;
 mod hosted;
 mod list;

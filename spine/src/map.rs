@@ -244,6 +244,11 @@ impl Map {
         Map { epoch: Epoch(0), names: Ranges::whole(group), chunks: Ranges::whole(group) }
     }
 
+    /// The same, of a later epoch: whoever knows an earlier map takes this one.
+    pub fn of_one_as_of(group: GroupId, epoch: Epoch) -> Self {
+        Map { epoch, ..Map::of_one(group) }
+    }
+
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }

@@ -108,15 +108,6 @@ fn metadata_nodes_get_new_certificates_from_gateways_while_they_serve() {
     assert!(cluster.metadata[1].log().contains("the certificate was renewed"));
 }
 
-#[test]
-fn what_is_not_there_yet_says_so() {
-    let cluster = Cluster::start(SMALL, "").unwrap();
-    for command in ["snapshot", "restore"] {
-        let refusal = cluster.gateways[0].admin(&["metadata", command]).unwrap_err().to_string();
-        assert!(refusal.contains("not there yet"), "{refusal}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_gateways_own_metadata_becomes_the_first_nodes_of_a_cluster_and_the_gateway_cannot_serve_it_any_more() {
     let mut fleet = Fleet::start(6, "").unwrap();

@@ -1,6 +1,7 @@
 //! Promises of a metadata cluster, with the real processes: metadata nodes, gateways over them, storage nodes.
 
 mod alone;
+mod copies;
 mod joining;
 mod levelling;
 mod replicas;

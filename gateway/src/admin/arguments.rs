@@ -282,8 +282,30 @@ pub enum MetadataCommand {
         /// Its number, as `map` shows it
         number: u64,
     },
-    /// Not there yet: copy the metadata into a file
-    Snapshot,
-    /// Not there yet: bring metadata back from such a file
-    Restore,
+    /// Copy the metadata, sealed under the root key, into a file of the gateway's machine or into the store
+    Snapshot {
+        /// Where it goes; must not be there yet [default: into the store]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Write the newest whole copy that the store has into a file, also where no metadata knows of it: from the chunks that are indexed
+    Fetch {
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Bring metadata back from such a file, into nodes that are empty; --data names a gateway's folder, which need not be served
+    Restore {
+        file: PathBuf,
+        /// Papers that `breakwater metadata` left: where the nodes are now, if the folder does not know
+        #[arg(long, value_name = "FILE")]
+        metadata: Option<PathBuf>,
+    },
+    /// Write the fleet's papers, for a metadata node that is to begin anew; --data names a gateway's folder, which need not be served
+    Papers {
+        /// Where they go; must not be there yet
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// After a restore: compare metadata with what the nodes have; where nothing is lost, the collection is released
+    Reconcile,
 }

@@ -32,6 +32,14 @@ pub fn run(arguments: AdminArgs) -> ExitCode {
         return audited(super::audit::verify(file, arguments.json));
     }
     let data = arguments.data.clone().unwrap_or_else(|| PathBuf::from("./breakwater-data"));
+    // What is done here and not by a server.
+    if let AdminCommand::Metadata { command } = &arguments.command {
+        match command {
+            MetadataCommand::Restore { file, metadata } => return crate::serve::restore::run(&data, file, metadata.as_deref()),
+            MetadataCommand::Papers { out } => return crate::serve::papers::run(&data, out),
+            _ => {}
+        }
+    }
     let (method, path, body) = match request(&arguments.command) {
         Ok(request) => request,
         Err(error) => return failed(&error),
@@ -95,10 +103,7 @@ fn request(command: &AdminCommand) -> Result<Request, AskError> {
         AdminCommand::Key { command: KeyCommand::List { tenant: None } } => get("keys"),
         AdminCommand::Key { command: KeyCommand::List { tenant: Some(tenant) } } => get(&format!("keys?tenant={}", percent(tenant))),
         AdminCommand::Key { command: KeyCommand::Revoke { access_key } } => post("keys/revoke", json!({ "access_key": access_key })),
-        AdminCommand::Disk { command: DiskCommand::Adopt { dir } } => {
-            let dir = std::path::absolute(dir).map_err(|error| AskError::Refused(error.to_string()))?;
-            post("disks/adopt", json!({ "dir": dir }))
-        }
+        AdminCommand::Disk { command: DiskCommand::Adopt { dir } } => post("disks/adopt", json!({ "dir": absolute(dir)? })),
         AdminCommand::Fleet { command: FleetCommand::Admit { file, days, .. } } => {
             let request = super::admission::read(file).map_err(AskError::Refused)?;
             post("fleet/admit", json!({ "request": request, "days": days }))
@@ -151,11 +156,18 @@ fn metadata_request(command: &MetadataCommand) -> Result<Request, AskError> {
         MetadataCommand::Merge { group, chunks } => post("merge", json!({ "group": group, "chunks": chunks })),
         MetadataCommand::Move { group, node } => post("move", json!({ "group": group, "node": node })),
         MetadataCommand::GiveUp { number } => post("give-up", json!({ "move": number })),
-        MetadataCommand::Snapshot | MetadataCommand::Restore => {
-            let what = "copies of the metadata outside of its nodes are not there yet; each node is a whole copy, and one that lost its folder catches up from the others";
-            return Err(AskError::Refused(what.to_string()));
+        MetadataCommand::Snapshot { out: None } => post("snapshot", json!({})),
+        MetadataCommand::Snapshot { out: Some(out) } => post("snapshot", json!({ "out": absolute(out)? })),
+        MetadataCommand::Fetch { out } => post("fetch", json!({ "out": absolute(out)? })),
+        MetadataCommand::Reconcile => post("reconcile", json!({})),
+        MetadataCommand::Restore { file, .. } | MetadataCommand::Papers { out: file } => {
+            return Err(AskError::Refused(format!("{} is no server's to read or write", file.display())));
         }
     })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, AskError> {
+    std::path::absolute(path).map_err(|error| AskError::Refused(error.to_string()))
 }
 
 fn percent(text: &str) -> String {
@@ -250,7 +262,12 @@ fn show_metadata(command: &MetadataCommand, answer: &Value) -> String {
         }
         MetadataCommand::Move { .. } => format!("group {} is led by {}", text(answer, "group"), text(answer, "leader")),
         MetadataCommand::GiveUp { .. } => format!("move {} is to be given up, if there still is a way back", text(answer, "move")),
-        MetadataCommand::Status | MetadataCommand::Snapshot | MetadataCommand::Restore => {
+        MetadataCommand::Snapshot { .. } | MetadataCommand::Fetch { .. } => {
+            let to = answer["out"].as_str().map_or_else(|| "the store".to_string(), str::to_string);
+            format!("{} rows, {} bytes are in {to}, as of {} ms", answer["rows"], answer["bytes"], answer["made_ms"])
+        }
+        MetadataCommand::Reconcile => show_reconciled(answer),
+        MetadataCommand::Status | MetadataCommand::Restore { .. } | MetadataCommand::Papers { .. } => {
             let line = |node: &Value| {
                 let short: String = text(node, "node").chars().take(12).collect();
                 let is = |field: &str| node[field] == true;
@@ -270,6 +287,20 @@ fn show_metadata(command: &MetadataCommand, answer: &Value) -> String {
             };
             format!("{}\n{}", lines(&answer["nodes"], line), super::heat::text(answer, crate::core::now().0))
         }
+    }
+}
+
+fn show_reconciled(answer: &Value) -> String {
+    let mut out = format!(
+        "{} objects, {} chunks, {} shards; {} shards are gone and are made again, {} are on nodes that do not answer",
+        answer["objects"], answer["chunks"], answer["shards"], answer["shards_gone"], answer["shards_away"]
+    );
+    for one in answer["spelled_out"].as_array().into_iter().flatten() {
+        out.push_str(&format!("\nlost: {}", one.as_str().unwrap_or("")));
+    }
+    out + match answer["released"] == true {
+        true => "\nNothing is lost. The collection is released.",
+        false => "\nThe collection stays held; `breakwater admin collection release` releases it all the same.",
     }
 }
 

@@ -10,6 +10,7 @@ use super::{heat, ranges};
 use crate::fleet::table::Fleet;
 use crate::fleet::token::Door;
 use crate::ops::operator::{Members, Operator};
+use crate::snapshot::{SnapshotError, kept};
 use bytes::Bytes;
 use futures::future::join_all;
 use http::Method;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use spine::id::{GroupId, MemberId, NodeId, UnixMs};
 use spine::wire::cluster::{ClusterStatus, Endpoint, GroupStatus};
 use spine::wire::root::MetadataNodeRecord;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Least digits of a node's id that name it.
@@ -36,12 +38,35 @@ struct Invite {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Snapshot {
+    /// `None`: into the store.
+    out: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fetch {
+    out: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Named {
     node: String,
 }
 
 /// Answers one request under `/admin/metadata/`.
 pub(super) async fn answer(operator: &Operator, method: Method, path: &str, body: &[u8]) -> Result<Value, Refused> {
+    let failed = |error: &dyn std::fmt::Display| Refused::Failed(error.to_string());
+    match (&method, path.trim_start_matches("metadata/")) {
+        (&Method::POST, "snapshot") => return snapshot(operator, parse(body)?).await,
+        (&Method::POST, "fetch") => return fetch(operator, parse(body)?).await,
+        (&Method::POST, "reconcile") => {
+            let done = operator.path.reconcile_now().await.map_err(|error| failed(&error))?;
+            return serde_json::to_value(done).map_err(|error| failed(&error));
+        }
+        _ => {}
+    }
     let none = || Refused::Wrong("this process keeps its metadata itself; a cluster is begun with `breakwater metadata --init`".into());
     let cluster = &*operator.cluster;
     // Nodes come and go by the fleet's word, and only where there are several.
@@ -57,6 +82,29 @@ pub(super) async fn answer(operator: &Operator, method: Method, path: &str, body
         (Method::POST, "remove") => remove(operator, cluster, fleet()?, &parse::<Named>(body)?.node).await,
         _ => Err(Refused::NotFound(format!("there is no admin request {path}"))),
     }
+}
+
+impl From<SnapshotError> for Refused {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Metadata(_) | SnapshotError::Write(_) | SnapshotError::Read(_) => Refused::Failed(error.to_string()),
+            other => Refused::Wrong(other.to_string()),
+        }
+    }
+}
+
+async fn snapshot(operator: &Operator, asked: Snapshot) -> Result<Value, Refused> {
+    let taken = match &asked.out {
+        Some(out) => crate::snapshot::write(operator.path.metadata(), operator.path.keys().clone(), out).await?,
+        None => kept::keep(&operator.path).await?,
+    };
+    Ok(json!({ "out": asked.out, "rows": taken.rows, "bytes": taken.bytes, "made_ms": taken.name.made.0 }))
+}
+
+async fn fetch(operator: &Operator, asked: Fetch) -> Result<Value, Refused> {
+    let summary = kept::fetch(&operator.path, &asked.out).await?;
+    let bytes = std::fs::metadata(&asked.out).map(|file| file.len()).map_err(|error| Refused::Failed(error.to_string()))?;
+    Ok(json!({ "out": asked.out, "rows": summary.rows, "bytes": bytes, "made_ms": summary.name.made.0 }))
 }
 
 /// All metadata nodes that were ever admitted, or this process where it keeps metadata itself.

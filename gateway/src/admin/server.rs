@@ -227,6 +227,9 @@ async fn keys(operator: &Operator, tenant: Option<&str>) -> Result<Value, Refuse
 
 async fn create_key(operator: &Operator, tenant: String) -> Result<Value, Refused> {
     let record = tenant_named(operator, &tenant).await?;
+    if record.id == crate::snapshot::kept::TENANT {
+        return Err(Refused::Wrong("copies of metadata are for no S3 client: `breakwater admin metadata fetch` reads them".into()));
+    }
     if record.revoked {
         return Err(Refused::Wrong(format!("the tenant {tenant} is revoked")));
     }

@@ -53,11 +53,12 @@ pub enum BootError {
     Refused { what: String },
 }
 
-/// A data folder that this process alone uses, as long as the value lives.
+/// A data folder that this process alone uses, as long as the value lives; or one of which it only reads what another one keeps there.
 #[derive(Debug)]
 pub struct Home {
     dir: PathBuf,
-    _lock: File,
+    /// `None`: the folder is another process's.
+    lock: Option<File>,
 }
 
 impl Home {
@@ -79,7 +80,26 @@ impl Home {
                 _ => folder(error),
             });
         }
-        Ok(Home { dir, _lock: lock })
+        Ok(Home { dir, lock: Some(lock) })
+    }
+
+    /// Takes the folder, or reads beside the process that has it.
+    pub fn open_or_read(dir: &Path) -> Result<Home, BootError> {
+        match Home::open(dir) {
+            Err(BootError::InUse { path }) => Ok(Home { dir: path, lock: None }),
+            other => other,
+        }
+    }
+
+    /// Whether this process may write into the folder.
+    pub fn is_ours(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// # Errors
+    /// [`BootError::InUse`]: the folder is another process's.
+    pub fn must_be_ours(&self) -> Result<(), BootError> {
+        if self.is_ours() { Ok(()) } else { Err(BootError::InUse { path: self.dir.clone() }) }
     }
 
     pub fn dir(&self) -> &Path {
@@ -196,7 +216,11 @@ mod tests {
         let home = Home::open(&dir).unwrap();
         assert!(matches!(Home::open(&dir), Err(BootError::InUse { .. })));
         assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+        let beside = Home::open_or_read(&dir).unwrap();
+        assert!(!beside.is_ours());
+        assert!(matches!(beside.must_be_ours(), Err(BootError::InUse { .. })));
         drop(home);
+        assert!(Home::open_or_read(&dir).unwrap().is_ours());
         Home::open(&dir).unwrap();
     }
 

@@ -138,14 +138,22 @@ impl Cluster {
         write_whole(&path, &text, 0o600)
     }
 
-    /// Takes the papers into a folder that has none. The file that says so is written last: a crash leaves a folder that takes them again.
+    /// Takes the papers into a folder that has none, or the nodes that they name into one that has. The file that says so is written last: a crash leaves a folder that takes them again.
     pub fn take(home: &Home, papers: &GatewayPapers) -> Result<Cluster, BootError> {
         if let Some(known) = Self::load(home)? {
             if known.fleet != papers.fleet || known.authority != papers.authority {
                 return Err(bad(&file(home.dir()), "this gateway's metadata is another's; choose an empty folder with --data"));
             }
-            return Ok(known);
+            // Nodes that the folder does not know: the cluster has begun anew elsewhere.
+            let new = papers.members.iter().filter(|member| !known.members.contains(member));
+            let next = Cluster { members: known.members.iter().chain(new).cloned().collect(), ..known.clone() };
+            // Whoever has the folder learns of them from the metadata itself.
+            if next != known && home.is_ours() {
+                next.save(home)?;
+            }
+            return Ok(next);
         }
+        home.must_be_ours()?;
         table::make_folder(home)?;
         papers.root_key.keep(&home.root_key_file())?;
         write_whole(&table::key_file(home.dir()), &hex::encode(&papers.authority_key), 0o600)?;
@@ -215,6 +223,12 @@ mod tests {
         let taken = Cluster::take(&home, &read).unwrap();
         assert_eq!(Cluster::load(&home).unwrap(), Some(taken.clone()));
         assert_eq!(Cluster::take(&home, &read).unwrap(), taken);
+        // The cluster has begun anew on another node.
+        let anew = GatewayPapers { members: vec![Endpoint { node: NodeId([8; 32]), address: "new.example:7500".into() }], ..read };
+        let now_known = Cluster::take(&home, &anew).unwrap();
+        assert_eq!(now_known.members, [&taken.members[..], &anew.members].concat());
+        assert_eq!(Cluster::load(&home).unwrap(), Some(now_known));
+        let taken = Cluster::load(&home).unwrap().unwrap();
         assert!(Cluster::take(&home, &papers(2)).is_err());
         let keys = Keys::new(home.root_key().unwrap());
         Peers::new(&home, &taken, &keys, Duration::from_secs(60)).unwrap().client().unwrap();

@@ -7,7 +7,7 @@
 //! looks is looked at again before it is called damage. Not here: repair.
 
 mod chunks;
-mod names;
+pub(crate) mod names;
 
 use serde::Serialize;
 use spine::wire::shard::StorageNode;

@@ -7,12 +7,16 @@ use crate::write::StoredBody;
 use bytes::Bytes;
 use futures::StreamExt;
 use metadata::machine;
+use metadata::table::Space;
 use metadata::table::memory::MemoryTable;
 use spine::id::{BucketId, GroupId, NodeId, Seq, TenantId, UnixMs};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ShardName, Totals};
+use spine::wire::cluster::Row;
+use spine::wire::copy::{CopyEnd, CopyPart, CopyQuery, CopyStep, Moment, Tally};
 use spine::wire::namespace::{
     Attributes, Body, Condition, Etag, Manifest, NamespaceAnswer, NamespaceCommand, NamespaceQuery, NewVersion, VersionBody, VersionHead,
 };
+use spine::wire::range::{ALL_CHUNKS, ALL_NAMES};
 use spine::wire::root::{BucketRecord, RootCommand, TenantRecord, Versioning};
 use spine::wire::shard::{NodeError, NodeState, NodeStatus, ShardHeader, StorageNode};
 use spine::wire::{Answer, Batch, Chain, Command, Metadata, MetadataError, Query, Reply};
@@ -53,8 +57,29 @@ impl Metadata for FakeMetadata {
     }
 
     async fn query(&self, query: Query) -> Result<Answer, MetadataError> {
-        machine::answer(&self.state.lock().unwrap().0, GroupId(0), &query)
+        let state = self.state.lock().unwrap();
+        match query {
+            Query::Copy(CopyQuery { step, .. }) => Ok(Answer::Copy(copy_of(&state.0, state.1, step))),
+            query => machine::answer(&state.0, GroupId(0), &query),
+        }
     }
+}
+
+/// All of it in one part.
+fn copy_of(table: &MemoryTable, applied: u64, step: CopyStep) -> CopyPart {
+    let of = Moment { next: Seq(applied + 1), names: Some(ALL_NAMES), chunks: Some(ALL_CHUNKS) };
+    let (mut rows, mut tally) = (Vec::new(), Tally::default());
+    if step != CopyStep::Part(0) {
+        return CopyPart { of, rows, end: None };
+    }
+    for space in Space::ALL {
+        for (key, value) in table.entries(space).filter(|(key, _)| !metadata::restore::is_left_out(space, key)) {
+            tally.count(space as u8, key, value);
+            rows.push(Row { space: space as u8, key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value) });
+        }
+    }
+    let end = CopyEnd { next: of.next, rows: tally.rows(), digest: tally.digest() };
+    CopyPart { of, rows, end: Some(end) }
 }
 
 /// How a node behaves.

@@ -81,6 +81,7 @@ impl Breakwater {
 
     /// The bucket that has the name now, if it is not `before`.
     pub async fn renamed(&self, asked: &Asked, before: &BucketRecord) -> S3Result<Option<Arc<BucketRecord>>> {
+        self.path.known().forget_bucket(before);
         let now = self.bucket(asked, &before.name).await?;
         Ok((now.id != before.id).then_some(now))
     }

@@ -243,6 +243,7 @@ pub fn refused(refusal: Refusal) -> S3Error {
             tracing::warn!(%refusal, "what was asked for is being moved or deleted");
             unavailable()
         }
+        Refusal::Restoring => slow_down("The metadata is being restored. Please try again later."),
         Refusal::IntentClosed | Refusal::ChunkGone => slow_down("The write was overtaken by a cleanup. Please try again."),
         Refusal::TenantExists
         | Refusal::NoSuchTenant
@@ -269,7 +270,9 @@ pub fn refused(refusal: Refusal) -> S3Error {
         | Refusal::LastNode
         | Refusal::Exhausted
         | Refusal::Mismatch
-        | Refusal::NoSuchMove => internal(&refusal),
+        | Refusal::NoSuchMove
+        | Refusal::NotEmpty
+        | Refusal::NotRestored => internal(&refusal),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::ops::operator::{Members, Operator};
 use crate::ops::process::Process;
 use crate::path::DataPath;
 use crate::roster::Roster;
+use crate::snapshot::kept::Schedule;
 use metadata::router::Router;
 use metadata::service::MetadataNode;
 use spine::wire::Metadata;
@@ -185,7 +186,13 @@ impl Parts {
         };
         let parts = Parts { store: Arc::new(store), roster, path, stop, moving: tokio::sync::Mutex::new(moving) };
         match parts.introduce(home, credentials).await {
-            Ok(()) => Ok(parts),
+            Ok(()) => {
+                if config.metadata.snapshot_seconds > 0 {
+                    let every = Duration::from_secs(config.metadata.snapshot_seconds);
+                    parts.path.keep_snapshots(Schedule { every, kept: config.metadata.snapshots_kept });
+                }
+                Ok(parts)
+            }
             Err(error) => {
                 parts.shutdown().await;
                 Err(error)

@@ -5,7 +5,8 @@
 //! replica:    room at the new server -> it learns -> it votes -> leadership, if it was the old one's -> the old one votes no more
 //!             -> the old one lets go -> ended
 //! ```
-//! Nobody lets go of a replica that is still counted: that one is out only once the group's log says so.
+//! Nobody lets go of a replica that is still counted: that one is out only once the group's log says so. Whoever leads the root next carries
+//! the same shift, and both may be at it for a while: what one has ended the other does not go on with.
 
 use super::Servers;
 use crate::mover::{MoveError, orders};
@@ -54,6 +55,16 @@ pub enum StepError {
 fn leader_of(loads: &[Loads], group: GroupId) -> Option<&Member> {
     let led = loads.iter().flat_map(|of| of.groups.iter().map(move |known| (known, &of.member)));
     led.filter(|(known, _)| known.group == group && known.leads).max_by_key(|(known, _)| known.term).map(|(_, member)| member)
+}
+
+/// Who votes in the group, as the one says who leads it.
+fn voters_of(loads: &[Loads], group: GroupId) -> Option<&[Member]> {
+    let led = loads.iter().flat_map(|of| &of.groups).filter(|known| known.group == group && known.leads);
+    led.max_by_key(|known| known.term).map(|known| &known.voters[..])
+}
+
+fn unavailable(reason: &str) -> MetadataError {
+    MetadataError::Unavailable { reason: reason.to_string() }
 }
 
 fn is_gone(error: &StepError) -> bool {
@@ -139,31 +150,55 @@ impl Carrier {
         {
             tracing::debug!(%group, %error, "a leader is taken out without having handed over");
         }
-        while self.take_out(*group, from.id).await.map_err(Replaced::Half)? != Changed::Done {
+        while self.take_out(record, from.id).await.map_err(Replaced::Half)? != Changed::Done {
             sleep(self.waits.ask).await;
         }
-        self.again(|| self.servers.let_go(&from.at, *group)).await.map_err(Replaced::Half)
+        self.let_go(from, *group).await;
+        Ok(())
     }
 
     /// Takes the new server out again; out of a group that nobody has any more there is nothing to take.
     async fn withdraw(&self, record: &ShiftRecord) -> Result<(), StepError> {
+        let ShiftRecord { group, from, to, .. } = record;
+        if let Some(voters) = voters_of(&self.servers.loads().await, *group)
+            && !voters.contains(from)
+        {
+            // Somebody else has carried it further: it goes on forwards.
+            return Err(unavailable("the old server is out already").into());
+        }
         loop {
-            match self.take_out(record.group, record.to.id).await {
+            match self.take_out(record, to.id).await {
                 Ok(Changed::Done) => break,
-                Ok(Changed::Learning { .. }) => sleep(self.waits.ask).await,
+                Ok(_) => sleep(self.waits.ask).await,
                 Err(error) if is_gone(&error) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
-        self.again(|| self.servers.let_go(&record.to.at, record.group)).await
+        self.let_go(to, *group).await;
+        Ok(())
+    }
+
+    /// Has a server that is out let go of what it has. One that does not answer is left to whoever sees to replicas.
+    async fn let_go(&self, out: &Member, group: GroupId) {
+        if let Err(error) = self.again(|| self.servers.let_go(&out.at, group)).await {
+            tracing::debug!(%group, at = out.at.address, %error, "a server still has what it is out of");
+        }
     }
 
     async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), StepError> {
         self.again(|| self.servers.transfer(group, to)).await
     }
 
-    async fn take_out(&self, group: GroupId, member: MemberId) -> Result<Changed, StepError> {
-        self.again(|| self.servers.take_out(group, member)).await
+    /// Only while the root says that the shift goes on: whoever has led the root since may have ended it.
+    async fn take_out(&self, record: &ShiftRecord, member: MemberId) -> Result<Changed, StepError> {
+        self.again(|| async {
+            let shifts = orders::shifts(&*self.groups).await.map_err(|error| unavailable(&error.to_string()))?;
+            match shifts.iter().any(|known| known.id == record.id && known.ended.is_none()) {
+                true => self.servers.take_out(record.group, member).await,
+                false => Err(unavailable("somebody else has ended the shift")),
+            }
+        })
+        .await
     }
 
     /// Until the new server votes. One that answers nobody any more is not waited for as long as one that learns.

@@ -331,6 +331,14 @@ async fn rest(sim: &Arc<Sim>, balancing: &mut Balancing, now: u64) {
         }
     }
     carried.into_iter().for_each(|ended| balancing.heard(ended, UnixMs(now)));
+    // Whoever sees to replicas has servers let go of what they are out of and nobody moves.
+    let open: BTreeSet<GroupId> = sim.shifts().await.iter().filter(|record| record.ended.is_none()).map(|record| record.group).collect();
+    let mut state = sim.state.lock().unwrap();
+    let silent = state.silent;
+    for (_, group) in state.groups.iter_mut().filter(|(id, _)| !open.contains(id)) {
+        let counts = group.voters.iter().copied().chain(group.learner).chain(silent).collect::<BTreeSet<usize>>();
+        group.hosted.retain(|server| counts.contains(server));
+    }
 }
 
 fn new(sim: &Arc<Sim>) -> Balancing {

@@ -12,6 +12,7 @@ use crate::lmdb::{ReadTable, Table};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use bytes::Bytes;
 use spine::wire::cluster::Row;
+use spine::wire::copy::Tally;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,30 +36,6 @@ pub enum IncomingError {
     Table(#[from] TableError),
     #[error(transparent)]
     Checkpoint(#[from] super::CheckpointError),
-}
-
-/// Rows counted and hashed, as [`spine::wire::cluster::SnapshotEnd`] draws it.
-#[derive(Clone, Default)]
-pub struct Tally {
-    rows: u64,
-    /// Some 2 KiB.
-    hasher: Box<blake3::Hasher>,
-}
-
-impl Tally {
-    pub fn count(&mut self, space: Space, key: &[u8], value: &[u8]) {
-        self.rows += 1;
-        let lens = [key.len() as u32, value.len() as u32].map(u32::to_le_bytes);
-        self.hasher.update(&[space as u8]).update(&lens[0]).update(&lens[1]).update(key).update(value);
-    }
-
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    pub fn digest(&self) -> [u8; 32] {
-        *self.hasher.finalize().as_bytes()
-    }
 }
 
 /// A table on its way in. Dropped before it is installed, it is removed.
@@ -97,7 +74,7 @@ impl Incoming {
                 return Err(IncomingError::Wrong("rows out of order"));
             }
             write.put(space, &row.key, &row.value)?;
-            self.tally.count(space, &row.key, &row.value);
+            self.tally.count(row.space, &row.key, &row.value);
             self.last = Some(place);
         }
         Ok(write.commit()?)
@@ -116,11 +93,11 @@ impl Incoming {
         for space in Space::ALL {
             let mut scan = read.scan(space, b"")?;
             while let Some((key, value)) = scan.next()? {
-                again.count(space, key, value);
+                again.count(space as u8, key, value);
             }
         }
         drop(read);
-        if (self.tally.rows, self.tally.digest()) != (rows, digest) || (again.rows, again.digest()) != (rows, digest) {
+        if (self.tally.rows(), self.tally.digest()) != (rows, digest) || (again.rows(), again.digest()) != (rows, digest) {
             return Err(IncomingError::Wrong("the rows are not those that were sent"));
         }
         let mut write = table.write()?;

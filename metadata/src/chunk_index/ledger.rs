@@ -12,7 +12,8 @@ use spine::wire::chunk::{ChunkRecord, Totals};
 
 use super::transition::owes_shards;
 
-const COUNTER: &[u8] = b"chunks";
+/// Key in Meta.
+pub const COUNTER: &[u8] = b"chunks";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
@@ -65,6 +66,19 @@ impl Ledger {
     /// Gives no number below `above` from here on: one that another group's own counter has reached, not one that a node told.
     pub fn follow(&mut self, above: u64) {
         self.next = self.next.max(above);
+    }
+
+    /// Of this range and another, whose chunks are put together with its.
+    pub fn joined(&self, other: &Ledger) -> Ledger {
+        let (one, two) = (&self.totals, &other.totals);
+        let totals = Totals {
+            chunks: one.chunks.saturating_add(two.chunks),
+            references: one.references.saturating_add(two.references),
+            owed: one.owed.saturating_add(two.owed),
+            plain_bytes: one.plain_bytes.saturating_add(two.plain_bytes),
+            sealed_bytes: one.sealed_bytes.saturating_add(two.sealed_bytes),
+        };
+        Ledger { next: self.next.max(other.next), totals }
     }
 
     /// Counts a record in.

@@ -22,8 +22,8 @@ use crate::key;
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use ledger::Ledger;
 use spine::id::{ChunkId, Gen, NodeId, ShardIndex, UnixMs, VersionId};
-use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Confirmation, Place, ShardName};
-use spine::wire::range::ChunkSpan;
+use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Confirmation, Place, ReserveOutcome, ShardName};
+use spine::wire::range::{ALL_CHUNKS, ChunkSpan};
 use spine::wire::{Refusal, Reply};
 use transition::Confirmed;
 
@@ -61,6 +61,47 @@ pub fn apply(table: &mut dyn TableWrite, command: &ChunkCommand) -> Result<Reply
         ledger.save(table)?;
     }
     Ok(reply)
+}
+
+/// The lowest generation or tag that was not given yet.
+pub fn given(table: &dyn TableRead) -> Result<u64, TableError> {
+    Ok(Ledger::load(table)?.fresh().0)
+}
+
+/// After a restore: holds the collection, and gives no generation or tag below `above`.
+pub fn go_on_above(table: &mut dyn TableWrite, above: u64) -> Result<(), TableError> {
+    restore::hold(table, true)?;
+    let mut ledger = Ledger::load(table)?;
+    ledger.follow(above);
+    ledger.save(table)
+}
+
+/// After a restore: `version`, which is committed, holds these chunks. One that is not durable, or is being deleted, is left as it is: nobody
+/// could write it again under this name.
+pub fn refer(table: &mut dyn TableWrite, version: VersionId, chunks: impl Iterator<Item = ChunkId>) -> Result<(), TableError> {
+    let before = Ledger::load(table)?;
+    let mut ledger = before;
+    for chunk in chunks {
+        if holding::is_held(table, chunk, version)? {
+            continue;
+        }
+        let old = due::current(table, chunk)?;
+        let (new, outcome) = transition::reserve(old.as_ref(), ledger.fresh());
+        let (Some(old), ReserveOutcome::Hit) = (old, outcome) else { continue };
+        if let Some(new) = &new {
+            due::replace(table, &mut ledger, chunk, Some(&old), new)?;
+        }
+        holding::add(table, &mut ledger, chunk, version, old.generation)?;
+    }
+    if ledger != before { ledger.save(table) } else { Ok(()) }
+}
+
+/// After a restore: `version`, of which no name is left, holds nothing and never will.
+pub fn drop_all(table: &mut dyn TableWrite, version: VersionId) -> Result<(), TableError> {
+    let mut ledger = Ledger::load(table)?;
+    holding::ENDED.release(table, version)?;
+    while holding::drop_some(table, &mut ledger, version, &ALL_CHUNKS)? {}
+    ledger.save(table)
 }
 
 fn reserve(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, chunks: &[ChunkId]) -> Result<Reply, TableError> {

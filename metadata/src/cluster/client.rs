@@ -203,6 +203,24 @@ impl Client {
         peer::decode::<GroupDone>(&answer).map_err(|_| CallError::Lost("the answer does not read".to_string()))
     }
 
+    /// Has a process let go of its replica of a group, as of the entry of the log that says on a majority that it is no member.
+    ///
+    /// # Errors
+    /// `Unavailable` if it is one, or by what it has of the log became one again later, or does not answer.
+    pub async fn let_go(&self, at: &Endpoint, group: GroupId) -> Result<(), ClusterError> {
+        let unavailable = |error: CallError| match error {
+            CallError::Refused(error) => error,
+            error => unavailable(&error.to_string()),
+        };
+        let member = self.status_of(at).await.map_err(unavailable)?.member.id;
+        match self.change_of(group, MemberChange::Left(member)).await? {
+            Changed::Out { since } => {
+                self.order(at, &GroupCall { group, order: GroupOrder::LetGo { since } }).await.map(drop).map_err(unavailable)
+            }
+            _ => Err(ClusterError::Invalid { what: "an answer to another question".to_string() }),
+        }
+    }
+
     /// Has the group's leader apply `batch`, once.
     ///
     /// # Errors

@@ -119,7 +119,8 @@ impl Link {
         if response.is_err() && lane.kept {
             // The peer closed it while it was idle; the others may be as dead.
             drop(std::mem::take(&mut self.state().idle));
-            lane = self.connect().await?;
+            // It may have been sent before the peer went.
+            lane = self.connect().await.map_err(|error| CallError::Lost(error.to_string()))?;
             response = lane.sender.send_request(request(call, body)?).await;
         }
         let response = response.map_err(|error| {

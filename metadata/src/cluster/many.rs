@@ -94,7 +94,7 @@ impl Servers for Client {
     }
 
     async fn let_go(&self, at: &Endpoint, group: GroupId) -> Result<(), MetadataError> {
-        self.order(at, &GroupCall { group, order: GroupOrder::Remove }).await.map(drop).map_err(said)
+        Client::let_go(self, at, group).await.map_err(metadata_error)
     }
 }
 

@@ -9,6 +9,7 @@ use super::appliers::{Appliers, Work};
 use super::{LogId, Payload, Types};
 use crate::checkpoint::{Checkpoints, Image, Pinned};
 use crate::heat::Tally;
+use crate::machine::ORDINAL_BITS;
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use crate::{machine, metric, propose, requests};
 use openraft::storage::{RaftStateMachine, Snapshot};
@@ -52,8 +53,6 @@ type Membership = StoredMembership<u64, BasicNode>;
 
 /// Key in [`Space::Meta`] of what was applied last: postcard of ([`LogId`], [`Membership`]).
 const APPLIED: &[u8] = b"raft.applied";
-/// Bits of a [`Seq`] below the log index: room for the commands of one entry.
-const ORDINAL_BITS: u32 = 20;
 
 pub struct Applier {
     group: GroupId,

@@ -7,12 +7,16 @@ use spine::id::MemberId;
 use spine::limit::MEMBERS;
 use spine::wire::MetadataError;
 use spine::wire::cluster::{
-    Append, Appended, Changed, ClusterError, Endpoint, GroupStatus, Member, MemberChange, MemberStatus, RequestVote, Voted,
+    Append, Appended, Changed, ClusterError, Endpoint, GroupStatus, LogPosition, Member, MemberChange, MemberStatus, RequestVote, Voted,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// A learner that lacks fewer entries than this gets a vote: it has the rest before the next election.
 const CAUGHT_UP: u64 = 64;
+/// How often a change looks how far it is, and the pause where it can only wait.
+const LOOKS: usize = 64;
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The next step towards a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,17 +88,31 @@ impl Group {
         }
     }
 
-    /// Goes one step, or as many as can be gone without waiting, towards a change.
+    /// Goes one step, or as many as can be gone without waiting, towards a change. One that is cut off in the middle may leave two sets of
+    /// voters: see [`Self::settle`].
     ///
     /// # Errors
     /// `NotLeader`; `Invalid` where the change cannot be; `Metadata` where another attempt may do better.
     pub async fn change(&self, change: &MemberChange) -> Result<Changed, ClusterError> {
-        for _ in 0..8 {
+        if let MemberChange::Left(member) = change {
+            return self.left(*member);
+        }
+        let Ok(_one) = self.changing.try_lock() else { return Err(unavailable("the members are being changed")) };
+        for _ in 0..LOOKS {
             self.check_leader()?;
-            let step = next_step(&self.raft.metrics().borrow(), change);
+            let (step, settled) = {
+                let metrics = self.raft.metrics();
+                let metrics = metrics.borrow();
+                (next_step(&metrics, change), is_settled(&metrics))
+            };
             tracing::debug!(?change, ?step, "a change of members");
             let changes = match (step, change) {
-                (Step::Done, _) => return Ok(Changed::Done),
+                (Step::Done, _) if settled => return Ok(Changed::Done),
+                // As this leader found it in its log: a majority may not have it yet.
+                (Step::Done, _) => {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
                 (Step::Wait { behind }, _) => return Ok(Changed::Learning { behind }),
                 (Step::Refuse(why), _) => return Err(ClusterError::Invalid { what: why.to_string() }),
                 (Step::Learn, MemberChange::Join(member)) => {
@@ -103,7 +121,7 @@ impl Group {
                 (Step::Note, MemberChange::Join(member)) => {
                     ChangeMembers::SetNodes(BTreeMap::from([(member.id.0, convert::node_of(member))]))
                 }
-                (Step::Learn | Step::Note, MemberChange::Remove(_)) => return Err(unavailable("a change without a member")),
+                (Step::Learn | Step::Note, _) => return Err(unavailable("a change without a member")),
                 (Step::Drop(members), _) => ChangeMembers::RemoveNodes(members),
                 (Step::Vote(voters), _) => ChangeMembers::ReplaceAllVoters(voters),
             };
@@ -115,6 +133,46 @@ impl Group {
             }
         }
         Err(unavailable("the members changed at the same time"))
+    }
+
+    /// Since when a member is none.
+    fn left(&self, member: MemberId) -> Result<Changed, ClusterError> {
+        self.check_leader()?;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let (membership, at) = (metrics.membership_config.membership(), metrics.membership_config.log_id());
+        match at {
+            Some(at) if membership.get_node(&member.0).is_none() && is_settled(&metrics) => {
+                Ok(Changed::Out { since: convert::position_of(at) })
+            }
+            _ => Err(unavailable("it is a member, or not out on a majority yet")),
+        }
+    }
+
+    /// Whether this process may let go of what it has of a group that it is out of by `since`.
+    ///
+    /// # Errors
+    /// `Unavailable`: what it has of the log says, later, that it is a member.
+    pub fn may_go(&self, since: &LogPosition) -> Result<(), ClusterError> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let later = metrics.membership_config.log_id().is_some_and(|at| at > convert::log_id_of(since));
+        let counts = metrics.membership_config.membership().get_node(&self.id.0).is_some();
+        if later && counts { Err(unavailable("it has become a member again since")) } else { Ok(()) }
+    }
+
+    /// Ends a change that a leader left between two sets of voters: until then both have to agree to everything.
+    pub async fn settle(&self) {
+        let Ok(_one) = self.changing.try_lock() else { return };
+        if self.check_leader().is_err() {
+            return;
+        }
+        let configs = self.raft.metrics().borrow().membership_config.membership().get_joint_config().clone();
+        let (true, Some(voters)) = (configs.len() > 1, configs.last()) else { return };
+        match self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters.clone()), false).await {
+            Ok(_) => tracing::info!(group = %self.group, ?voters, "a change of members that was left half-way is done"),
+            Err(error) => tracing::debug!(group = %self.group, %error, "a change of members is still half-way"),
+        }
     }
 
     /// Takes entries, or a sign of life, from a leader.
@@ -143,6 +201,12 @@ impl Group {
             Err(RaftError::Fatal(e)) => Err(fatal(&e).into()),
         }
     }
+}
+
+/// Whether the last entry about members is on a majority.
+fn is_settled(metrics: &RaftMetrics<u64, BasicNode>) -> bool {
+    let (at, applied) = (metrics.membership_config.log_id().map(|at| at.index), metrics.last_applied.map(|at| at.index));
+    at <= applied
 }
 
 /// What a leader does next towards `change`, by what it knows.
@@ -187,6 +251,7 @@ fn step_of(membership: &Membership<u64, BasicNode>, behind: impl Fn(u64) -> u64,
                 }
             }
         }
+        MemberChange::Left(_) => Step::Done,
         MemberChange::Remove(member) => {
             let id = member.0;
             let wanted: BTreeSet<u64> = voters.iter().copied().filter(|other| *other != id).collect();

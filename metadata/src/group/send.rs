@@ -3,15 +3,15 @@
 //! What is in memory is one part. The checkpoint's moment stays pinned for as long: the table may grow meanwhile by what changes.
 
 use super::convert;
-use crate::checkpoint::{INSTALLED, Pinned, Tally};
+use crate::checkpoint::{INSTALLED, Pinned, Place, read_part};
 use crate::cluster::{CallError, Link};
 use crate::metric;
-use crate::table::{Space, TableError, TableRead};
-use bytes::Bytes;
+use crate::table::Space;
 use openraft::{BasicNode, SnapshotMeta};
 use spine::id::{GroupId, MemberId};
-use spine::wire::cluster::{Ballot, Call, PART_BYTES, Row, SnapshotPart, SnapshotTaken};
-use std::sync::{Arc, PoisonError};
+use spine::wire::cluster::{Ballot, Call, SnapshotPart, SnapshotTaken};
+use spine::wire::copy::Tally;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -31,13 +31,6 @@ pub struct Sending {
     pub pinned: Pinned,
 }
 
-/// Where reading goes on: behind `after` in the space of this number.
-#[derive(Clone, Default)]
-struct Place {
-    space: usize,
-    after: Option<Bytes>,
-}
-
 impl Sending {
     /// Sends all of it. Returns the ballot that the receiver knows.
     ///
@@ -50,10 +43,13 @@ impl Sending {
         let (mut place, mut tally) = (Place::default(), Tally::default());
         for number in 0.. {
             let pinned = self.pinned.clone();
-            let read = tokio::task::spawn_blocking(move || read_part(&pinned, place, tally)).await;
+            let read = tokio::task::spawn_blocking(move || {
+                read_part(&pinned, place, tally, |space, key| space == Space::Meta && key == INSTALLED)
+            })
+            .await;
             let (rows, next, counted) = read.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
             (place, tally) = (next, counted);
-            let end = match place.space >= Space::ALL.len() {
+            let end = match place.is_end() {
                 true => Some(convert::end_of(&self.meta, tally.rows(), tally.digest()).map_err(|e| e.to_string())?),
                 false => None,
             };
@@ -93,28 +89,4 @@ impl Sending {
             sleep(PAUSE).await;
         }
     }
-}
-
-/// Rows of one part, where the next begins, and what was counted so far. Past the last space, there is no more.
-fn read_part(pinned: &Pinned, mut place: Place, mut tally: Tally) -> Result<(Vec<Row>, Place, Tally), TableError> {
-    let reader = pinned.lock().unwrap_or_else(PoisonError::into_inner);
-    let (mut rows, mut bytes) = (Vec::new(), 0);
-    while let Some(&space) = Space::ALL.get(place.space) {
-        let mut scan = reader.scan(space, place.after.as_deref().unwrap_or(&[]))?;
-        while let Some((key, value)) = scan.next()? {
-            if place.after.as_deref() == Some(key) || (space == Space::Meta && key == INSTALLED) {
-                continue;
-            }
-            tally.count(space, key, value);
-            bytes += key.len() + value.len() + 16;
-            let key = Bytes::copy_from_slice(key);
-            place.after = Some(key.clone());
-            rows.push(Row { space: place.space as u8, key, value: Bytes::copy_from_slice(value) });
-            if bytes >= PART_BYTES {
-                return Ok((rows, place, tally));
-            }
-        }
-        place = Place { space: place.space + 1, after: None };
-    }
-    Ok((rows, place, tally))
 }

@@ -83,7 +83,7 @@ impl Sample {
         let mut count = 0;
         for command in &batch.commands {
             match command {
-                Command::Range(_) => continue,
+                Command::Range(_) | Command::Restore(_) => continue,
                 Command::Root(_) => drawn.take(group, 1.0, || Of::Rest),
                 Command::Namespace(command) => match name_of(command) {
                     Some((bucket, key)) => drawn.take(group, 1.0, || name(bucket, key.as_bytes())),
@@ -100,7 +100,7 @@ impl Sample {
     pub fn query(&self, group: GroupId, query: &Query) -> u64 {
         let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
         match query {
-            Query::Range(_) => return 0,
+            Query::Range(_) | Query::Copy(_) => return 0,
             Query::Root(_) | Query::Within { .. } => drawn.take(group, 1.0, || Of::Rest),
             Query::Namespace(query) => match place_of(query) {
                 Some((bucket, key)) => drawn.take(group, 1.0, || name(bucket, key)),

@@ -2,6 +2,8 @@
 //!
 //! A bucket that a group has no record of takes writes: ids come from the root, and only of buckets that are there. A record stays for
 //! good, some twenty bytes, since an id is never given again and a late write must not find its bucket open.
+//! Ids fall into eras of 2^40, and each restore of metadata begins the next one: where ids of an era ended in the copy, the record of the
+//! era's last id says, which no bucket ever has. A gateway may remember one that was given after it.
 //! Invariant: what comes from an older round of a deletion than one that was seen changes nothing.
 
 use crate::key;
@@ -19,11 +21,31 @@ pub struct Closing {
     step: BucketStep,
 }
 
+/// Bits of an id within its era.
+const ERA_BITS: u32 = 40;
+
+fn last_of_era(bucket: BucketId) -> BucketId {
+    BucketId(bucket.0 | ((1 << ERA_BITS) - 1))
+}
+
+/// Where the next era begins; `None`: there is none.
+pub fn next_era(bucket: BucketId) -> Option<BucketId> {
+    last_of_era(bucket).0.checked_add(1).map(BucketId)
+}
+
+/// After a restore: buckets from `from` on to the end of its era are no more, if there ever were any.
+pub fn lose(table: &mut dyn TableWrite, from: BucketId) -> Result<(), TableError> {
+    save(table, Space::Meta, &key::closing(last_of_era(from)), &Closing { round: from.0, step: BucketStep::End })
+}
+
 /// Whether the bucket takes writes.
 ///
 /// # Errors
 /// The inner one: `Frozen` while it is being deleted, `NoSuchBucket` afterwards.
 pub fn may_write(table: &dyn TableRead, bucket: BucketId) -> Result<Result<(), Refusal>, TableError> {
+    if load::<Closing>(table, Space::Meta, &key::closing(last_of_era(bucket)))?.is_some_and(|lost| lost.round <= bucket.0) {
+        return Ok(Err(Refusal::NoSuchBucket));
+    }
     Ok(match load::<Closing>(table, Space::Meta, &key::closing(bucket))?.map(|closing| closing.step) {
         None | Some(BucketStep::Open) => Ok(()),
         Some(BucketStep::Close) => Err(Refusal::Frozen),
@@ -45,6 +67,11 @@ pub fn note(table: &mut dyn TableWrite, bucket: BucketId, round: u64, step: Buck
         save(table, Space::Meta, &at, &wanted)?;
     }
     Ok(Ok(()))
+}
+
+/// After a restore: the bucket is there and takes writes, and the next round of its deletion is the first.
+pub fn forget(table: &mut dyn TableWrite, bucket: BucketId) -> Result<(), TableError> {
+    table.delete(Space::Meta, &key::closing(bucket)).map(|_| ())
 }
 
 /// Whether `other`, what another group knows of the bucket at `at`, holds rather than what is known here.

@@ -32,7 +32,7 @@ mod condition;
 pub mod intent;
 mod list;
 mod object;
-mod outbox;
+pub mod outbox;
 #[cfg(test)]
 mod tests;
 mod upload;

@@ -13,14 +13,20 @@ use spine::wire::namespace::{Body, OutboxEntry};
 use spine::wire::{Refusal, Reply};
 use std::ops::ControlFlow;
 
-const COUNTER: &[u8] = b"outbox";
+/// Key in Meta of the next position.
+pub const COUNTER: &[u8] = b"outbox";
 
 /// Queues the Unref of a version that ends here.
 pub fn push(table: &mut dyn TableWrite, version: VersionId) -> Result<(), TableError> {
+    append(table, version)?;
+    ENDED.hold(table, version)
+}
+
+/// One more entry, of a version that is known to have ended.
+pub fn append(table: &mut dyn TableWrite, version: VersionId) -> Result<(), TableError> {
     let position: u64 = load(table, Space::Meta, COUNTER)?.unwrap_or(0);
     save(table, Space::Meta, COUNTER, &(position + 1))?;
-    table.put(Space::Outbox, &position.to_be_bytes(), &version.0)?;
-    ENDED.hold(table, version)
+    table.put(Space::Outbox, &position.to_be_bytes(), &version.0)
 }
 
 /// Ends a version with this body: every piece goes to the outbox; a version that is not its own piece is only remembered,

@@ -35,7 +35,8 @@ use spine::wire::namespace::NamespaceCommand;
 use spine::wire::range::{Holding, Mover, Range, RangeAnswer, RangeCommand, RangeKind, RangeQuery, RangeStatus};
 use spine::wire::{MetadataError, Reply};
 
-const RANGES: &[u8] = b"ranges";
+/// Key in Meta of what the group has.
+pub const RANGES: &[u8] = b"ranges";
 /// The group that has everything until something is moved.
 const FIRST: GroupId = GroupId(0);
 

@@ -35,11 +35,21 @@ pub fn create(table: &mut dyn TableWrite, wanted: &BucketRecord) -> Result<Reply
     if names_of_tenant(table, wanted.tenant)?.len() >= BUCKETS_PER_TENANT {
         return Ok(Reply::Refused(Refusal::TooManyBuckets));
     }
-    let id = load(table, Space::Root, key::ROOT_COUNTER)?.unwrap_or(1u64);
-    save(table, Space::Root, key::ROOT_COUNTER, &(id + 1))?;
-    let record = BucketRecord { id: BucketId(id), ..wanted.clone() };
+    let id = next(table)?;
+    begin_from(table, BucketId(id.0 + 1))?;
+    let record = BucketRecord { id, ..wanted.clone() };
     put(table, &record)?;
     Ok(Reply::Bucket(record))
+}
+
+/// The id of the next bucket.
+pub fn next(table: &dyn TableRead) -> Result<BucketId, TableError> {
+    Ok(BucketId(load(table, Space::Root, key::ROOT_COUNTER)?.unwrap_or(1)))
+}
+
+/// Has the next bucket be this one.
+pub fn begin_from(table: &mut dyn TableWrite, next: BucketId) -> Result<(), TableError> {
+    save(table, Space::Root, key::ROOT_COUNTER, &next)
 }
 
 fn put(table: &mut dyn TableWrite, record: &BucketRecord) -> Result<(), TableError> {

@@ -39,6 +39,11 @@ pub fn change(table: &mut dyn TableWrite, change: &Change) -> Result<Result<(), 
     Ok(Ok(()))
 }
 
+/// After a restore: the root's group has everything, as of an epoch that no map had before.
+pub fn begin_anew(table: &mut dyn TableWrite, epoch: Epoch) -> Result<(), TableError> {
+    save(table, Space::Root, key::ROOT_MAP, &Map::of_one_as_of(ROOT, epoch))
+}
+
 /// A new group's id, its record written; `None`: there are as many as there may be.
 pub fn new_group(table: &mut dyn TableWrite, members: &[Member], made: UnixMs) -> Result<Option<GroupId>, TableError> {
     let next: u32 = load(table, Space::Root, key::ROOT_GROUP_COUNTER)?.unwrap_or(ROOT.0 + 1);

@@ -7,7 +7,7 @@
 //! Not here: who may ask (the gateway), what lies in a bucket (`namespace/`).
 
 mod access_key;
-mod bucket;
+pub mod bucket;
 mod fleet;
 mod fleet_node;
 mod invite;

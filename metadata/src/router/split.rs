@@ -42,7 +42,8 @@ pub fn split(part: Part, map: &Map) -> Result<Vec<Part>, MetadataError> {
     let Part { command, slots, .. } = part;
     let one = |group, command| Ok(vec![Part { group, command, slots: slots.clone() }]);
     match command {
-        Command::Root(_) => one(ROOT, command),
+        // What is restored, the root's group gets, which has everything then.
+        Command::Root(_) | Command::Restore(_) => one(ROOT, command),
         Command::Namespace(NamespaceCommand::OutboxDone { entries }) => Ok(outbox(entries)),
         Command::Namespace(ref named) => {
             let group = place(named).map_or(ROOT, |point| map.names().of(&point).group);

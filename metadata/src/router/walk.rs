@@ -32,6 +32,7 @@ pub async fn answer(router: &Router, query: Query) -> Result<Answer, MetadataErr
         }
         Query::Chunk(query) => work(router, ALL_CHUNKS, query).await.map(Answer::Chunk),
         Query::Within { span, query } => work(router, span, query).await.map(Answer::Chunk),
+        Query::Copy(copy) => router.groups.query_of(copy.group, query).await,
         Query::Range(_) => Err(super::storage("a mover's question was asked of nobody")),
     }
 }

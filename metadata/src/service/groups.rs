@@ -17,7 +17,9 @@ use crate::journal::{GroupId, JournalError};
 use crate::room::Room;
 use spine::limit::GROUPS;
 use spine::wire::MetadataError;
-use spine::wire::cluster::{Call, Change, Changed, ClusterError, Endpoint, GroupCall, GroupDone, GroupOrder, Member, MemberChange};
+use spine::wire::cluster::{
+    Call, Change, Changed, ClusterError, Endpoint, GroupCall, GroupDone, GroupOrder, LogPosition, Member, MemberChange,
+};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -155,17 +157,40 @@ impl Groups {
     }
 
     async fn remove(&self, group: GroupId) -> Result<(), ClusterError> {
-        let mut list = self.list.lock().await;
+        self.remove_listed(group, &mut *self.list.lock().await).await
+    }
+
+    async fn remove_listed(&self, group: GroupId, list: &mut List) -> Result<(), ClusterError> {
         if !list.contains_key(&group) {
             return Ok(());
         }
         list.insert(group, Fate::Ending);
-        self.save(&list).await.map_err(|error| storage(&error))?;
+        self.save(list).await.map_err(|error| storage(&error))?;
         let hosted = self.hosted.write().unwrap_or_else(PoisonError::into_inner).remove(&group);
         if let Some(hosted) = hosted {
             hosted.end().await;
         }
-        self.finish_removal(group, &mut list).await.map_err(|error| storage(&error))
+        self.finish_removal(group, list).await.map_err(|error| storage(&error))
+    }
+
+    /// Removes a group that this process is out of by `since`. What it acknowledged as a member of later stays.
+    async fn let_go(&self, group: GroupId, since: &LogPosition) -> Result<(), ClusterError> {
+        let mut list = self.list.lock().await;
+        if list.get(&group) == Some(&Fate::Hosted) {
+            let hosted = match self.get(group) {
+                Some(hosted) => hosted,
+                None => self.open(group).await.map_err(|error| storage(&error))?,
+            };
+            hosted.group.may_go(since)?;
+            self.hosted.write().unwrap_or_else(PoisonError::into_inner).remove(&group);
+            hosted.end().await;
+            // It may have been taken in again at the very last.
+            if let Err(error) = hosted.group.may_go(since) {
+                self.open(group).await.map_err(|error| storage(&error))?;
+                return Err(error);
+            }
+        }
+        self.remove_listed(group, &mut list).await
     }
 
     /// The group does not run; the list says that it ends.
@@ -205,6 +230,10 @@ impl Groups {
                 self.remove(group).await?;
                 None
             }
+            GroupOrder::LetGo { since } => {
+                self.let_go(group, &since).await?;
+                None
+            }
             GroupOrder::Transfer { to } => {
                 self.here(group)?.group.hand_over(to).await?;
                 Some(to)
@@ -232,6 +261,7 @@ impl Groups {
         let change = Change { group, change: MemberChange::Join(self.means.member()) };
         match timeout(ENTER, ways.to(leader).link().call(Call::Change, &change)).await {
             Ok(Ok(Changed::Done)) => Ok(()),
+            Ok(Ok(Changed::Out { .. })) => Err(unavailable("an answer to another question".to_string())),
             Ok(Ok(Changed::Learning { behind })) => Err(unavailable(format!("it has not caught up: {behind} entries are missing"))),
             Ok(Err(CallError::Refused(error))) => Err(error),
             Ok(Err(error)) => Err(unavailable(error.to_string())),

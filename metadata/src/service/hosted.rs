@@ -4,6 +4,7 @@
 //! read transaction crosses an await.
 
 use super::OpenError;
+use super::copies::Copies;
 use crate::checkpoint::Checkpoints;
 use crate::group::{Applied, Group, GroupError, Means};
 use crate::heat::{Heat, Owned, Seen};
@@ -12,7 +13,8 @@ use crate::propose::{self, ProposeError, Proposer};
 use crate::range::Ranges;
 use crate::requests::Stamp;
 use crate::room::Room;
-use crate::{machine, metric};
+use crate::table::TableRead;
+use crate::{machine, metric, restore};
 use spine::wire::chunk::ChunkQuery;
 use spine::wire::cluster::{Ask, ClusterError, Propose, Proposed};
 use spine::wire::namespace::NamespaceQuery;
@@ -35,6 +37,7 @@ pub struct Hosted {
     pub checkpoints: Arc<Checkpoints>,
     pub group: Arc<Group>,
     pub room: Arc<Room>,
+    pub copies: Arc<Copies>,
     proposer: Arc<Proposer>,
     scans: Arc<Semaphore>,
     heat: Option<Arc<Heat>>,
@@ -60,7 +63,7 @@ impl Hosted {
         let group = Arc::new(Group::open(id, means, checkpoints.clone()).await?);
         let (proposer, filler) = Proposer::start(group.clone(), propose);
         let (room, heat, filler) = (Arc::new(room), means.heat.clone(), Mutex::new(Some(filler)));
-        Ok(Arc::new(Self { checkpoints, group, room, proposer, scans, heat, filler }))
+        Ok(Arc::new(Self { checkpoints, group, room, copies: Arc::default(), proposer, scans, heat, filler }))
     }
 
     /// Finishes what was proposed, refuses the rest, and ends the group. Idempotent.
@@ -135,8 +138,17 @@ impl Hosted {
     }
 
     fn answer_now(&self, query: &Query) -> Result<Answer, MetadataError> {
-        machine::answer(&self.checkpoints.table().read()?, self.group.number(), query)
+        answer_from(&self.checkpoints.table().read()?, self.group.number(), query)
     }
+}
+
+/// Answers from one moment, unless what is there is not whole yet.
+fn answer_from(read: &dyn TableRead, group: GroupId, query: &Query) -> Result<Answer, MetadataError> {
+    let is_of_founding = matches!(query, Query::Root(RootQuery::Fleet | RootQuery::MetadataNodes | RootQuery::Lease));
+    if !is_of_founding && restore::is_under_way(read)? {
+        return Err(MetadataError::Unavailable { reason: "metadata is being restored".into() });
+    }
+    machine::answer(read, group, query)
 }
 
 #[async_trait::async_trait]
@@ -154,15 +166,22 @@ impl Metadata for Hosted {
         if let Some(heat) = &self.heat {
             heat.queried(self.group.number(), self.group.tally(), &query);
         }
-        let answer = if is_quick(&query) {
+        let ended = |e: &dyn std::error::Error| MetadataError::Unavailable { reason: e.to_string() };
+        let answer = if let Query::Copy(copy) = query {
+            if copy.group != self.group.number() {
+                return Err(MetadataError::NotHere);
+            }
+            let (copies, checkpoints) = (self.copies.clone(), self.checkpoints.clone());
+            let read = tokio::task::spawn_blocking(move || copies.answer(&checkpoints, &copy));
+            read.await.map_err(|e| ended(&e))?.map(Answer::Copy)
+        } else if is_quick(&query) {
             self.answer_now(&query)
         } else {
-            let ended = |e: &dyn std::error::Error| MetadataError::Unavailable { reason: e.to_string() };
             let permit = self.scans.clone().acquire_owned().await.map_err(|e| ended(&e))?;
             let table = self.checkpoints.table();
             let group = self.group.number();
             let scan = tokio::task::spawn_blocking(move || {
-                let answer = table.read().map_err(MetadataError::from).and_then(|read| machine::answer(&read, group, &query));
+                let answer = table.read().map_err(MetadataError::from).and_then(|read| answer_from(&read, group, &query));
                 drop(permit);
                 answer
             });
@@ -205,7 +224,7 @@ fn is_quick(query: &Query) -> bool {
         Query::Namespace(_) => false,
         Query::Chunk(ChunkQuery::Records(chunks)) => chunks.len() <= INLINE_RECORDS,
         Query::Chunk(ChunkQuery::Totals) => true,
-        Query::Chunk(_) | Query::Within { .. } => false,
+        Query::Chunk(_) | Query::Within { .. } | Query::Copy(_) => false,
         Query::Range(query) => matches!(query, RangeQuery::Status),
     }
 }
@@ -225,5 +244,6 @@ fn kind(query: &Query) -> &'static str {
         Query::Chunk(ChunkQuery::Records(_)) => "records",
         Query::Chunk(_) | Query::Within { .. } => "collector",
         Query::Range(_) => "range",
+        Query::Copy(_) => "copy",
     }
 }

@@ -119,7 +119,16 @@ impl MetadataNode {
     /// # Errors
     /// `NotLeader`; `Invalid` where the change cannot be; `Metadata` where another attempt may do better.
     pub async fn change(&self, change: Change) -> Result<Changed, ClusterError> {
-        self.groups.here(change.group)?.group.change(&change.change).await
+        let hosted = self.groups.here(change.group)?;
+        // To its end, though the asker leaves: half-way it needs two majorities.
+        let changed = tokio::spawn(async move { hosted.group.change(&change.change).await });
+        changed.await.map_err(|error| ClusterError::from(MetadataError::Unavailable { reason: error.to_string() }))?
+    }
+
+    /// What runs of a group.
+    #[cfg(test)]
+    pub fn hosted(&self, group: spine::id::GroupId) -> std::sync::Arc<super::hosted::Hosted> {
+        self.groups.get(group).expect("it is hosted")
     }
 
     /// Entries, or a sign of life, of a leader.
@@ -188,6 +197,7 @@ impl MetadataNode {
             let why = match others.change(MemberChange::Join(self.member())).await {
                 Ok(Changed::Done) => break,
                 Ok(Changed::Learning { behind }) => lacks(behind),
+                Ok(Changed::Out { .. }) => ClusterError::Invalid { what: "an answer to another question".to_string() },
                 Err(error @ ClusterError::Invalid { .. }) => return Err(error),
                 Err(error) => error,
             };

@@ -81,8 +81,13 @@ pub async fn run(groups: Arc<Groups>) {
 }
 
 /// Does for one group what is due.
-async fn see_to(groups: &Groups, hosted: &Hosted, pace: &mut Pace, due: Due, all_quiet: bool) {
+async fn see_to(groups: &Groups, hosted: &Arc<Hosted>, pace: &mut Pace, due: Due, all_quiet: bool) {
     hosted.group.forget_abandoned().await;
+    if hosted.group.is_changing() {
+        let hosted = hosted.clone();
+        tokio::spawn(async move { hosted.group.settle().await });
+    }
+    hosted.copies.forget_abandoned();
     match due {
         Due::Nothing => {}
         Due::Checkpoint => {

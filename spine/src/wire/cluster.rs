@@ -316,6 +316,8 @@ pub enum MemberChange {
     Join(Member),
     /// Takes a member out.
     Remove(MemberId),
+    /// Changes nothing: [`Changed::Out`] if the member is out for good, `Unavailable` if it is not, or not yet.
+    Left(MemberId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -330,6 +332,10 @@ pub enum Changed {
     /// It learns, and so many entries are missing: ask again.
     Learning {
         behind: u64,
+    },
+    /// The group's log says at `since`, on a majority, that the member is none.
+    Out {
+        since: LogPosition,
     },
 }
 

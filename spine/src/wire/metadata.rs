@@ -3,6 +3,7 @@
 use crate::id::{BucketId, ChunkId, Gen, MoveId, Seq, Tag, UnixMs};
 use crate::map::NamePoint;
 use crate::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Place, ReserveOutcome};
+use crate::wire::copy::{CopyPart, CopyQuery, RestoreCommand};
 use crate::wire::namespace::{NamespaceAnswer, NamespaceCommand, NamespaceQuery, VersionHead};
 use crate::wire::range::{ChunkSpan, Handover, RangeAnswer, RangeCommand, RangeQuery};
 use crate::wire::root::{BucketRecord, RootAnswer, RootCommand, RootQuery};
@@ -14,6 +15,7 @@ pub enum Command {
     Namespace(NamespaceCommand),
     Chunk(ChunkCommand),
     Range(RangeCommand),
+    Restore(RestoreCommand),
 }
 
 /// What a refused command does to the rest of its batch.
@@ -123,6 +125,12 @@ pub enum Refusal {
     Exhausted,
     #[error("what the target read back is not what the source gave")]
     Mismatch,
+    #[error("metadata has something in it already")]
+    NotEmpty,
+    #[error("metadata is being restored")]
+    Restoring,
+    #[error("what was restored is not what was sent")]
+    NotRestored,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,6 +193,7 @@ pub enum Query {
         span: ChunkSpan,
         query: ChunkQuery,
     },
+    Copy(CopyQuery),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +203,7 @@ pub enum Answer {
     Namespace(NamespaceAnswer),
     Chunk(ChunkAnswer),
     Range(RangeAnswer),
+    Copy(CopyPart),
 }
 
 /// Metadata could not answer. None of these says anything about what is stored.

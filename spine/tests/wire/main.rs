@@ -20,6 +20,7 @@ use spine::wire::cluster::{
     Append, Appended, Appends, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Cut, Endpoint, GroupCall, GroupDone,
     GroupOrder, Loads, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
 };
+use spine::wire::copy::{CopyPart, CopyQuery, CopyStep, RestoreCommand};
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::peer::{Listing, PeerStatus, Slice};
 use spine::wire::range::{BucketStep, Range, RangeAnswer, RangeCommand, RangeKind, RangeQuery};
@@ -101,6 +102,7 @@ messages! {
     Propose, Proposed, Ask, Append, Appended, RequestVote, Voted, SnapshotPart, SnapshotTaken, Change, MemberChange, Changed, ClusterStatus,
     ClusterError, Endpoint, Enlisted, Range, RangeKind, BucketStep, RangeCommand, RangeQuery, RangeAnswer, GroupCall, GroupOrder, GroupDone, Beats, Beaten,
     Appends, Cut, Loads, ShiftKind,
+    CopyQuery, CopyStep, CopyPart, RestoreCommand,
 }
 
 proptest! {

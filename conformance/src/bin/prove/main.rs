@@ -196,7 +196,7 @@ const FLEET: &[Row] = &[
 const METADATA: &[Row] = &[
     Row {
         number: 1,
-        what: "three gateways, mixed load, a kill, pause or partition every 20 s",
+        what: "three gateways, mixed load, a kill, pause, partition or clock jump every 20 s",
         bar: "0 linearizability violations, 0 stale lists, 0 lost acknowledged writes",
         run: metadata01::run,
     },
@@ -238,8 +238,8 @@ const METADATA: &[Row] = &[
     },
     Row {
         number: 8,
-        what: "the replica of one node deleted (first half of the row)",
-        bar: "catches up by itself; same listing hash",
+        what: "the replica of one node deleted, then all three, restored from a copy in the store",
+        bar: "catches up by itself; same listing hash up to the copy; nothing collected before reconciliation",
         run: metadata08::run,
     },
     Row {

@@ -1,10 +1,12 @@
-//! Row 1 of the metadata cluster: clients of three gateways while processes are killed, paused and cut off, one fault every 20 s.
+//! Row 1 of the metadata cluster: clients of three gateways while processes are killed, paused, cut off and told wrong times, one fault every
+//! 20 s.
 //!
 //! Every process is on a host of its own. A fault is of a metadata node (two of three times the leader) or of a gateway: `kill -9` and a
-//! start, SIGSTOP and SIGCONT, a cable cut and mended, or a cable that is cut in one direction. What clients saw of each key is judged
-//! afterwards; every key is read once more at the end through every gateway, so that a lost write is a contradiction, too.
-//! Jumps of the wall clock are not among the faults: all hosts are one machine with one clock. The log's order is by position, and no
-//! answer depends on a clock but certificates' days.
+//! start, SIGSTOP and SIGCONT, a cable cut and mended, a cable that is cut in one direction, or a wall clock that jumps and jumps back
+//! (`conformance::clock`): a metadata node's by ten minutes or a day, ahead or behind, a gateway's by ten minutes, since by more than fifteen
+//! S3 refuses signatures. The network and the clocks are those of the hosts and processes alone. What clients saw of each key is judged
+//! afterwards; every key is read once more at the end through every gateway, so that a lost write is a contradiction, too. A key whose
+//! history is too much to be judged makes the row fail.
 
 use crate::row::{Outcome, Progress, Run, Said, none_of, runtime};
 use aws_sdk_s3::Client;
@@ -19,6 +21,9 @@ const CLIENTS: usize = 12;
 const EVERY: Duration = Duration::from_secs(20);
 /// A fault lasts this long.
 const LASTS: Duration = Duration::from_secs(7);
+/// How far clocks jump.
+const DAY_MS: i64 = 86_400_000;
+const MINUTES_MS: i64 = 600_000;
 
 pub fn run(run: &Run) -> Outcome {
     let length = run.size(Duration::from_secs(1_800), Duration::from_secs(120));
@@ -29,7 +34,7 @@ pub fn run(run: &Run) -> Outcome {
     let clients: Vec<Client> = stage.cluster.gateways.iter().map(client::of).collect();
     let work = runtime.block_on(history::begin(clients, CLIENTS, run.seed))?;
     println!("  3 metadata nodes, 3 gateways, 6 storage nodes on hosts of their own; {CLIENTS} clients for {length:?}");
-    let (began, mut faults, mut progress) = (Instant::now(), [0_usize; 4], Progress::new());
+    let (began, mut faults, mut progress) = (Instant::now(), [0_usize; 5], Progress::new());
     while began.elapsed() < length {
         let next = Instant::now() + EVERY;
         std::thread::sleep(Duration::from_secs(2));
@@ -51,9 +56,9 @@ pub fn run(run: &Run) -> Outcome {
     let judged = history::judge(&history);
     none_of(&history.wrong)?;
     none_of(&judged.violations)?;
-    let [kills, pauses, cuts, halves] = faults;
+    let [kills, pauses, cuts, halves, jumps] = faults;
     let figure = format!(
-        "{} s, {kills} kills, {pauses} pauses, {cuts} partitions, {halves} one-way cuts: {} operations on {} keys, 0 violations, {} keys not judged; {} writes acknowledged, {} operations unknown, longest time without an acknowledged write {:.1?}",
+        "{} s, {kills} kills, {pauses} pauses, {cuts} partitions, {halves} one-way cuts, {jumps} clock jumps: {} operations on {} keys, 0 violations, {} keys not judged; {} writes acknowledged, {} operations unknown, longest time without an acknowledged write {:.1?}",
         began.elapsed().as_secs(),
         judged.operations,
         judged.keys,
@@ -74,7 +79,7 @@ struct Stage {
 impl Stage {
     fn start(network: &mut Network, run: &Run) -> Result<Stage, String> {
         let began = Instant::now();
-        let cluster = Cluster::on_hosts(network, run.place()?, USUAL, "").said("a cluster")?;
+        let cluster = Cluster::on_hosts_by_clocks(network, run.place()?, USUAL, "").said("a cluster")?;
         let gateways = cluster.gateways.iter().filter_map(|gateway| gateway.host().cloned()).collect();
         println!("  started in {:.1?}", began.elapsed());
         Ok(Stage { cluster, gateways })
@@ -82,7 +87,7 @@ impl Stage {
 
     /// One fault, from its beginning to its end; which kind it was.
     fn fault(&mut self, dice: &mut Dice) -> Result<(usize, String), String> {
-        let kind = dice.below(4);
+        let kind = dice.below(5);
         let gateway = dice.chance(25).then(|| dice.below(self.gateways.len()));
         let drawn = dice.below(self.cluster.metadata.len());
         let node = if dice.chance(66) { self.cluster.leader().unwrap_or(drawn) } else { drawn };
@@ -120,11 +125,24 @@ impl Stage {
                 host.link(true).said("mend")?;
                 "cut off"
             }
-            _ => {
+            3 => {
                 if dice.chance(50) { host.mute() } else { host.deafen() }.said("cut one way")?;
                 std::thread::sleep(LASTS);
                 host.heal().said("mend")?;
                 "cut off in one direction"
+            }
+            _ => {
+                let clock = match gateway {
+                    Some(at) => self.cluster.clocks.get(at),
+                    None => self.cluster.metadata[node].clock(),
+                };
+                let clock = clock.ok_or("a process without a clock of its own")?;
+                let far = gateway.is_none() && dice.chance(50);
+                let by = if far { DAY_MS } else { MINUTES_MS };
+                clock.set(if dice.chance(50) { by } else { -by }).said("set a clock")?;
+                std::thread::sleep(LASTS);
+                clock.set(0).said("set a clock right")?;
+                if far { "a day off" } else { "ten minutes off" }
             }
         };
         Ok((kind, format!("{whom} was {what}")))

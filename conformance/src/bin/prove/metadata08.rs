@@ -1,31 +1,60 @@
-//! Row 8 of the metadata cluster, its first half: the replica of one node deleted while clients write.
+//! Row 8 of the metadata cluster: replicas deleted, first one and then all of them.
 //!
-//! It must come back by itself, be needed (another node is killed) and show the same listing. The second half, all replicas deleted and
-//! restored from a snapshot in the store, is not there yet: there are no such snapshots.
+//! First half: the leader's replica deleted while clients write; it must come back by itself, be needed (another node is killed) and show
+//! the same listing. Second half: names and chunks are split, so that there are three groups, a copy is put into the store, more is written,
+//! and all three replicas are deleted. What is left is what storage nodes hold, the root key and an export. A scratch gateway that knows no
+//! metadata finds the copy by its chunks; the first metadata node founds the cluster again, empty, and it is restored; the others join. Then:
+//! the listing as of the copy, through every gateway; bodies read back byte for byte; nothing collected or swept while it is held, though a
+//! collector of seconds and the operator's own sweep try; and once reconciled, the collection goes on by itself.
 
-use crate::row::{Outcome, Run, Said, runtime};
+use crate::row::{FAST_COLLECTOR, Outcome, Run, Said, runtime};
 use aws_sdk_s3::Client;
 use conformance::client;
-use conformance::cluster::{Cluster, Size, USUAL, voting};
+use conformance::cluster::{Cluster, USUAL, voting};
+use conformance::content::Content;
+use conformance::fleet::StorageNode;
+use conformance::server::{Server, Settings};
 use futures::StreamExt;
 use futures::stream;
-use std::time::Instant;
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 
 const BUCKET: &str = "objects";
+/// Where names are split before the copy is made.
+const SPLIT: &str = "objects/k/001500";
+/// Every so many objects has a body of a chunk of its own, of this many bytes.
+const LARGE_EVERY: usize = 250;
+const LARGE: usize = 100_000;
+/// How long an idle collector is watched that must not do anything: many times its interval and grace.
+const WATCHED: Duration = Duration::from_secs(10);
 
 pub fn run(run: &Run) -> Outcome {
     let count = run.size(50_000, 3_000);
-    let mut cluster = Cluster::start(Size { nodes: 0, ..USUAL }, "").said("a cluster")?;
+    let mut cluster = Cluster::start(USUAL, FAST_COLLECTOR).said("a cluster")?;
     let runtime = runtime()?;
     let clients: Vec<Client> = cluster.gateways.iter().map(client::of).collect();
     runtime.block_on(clients[0].create_bucket().bucket(BUCKET).send()).said("a bucket")?;
     runtime.block_on(write(&clients, 0..count))?;
     println!("  {count} objects are there");
+    let more = count + count / 10;
+    let caught_up = one(&mut cluster, &runtime, &clients, count..more)?;
+    let all = all(&mut cluster, &runtime, &clients, more)?;
+    Ok(format!(
+        "the leader's replica of {more} objects deleted: caught up by itself in {caught_up:.1?}, same listing hash through 3 gateways with another node dead; all three deleted: {all}"
+    ))
+}
+
+/// The first half; how long catching up took.
+fn one(cluster: &mut Cluster, runtime: &Runtime, clients: &[Client], range: std::ops::Range<usize>) -> Result<Duration, String> {
+    let more = range.end;
     let lost = cluster.leader().ok_or("nobody leads")?;
     cluster.metadata[lost].kill();
-    std::fs::remove_dir_all(cluster.metadata[lost].data().join("metadata")).said("delete a replica")?;
-    let more = count + count / 10;
-    runtime.block_on(write(&clients, count..more))?;
+    fs::remove_dir_all(replica(cluster, lost)).said("delete a replica")?;
+    runtime.block_on(write(clients, range))?;
     let (listed, before) = runtime.block_on(list(&clients[0]))?;
     if listed != more {
         return Err(format!("{listed} of {more} objects are listed"));
@@ -35,26 +64,196 @@ pub fn run(run: &Run) -> Outcome {
     cluster.wait("all vote", |status| voting(status) == 3).said("catching up")?;
     let caught_up = began.elapsed();
     println!("  node {lost} led, lost its replica, and votes again after {caught_up:.1?}");
-    cluster.metadata[(lost + 1) % 3].kill();
-    for client in &clients {
-        let (_, after) = runtime.block_on(list(client))?;
-        if after != before {
-            return Err("the listing is another one".into());
-        }
+    let other = (lost + 1) % 3;
+    cluster.metadata[other].kill();
+    same_listing(runtime, clients, before)?;
+    cluster.metadata[other].start(&[]).said("start the other one again")?;
+    cluster.wait("all vote", |status| voting(status) == 3).said("the other one's return")?;
+    Ok(caught_up)
+}
+
+/// The second half; its figure.
+fn all(cluster: &mut Cluster, runtime: &Runtime, clients: &[Client], count: usize) -> Outcome {
+    for place in [["--at", SPLIT], ["--chunk", "80"]] {
+        split(cluster, &place)?;
     }
+    let (_, before) = runtime.block_on(list(&clients[0]))?;
+    let (escrow, copy) = (cluster.place().join("escrow"), cluster.place().join("copy"));
+    cluster.gateways[0].admin(&["export", "--out", &text(&escrow)]).said("export")?;
+    let began = Instant::now();
+    let kept = json(&cluster.gateways[1], &["metadata", "snapshot"])?;
+    let took = began.elapsed();
+    println!("  a copy of {} rows, {} bytes, is in the store after {took:.1?}", kept["rows"], kept["bytes"]);
+    runtime.block_on(write(clients, count..count + count / 20))?;
+    // What writes left owing would arrive meanwhile.
+    cluster.gateways[0].admin(&["repair"]).said("repair")?;
+    let on_nodes = shards(cluster);
+    for node in 0..3 {
+        cluster.metadata[node].kill();
+        fs::remove_dir_all(replica(cluster, node)).said("delete a replica")?;
+    }
+    let began = Instant::now();
+    let found = find(cluster, &escrow, &copy)?;
+    println!("  all replicas are gone; the copy is found again by its chunks after {:.1?}", began.elapsed());
+    if found["rows"] != kept["rows"] || found["made_ms"] != kept["made_ms"] {
+        return Err(format!("another copy was found: {found} instead of {kept}"));
+    }
+    let silent = runtime.block_on(clients[2].list_objects_v2().bucket(BUCKET).send());
+    if silent.is_ok() {
+        return Err("a listing was answered while there is no metadata".into());
+    }
+    cluster.metadata[0].start(&["--found-again"]).said("found again")?;
+    let empty = runtime.block_on(clients[2].list_objects_v2().bucket(BUCKET).send());
+    if empty.is_ok() {
+        return Err("a listing was answered before metadata was restored".into());
+    }
+    cluster.gateways[0].admin(&["metadata", "restore", &text(&copy)]).said("restore")?;
+    let restored = began.elapsed();
+    for node in 1..3 {
+        cluster.metadata[node].start(&[]).said("start another node")?;
+    }
+    cluster.wait("all vote", |status| voting(status) == 3).said("the others' joining")?;
+    println!("  restored after {restored:.1?}, three nodes vote after {:.1?}", began.elapsed());
+    same_listing(runtime, clients, before)?;
+    let read = runtime.block_on(read_back(clients, count))?;
+    nothing_is_collected(cluster, on_nodes)?;
+    let reconciled = json(&cluster.gateways[0], &["metadata", "reconcile"])?;
+    if reconciled["released"] != true {
+        return Err(format!("not reconciled: {reconciled}"));
+    }
+    collection_goes_on(cluster, on_nodes)?;
     Ok(format!(
-        "first half: the leader's replica of {more} objects deleted; caught up by itself in {caught_up:.1?}, same listing hash through 3 gateways with another node dead; second half not there yet: no snapshots in the store"
+        "a copy of {} rows found in the store without metadata and restored in {restored:.1?} (taken in {took:.1?}), same listing hash through 3 gateways, {read} bodies read back, 0 shards collected or swept in {WATCHED:?} before reconciliation",
+        kept["rows"]
     ))
+}
+
+/// Has half of the names, or of the chunks, go to a group of their own.
+fn split(cluster: &Cluster, place: &[&str]) -> Result<(), String> {
+    let begun = json(&cluster.gateways[0], &[&["metadata", "split"], place].concat())?;
+    let began = Instant::now();
+    loop {
+        let map = json(&cluster.gateways[0], &["metadata", "map"])?;
+        let moves = map["moves"].as_array().map_or(&[][..], Vec::as_slice);
+        if moves.iter().any(|known| known["move"] == begun["move"] && known["step"] == "Done") {
+            println!("  split at {} in {:.1?}", place[1], began.elapsed());
+            return Ok(());
+        }
+        if began.elapsed() > Duration::from_secs(300) {
+            return Err(format!("a split is not through: {map}"));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A gateway that has the root key and the export alone looks for the copy.
+fn find(cluster: &Cluster, escrow: &Path, copy: &Path) -> Result<Value, String> {
+    let place = cluster.place().join("scratch");
+    fs::create_dir_all(place.join("data")).said("a scratch folder")?;
+    let key = place.join("data/root-key");
+    fs::copy(cluster.gateways[0].data().join("root-key"), &key).said("the root key")?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).said("the root key's mode")?;
+    let arguments = vec!["--recover".to_string(), text(escrow)];
+    let settings = Settings { place: Some(place), gateway: true, arguments, ..Settings::default() };
+    let scratch = Server::start_with(settings).said("a scratch gateway")?;
+    let began = Instant::now();
+    while conformance::fleet::serving(&json(&scratch, &["fleet", "status"])?) < cluster.nodes.len() {
+        if began.elapsed() > Duration::from_secs(60) {
+            return Err("the scratch gateway does not see all nodes".into());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let indexed = json(&scratch, &["fleet", "reindex"])?;
+    println!("  re-indexed: {} chunks of {} shards", indexed["restored"], indexed["shards"]);
+    json(&scratch, &["metadata", "fetch", "--out", &text(copy)])
+}
+
+fn nothing_is_collected(cluster: &Cluster, on_nodes: u64) -> Result<(), String> {
+    let held = |gateway: &Server| json(gateway, &["collection", "status"]).map(|status| status["held"] == true);
+    if !held(&cluster.gateways[0])? {
+        return Err("the collection is not held".into());
+    }
+    for gateway in &cluster.gateways {
+        gateway.admin(&["collect", "--sweep"]).said("an operator's collection")?;
+    }
+    std::thread::sleep(WATCHED);
+    let now = shards(cluster);
+    let collected: f64 = cluster.gateways.iter().map(|gateway| gateway.metric("breakwater_collector_chunks_deleted_total")).sum();
+    let orphans: f64 = cluster.gateways.iter().map(|gateway| gateway.metric("breakwater_sweep_orphan_shards_total")).sum();
+    if now != on_nodes || collected > 0.0 || orphans > 0.0 {
+        return Err(format!("before reconciliation {collected} chunks and {orphans} orphans were deleted; {on_nodes} shards became {now}"));
+    }
+    Ok(())
+}
+
+/// What was written after the copy has no name any more: an operator's sweep takes it, now that it may. It is more than a sweep takes at
+/// once without being told to halt, unless it is little.
+fn collection_goes_on(cluster: &Cluster, on_nodes: u64) -> Result<(), String> {
+    let swept = json(&cluster.gateways[0], &["collect", "--sweep"])?;
+    let now = shards(cluster);
+    println!("  the collection goes on: {on_nodes} shards before, {now} after an operator's sweep: {}", swept["swept"]);
+    if now > on_nodes { Err("there are more shards than before".into()) } else { Ok(()) }
+}
+
+fn replica(cluster: &Cluster, node: usize) -> PathBuf {
+    cluster.metadata[node].data().join("metadata")
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn json(gateway: &Server, arguments: &[&str]) -> Result<Value, String> {
+    let printed = gateway.admin(&[arguments, &["--json"]].concat()).said("an admin command")?;
+    serde_json::from_str(printed.trim()).said("its answer")
+}
+
+fn shards(cluster: &Cluster) -> u64 {
+    cluster.nodes.iter().map(StorageNode::shards).sum()
+}
+
+fn body(number: usize) -> Vec<u8> {
+    if number.is_multiple_of(LARGE_EVERY) {
+        Content::dense(number as u64, LARGE).bytes().to_vec()
+    } else {
+        format!("{number}").into_bytes()
+    }
+}
+
+fn key(number: usize) -> String {
+    format!("k/{number:06}")
 }
 
 async fn write(clients: &[Client], range: std::ops::Range<usize>) -> Result<(), String> {
     let puts = range.map(|number| {
         let client = &clients[number % clients.len()];
-        client.put_object().bucket(BUCKET).key(format!("k/{:06}", number)).body(format!("{number}").into_bytes().into()).send()
+        client.put_object().bucket(BUCKET).key(key(number)).body(body(number).into()).send()
     });
     let mut puts = stream::iter(puts).buffer_unordered(32);
     while let Some(put) = puts.next().await {
         put.said("a write")?;
+    }
+    Ok(())
+}
+
+/// Reads every body of a chunk, and some of the others; how many.
+async fn read_back(clients: &[Client], count: usize) -> Result<usize, String> {
+    let some = (0..count).step_by(LARGE_EVERY / 2);
+    let gets = some.map(|number| async move {
+        let got = clients[number % clients.len()].get_object().bucket(BUCKET).key(key(number)).send().await.said("a read")?;
+        let got = got.body.collect().await.said("a body")?.into_bytes();
+        if got == body(number) { Ok(()) } else { Err(format!("{} reads back as something else", key(number))) }
+    });
+    let read: Vec<Result<(), String>> = stream::iter(gets).buffer_unordered(16).collect().await;
+    let count = read.len();
+    read.into_iter().collect::<Result<Vec<()>, String>>().map(|_| count)
+}
+
+fn same_listing(runtime: &Runtime, clients: &[Client], before: blake3::Hash) -> Result<(), String> {
+    for client in clients {
+        if runtime.block_on(list(client))?.1 != before {
+            return Err("the listing is another one".into());
+        }
     }
     Ok(())
 }

@@ -86,7 +86,7 @@ impl Keeper {
         let fleet = FleetRecord { id: self.papers.fleet, authority, created, revocations_version: 0, revocations: Bytes::new() };
         root_command(&metadata, RootCommand::CreateFleet(fleet)).await.map_err(|error| error.to_string())?;
         root_command(&metadata, RootCommand::AdmitMetadataNode(self.record(created))).await.map_err(|error| error.to_string())?;
-        self.papers.founds = false;
+        (self.papers.founds, self.papers.again) = (false, false);
         self.papers.members = vec![self.at.clone()];
         self.papers.save(self.home.dir()).map_err(|error| error.to_string())
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! --init: CA, root key and the first certificate -> gateway-papers, member.json -> founds a cluster of one
+//! --found-again: the same of a cluster whose replicas are all lost (`again.rs`); empty, and silent until it is restored
 //! --init --from: the same with the metadata, root key and CA of a gateway that kept its own -> `take.rs`
 //! --join: an invitation of a gateway -> certificate -> member.json -> taken in by the leader
 //! listeners bound -> papers -> replica open -> serving -> `keep.rs`
@@ -11,6 +12,7 @@
 //! process, but for the file that `--init` leaves for the gateways; a second start asks nobody.
 //! Not here: what is kept (`metadata`), who gets a certificate (`fleet/enlist.rs`).
 
+mod again;
 mod keep;
 mod levelling;
 pub(super) mod moving;
@@ -76,6 +78,8 @@ pub struct Settings {
 pub enum First {
     /// Founds a cluster.
     Init,
+    /// Founds again the one that it was a member of, or that these gateway's papers are of: every replica is lost.
+    Again(Option<PathBuf>),
     /// Founds one with the metadata of the gateway in this folder.
     Take(PathBuf),
     /// Joins one, with this invitation.
@@ -91,6 +95,12 @@ pub enum MetadataRoleError {
         "this folder belongs to no cluster. path=`{path}`. Found one with --init, or ask for an invitation (`breakwater admin metadata invite`) and give it with --join."
     )]
     NotJoined { path: PathBuf },
+    #[error("--found-again: the replica is there. path=`{path}`. Start without it.")]
+    NotLost { path: PathBuf },
+    #[error("--found-again: the metadata node at {address} still has what was thought to be lost. Start without it: this node catches up.")]
+    StillThere { address: String },
+    #[error("--found-again: the new replica cannot wait for a restore. reason=`{0}`")]
+    Expect(String),
     #[error("--init: the folder is in use already. path=`{path}`. Choose an empty one with --data.")]
     NotEmpty { path: PathBuf },
     #[error("--from: the gateway's metadata cannot be taken. path=`{path}`, reason=`{reason}`")]
@@ -198,9 +208,17 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
     let known = Papers::load(home.dir())?;
     let token = match begin {
         First::Join(text) => Some(Token::through(Door::Metadata, text)?),
-        First::Init | First::Take(_) | First::Nothing => None,
+        First::Init | First::Again(_) | First::Take(_) | First::Nothing => None,
     };
     match (known, begin, token) {
+        (Some(known), First::Again(_), _) => {
+            if !known.again && has_replica(home) {
+                return Err(MetadataRoleError::NotLost { path: home.metadata_dir() });
+            }
+            let known = Papers { founds: true, again: true, ..known };
+            known.save(home.dir())?;
+            Ok((NodeKey::load_or_make(home.dir())?, known))
+        }
         (Some(known), _, token) => {
             let key = NodeKey::load_or_make(home.dir())?;
             let over = u64::try_from(known.says.not_after).unwrap_or(0) <= now().0 / 1_000;
@@ -211,6 +229,7 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
             }
         }
         (None, First::Init, _) => found(home, address),
+        (None, First::Again(Some(from)), _) => again::of_papers(home, address, from),
         (None, First::Take(from), _) => take::take(home, from, address).await,
         (None, _, Some(token)) => {
             let key = NodeKey::load_or_make(home.dir())?;
@@ -286,17 +305,27 @@ async fn open(home: Arc<Home>, key: NodeKey, at: Endpoint, papers: Papers) -> Re
     let (served, shown) = (Arc::new(Served::default()), Arc::new(Shown::new(own.clone())));
     served.set(own);
     let connect = client_of(trust.clone(), shown.clone(), &[Role::Metadata]).map_err(|error| tls(&error))?;
-    let begin = if papers.founds { Begin::Found } else { Begin::Join };
-    let membership = Membership { at: at.clone(), connect: connect.clone(), begin, beat: Beat::default() };
-    let mut settings = ::metadata::service::Settings::new(home.metadata_dir());
-    settings.membership = Some(membership);
-    let node = MetadataNode::open(settings).await?;
-    let server = Server::new(node.clone(), trust.clone(), served.clone(), Bounds::default()).map_err(|error| tls(&error))?;
     let mut seeds = papers.members.clone();
     if !seeds.contains(&at) {
         seeds.push(at.clone());
     }
-    let client = Client::start(seeds, connect, ClientBounds::default());
+    let client = Client::start(seeds, connect.clone(), ClientBounds::default());
     let client = client.map_err(|error| MetadataRoleError::Random(error.to_string()))?;
+    if papers.again && !has_replica(&home) {
+        again::nobody_has_it(&client, &papers, &at).await?;
+    }
+    let begin = if papers.founds { Begin::Found } else { Begin::Join };
+    let membership = Membership { at: at.clone(), connect, begin, beat: Beat::default() };
+    let mut settings = ::metadata::service::Settings::new(home.metadata_dir());
+    settings.membership = Some(membership);
+    let node = MetadataNode::open(settings).await?;
+    let server = Server::new(node.clone(), trust.clone(), served.clone(), Bounds::default()).map_err(|error| tls(&error))?;
+    if papers.again {
+        again::expect(&node).await?;
+    }
     Ok((server, Keeper { home, key, at, papers, trust, served, shown, node, client }))
+}
+
+fn has_replica(home: &Home) -> bool {
+    std::fs::read_dir(home.metadata_dir()).is_ok_and(|mut entries| entries.next().is_some())
 }

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! DATA/node-key        0600  its key; the public half is its identity
-//! DATA/member.json     0600  {format, fleet, authority: hex of DER, certificate: hex of DER, members: ["<key>@host:port"], founds}
+//! DATA/member.json     0600  {format, fleet, authority: hex of DER, certificate: hex of DER, members: ["<key>@host:port"], founds, again}
 //! DATA/gateway-papers  0600  on the first node alone, until the operator has carried it to the gateways (`fleet/cluster.rs`)
 //! DATA/metadata/             log and table; where it is lost, the node joins again as a new member and catches up
 //! ```
 //! Invariants: written whole or not at all; `founds` is true from `--init` until the new cluster has its first entries and never again, so
-//! that a first node that lost its replica does not found a second cluster.
+//! that a first node that lost its replica does not found a second cluster; `again` goes with it after `--found-again`.
 
 use super::MetadataRoleError;
 use crate::boot::{BootError, read_text, write_whole};
@@ -33,6 +33,8 @@ pub struct Papers {
     pub members: Vec<Endpoint>,
     /// The cluster is still to be founded, by this node.
     pub founds: bool,
+    /// It was there before, and is to be restored once it is founded.
+    pub again: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,6 +46,8 @@ struct OnDisk {
     certificate: String,
     members: Vec<String>,
     founds: bool,
+    #[serde(default)]
+    again: bool,
 }
 
 impl Papers {
@@ -51,7 +55,7 @@ impl Papers {
     /// The certificate does not read, or is another fleet's.
     pub fn new(authority: Vec<u8>, certificate: Vec<u8>, members: Vec<Endpoint>, founds: bool) -> Result<Papers, String> {
         let says = certificate::read(&certificate).map_err(|error| error.to_string())?;
-        Ok(Papers { fleet: says.admission.fleet, authority, certificate, says, members, founds })
+        Ok(Papers { fleet: says.admission.fleet, authority, certificate, says, members, founds, again: false })
     }
 
     /// The papers in `data`; `None` if this node has never joined or founded anything.
@@ -70,7 +74,7 @@ impl Papers {
         if papers.fleet.to_string() != on_disk.fleet {
             return Err(bad("the certificate is another fleet's".into()));
         }
-        Ok(Some(papers))
+        Ok(Some(Papers { again: on_disk.again, ..papers }))
     }
 
     pub fn save(&self, data: &Path) -> Result<(), MetadataRoleError> {
@@ -81,6 +85,7 @@ impl Papers {
             certificate: hex::encode(&self.certificate),
             members: self.members.iter().map(Endpoint::to_string).collect(),
             founds: self.founds,
+            again: self.again,
         };
         let path = file(data);
         let text = serde_json::to_string_pretty(&on_disk)

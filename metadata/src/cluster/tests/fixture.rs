@@ -1,6 +1,6 @@
 //! Members in one process over real sockets, each behind a proxy that can cut it off, and the CA that admits them.
 
-use crate::checkpoint::{INSTALLED, Tally};
+use crate::checkpoint::INSTALLED;
 use crate::cluster::{Beat, Begin, Bounds, Client, ClientBounds, Membership, Server};
 use crate::service::{MetadataNode, Settings};
 use crate::table::{Space, TableRead};
@@ -13,6 +13,7 @@ use spine::fleet::tls::{self, Identity, Served, Shown};
 use spine::fleet::trust::Trust;
 use spine::id::{FleetId, NodeId, TenantId, UnixMs};
 use spine::wire::cluster::Endpoint;
+use spine::wire::copy::Tally;
 use spine::wire::root::{RootAnswer, RootCommand, RootQuery, TenantRecord};
 use spine::wire::{Answer, Batch, Chain, Command, Metadata, Query};
 use std::net::SocketAddr;
@@ -303,7 +304,7 @@ pub fn tally(node: &MetadataNode) -> (u64, [u8; 32]) {
         let mut scan = read.scan(space, b"").unwrap();
         while let Some((key, value)) = scan.next().unwrap() {
             if !(space == Space::Meta && key == INSTALLED) {
-                tally.count(space, key, value);
+                tally.count(space as u8, key, value);
             }
         }
     }

@@ -194,6 +194,55 @@ async fn a_removed_group_is_gone_also_after_a_restart_and_can_come_back_as_a_new
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_a_member_again_does_not_let_go_by_what_was_said_before() {
+    let cluster = Cluster::start(3, 4_096).await;
+    let asker = Asker::of(&cluster);
+    let group = GroupId(4);
+    asker.order(0, group, members(&cluster, 0)).await.unwrap();
+    assert_eq!(asker.propose(group, tenant(1)).await, [Reply::Done]);
+    let out = (leader_of(&cluster, group) + 1) % 3;
+    let id = cluster.node(out).member().id;
+    let change = |change: MemberChange| Change { group, change };
+    let left = async || {
+        let begun = Instant::now();
+        loop {
+            let leader = leader_of(&cluster, group);
+            match cluster.node(leader).change(change(MemberChange::Left(id))).await {
+                Ok(Changed::Out { since }) => return since,
+                other => assert!(begun.elapsed() < Duration::from_secs(20), "{other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let leader = leader_of(&cluster, group);
+    let counts = cluster.node(leader).change(change(MemberChange::Left(id))).await;
+    assert!(matches!(counts, Err(ClusterError::Metadata(MetadataError::Unavailable { .. }))), "{counts:?}");
+    assert_eq!(asker.ask::<_, Changed>(group, Call::Change, &change(MemberChange::Remove(id))).await, Changed::Done);
+    let before = left().await;
+    // Taken in again while whoever asked slept.
+    let join = change(MemberChange::Join(cluster.node(out).member()));
+    let begun = Instant::now();
+    while asker.ask::<_, Changed>(group, Call::Change, &join).await != Changed::Done {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while cluster.node(out).hosted(group).group.may_go(&before).is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it does not hear that it is a member");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = asker.order(out, group, GroupOrder::LetGo { since: before }).await;
+    assert!(matches!(refused, Err(CallError::Refused(ClusterError::Metadata(MetadataError::Unavailable { .. })))), "{refused:?}");
+    assert_eq!(status(&cluster, out, group).members.len(), 3);
+    assert_eq!(asker.propose(group, tenant(2)).await, [Reply::Done]);
+    // Out for good, and by the entry that says so.
+    assert_eq!(asker.ask::<_, Changed>(group, Call::Change, &change(MemberChange::Remove(id))).await, Changed::Done);
+    let since = left().await;
+    asker.order(out, group, GroupOrder::LetGo { since }).await.unwrap();
+    assert!(!cluster.places[out].dir.path().join("groups/00000004").exists());
+    assert_eq!(asker.order(out, group, GroupOrder::LetGo { since }).await.unwrap(), GroupDone { leader: None }, "again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_lost_its_folder_is_back_in_all_its_groups_after_it_joined() {
     let mut cluster = Cluster::start(3, 4_096).await;
     let asker = Asker::of(&cluster);

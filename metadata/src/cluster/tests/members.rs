@@ -64,6 +64,27 @@ async fn a_client_that_knows_only_one_who_has_left_comes_to_know_who_is_there_an
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_nobody_goes_on_with_half_way_is_ended_by_who_leads() {
+    let mut cluster = Cluster::start(3, 4_096).await;
+    let leader = cluster.leader().await;
+    let id = cluster.node((leader + 1) % 3).member().id;
+    let hosted = cluster.node(leader).hosted(GroupId(0));
+    // Begun, and dropped at once: two sets of voters are left.
+    let cut = tokio::time::timeout(Duration::ZERO, hosted.group.change(&MemberChange::Remove(id))).await;
+    assert!(cut.is_err(), "{cut:?}");
+    let begun = std::time::Instant::now();
+    while hosted.group.is_changing() || voters(&cluster, leader).len() != 2 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", hosted.group.status());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!voters(&cluster, leader).contains(&id));
+    drop(hosted);
+    // One of two sets would lack its majority now.
+    cluster.kill((leader + 1) % 3).await;
+    assert_eq!(cluster.client.propose(tenant(1)).await.unwrap(), [Reply::Done]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_folder_is_lost_comes_back_as_another_and_catches_up() {
     let mut cluster = Cluster::start(3, 50).await;
     for id in 0..300 {

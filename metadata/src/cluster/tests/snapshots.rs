@@ -1,12 +1,13 @@
 //! Members that are too far behind for the log: streams, wrong streams, and ends of the process around the switch.
 
 use super::fixture::*;
-use crate::checkpoint::{Checkpoints, INSTALLED, Tally};
+use crate::checkpoint::{Checkpoints, INSTALLED};
 use crate::cluster::Begin;
 use crate::table::{Space, TableRead};
 use bytes::Bytes;
 use spine::id::GroupId;
 use spine::wire::cluster::{Ballot, ClusterError, Row, SnapshotEnd, SnapshotPart, SnapshotTaken};
+use spine::wire::copy::Tally;
 use spine::wire::{Metadata, Reply};
 use std::mem::ManuallyDrop;
 use std::path::Path;
@@ -48,7 +49,7 @@ fn rows_of(dir: &Path) -> Vec<Row> {
 
 fn tally_of(rows: &[Row]) -> Tally {
     let mut tally = Tally::default();
-    rows.iter().for_each(|row| tally.count(Space::ALL[usize::from(row.space)], &row.key, &row.value));
+    rows.iter().for_each(|row| tally.count(row.space, &row.key, &row.value));
     tally
 }
 

@@ -1,6 +1,6 @@
 //! What processes tell each other about groups as a whole: making and ending them, handing leadership over, signs of life of many at once.
 
-use super::{Append, Appended, ClusterError, Endpoint, Member};
+use super::{Append, Appended, ClusterError, Endpoint, LogPosition, Member};
 use crate::id::{GroupId, MemberId};
 use crate::limit::{GROUPS, MEMBERS};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub enum GroupOrder {
     Create { members: Vec<Member> },
     /// Makes room for a group that others have or are about to make: it knows nothing and waits for them.
     Host,
-    /// Lets go of the group's log and table, for good. Whether others still have it is the asker's to know.
+    /// Lets go of the log and table of a group that has ended.
     Remove,
     /// The leader is to hand over to this voter. Proposals and queries wait meanwhile.
     Transfer { to: MemberId },
@@ -21,6 +21,9 @@ pub enum GroupOrder {
     Stand,
     /// Makes room for the group and asks its leader to take this process in; answers once it votes. `Unavailable` while it learns.
     Enter { leader: Endpoint },
+    /// Lets go of the group's log and table: the process is no member as of this entry of the log. `Unavailable` if it has a later one by
+    /// which it is one again.
+    LetGo { since: LogPosition },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

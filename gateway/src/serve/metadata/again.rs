@@ -1,0 +1,63 @@
+//! `--found-again`: one node begins a cluster anew whose replicas are all lost.
+//!
+//! Where the node's key and papers are left, it is the node that it was. Where they are gone as well, `--papers` gives it what a gateway
+//! has: the CA's key, wrapped by the root key. It makes itself a key and a certificate, as the first node of a cluster does, and leaves papers
+//! for the gateways that name it.
+
+use super::papers::{self, Papers};
+use super::{FIRST_LIFE, MetadataRoleError};
+use crate::boot::Home;
+use crate::core::now;
+use crate::fleet::authority::Authority;
+use crate::fleet::cluster::GatewayPapers;
+use crate::fleet::enlist::metadata_admission;
+use crate::keys::Keys;
+use ::metadata::cluster::Client;
+use ::metadata::service::MetadataNode;
+use spine::wire::cluster::Endpoint;
+use spine::wire::copy::RestoreCommand;
+use spine::wire::{Batch, Chain, Command, Metadata, Refusal, Reply};
+use std::path::Path;
+use storage_node::NodeKey;
+
+/// Makes a node of the fleet whose papers lie in `from`. `member.json` comes last: a crash before it leaves a folder that begins again.
+pub fn of_papers(home: &Home, address: &str, from: &Path) -> Result<(NodeKey, Papers), MetadataRoleError> {
+    if home.metadata_dir().exists() {
+        return Err(MetadataRoleError::NotEmpty { path: home.dir().to_path_buf() });
+    }
+    let GatewayPapers { fleet, authority, authority_key, root_key, members } = GatewayPapers::load(from)?;
+    let opened = Authority::open(fleet, &Keys::of(&root_key).unwrap_fleet_key(fleet, &authority_key)?, &authority)?;
+    let key = NodeKey::load_or_make(home.dir())?;
+    let issued = opened.certify(key.node(), &metadata_admission(fleet, address), now(), FIRST_LIFE)?;
+    let own = Papers::new(authority.clone(), issued.certificate.to_vec(), members, true);
+    let own = own.map_err(|reason| MetadataRoleError::Papers { path: home.dir().to_path_buf(), reason })?;
+    let own = Papers { again: true, ..own };
+    let at = Endpoint { node: key.node(), address: address.to_string() };
+    let gateways = GatewayPapers { fleet, authority, authority_key, root_key, members: vec![at] };
+    gateways.save(&papers::gateway_papers(home.dir()))?;
+    own.save(home.dir())?;
+    Ok((key, own))
+}
+
+/// # Errors
+/// Another member answers and has a log.
+pub async fn nobody_has_it(client: &Client, papers: &Papers, at: &Endpoint) -> Result<(), MetadataRoleError> {
+    for other in papers.members.iter().filter(|other| other.node != at.node) {
+        let there = client.status_of(other).await.is_ok_and(|status| status.groups.iter().any(|group| group.last > 0));
+        if there {
+            return Err(MetadataRoleError::StillThere { address: other.address.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Before anybody is served: an empty cluster must never be taken for one in which nothing is stored.
+pub async fn expect(node: &MetadataNode) -> Result<(), MetadataRoleError> {
+    let batch = Batch { chain: Chain::Stop, commands: vec![Command::Restore(RestoreCommand::Expect)] };
+    let replies = node.propose(batch).await.map_err(|error| MetadataRoleError::Expect(error.to_string()))?;
+    match replies.first() {
+        // Restored already, by an earlier life of this process.
+        Some(Reply::Done | Reply::Refused(Refusal::NotEmpty)) => Ok(()),
+        other => Err(MetadataRoleError::Expect(format!("{other:?}"))),
+    }
+}
