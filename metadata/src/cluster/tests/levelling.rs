@@ -8,6 +8,7 @@ use spine::map::Map;
 use spine::wire::Reply;
 use spine::wire::cluster::{GroupCall, GroupOrder, Loads};
 use spine::wire::root::{ShiftKind, ShiftRecord};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -48,7 +49,7 @@ async fn members_say_what_they_bear_and_who_is_silent_is_left_out() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let loads = Servers::loads(&*cluster.client).await;
         let map = Map::of_one(GROUP);
-        let picture = Picture::of(&Known { loads: &loads, map: &map, moves: &[], shifts: &[] });
+        let picture = Picture::of(&Known { loads: &loads, map: &map, moves: &[], shifts: &[], leaving: &BTreeSet::new() });
         let group = picture.cluster.groups.iter().find(|group| group.id == GROUP);
         if loads.len() == 4 && group.is_some_and(|group| group.lead.ops > 20.0 && group.follow.ops > 5.0) {
             break (loads, picture);
