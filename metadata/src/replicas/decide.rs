@@ -136,16 +136,17 @@ impl<'a> Deciding<'a> {
         self.nodes.get(&member.member.at.node).filter(|node| !node.leaves)?.says.as_ref()
     }
 
-    /// Whether the member's process answers, is the one that the group means, and has the group.
+    /// Whether the member's process answers, is the one that the group means, where the group means, and has the group.
     fn serves(&self, group: &GroupStatus, member: &MemberStatus) -> bool {
         let says = self.nodes.get(&member.member.at.node).and_then(|node| node.says.as_ref());
-        says.is_some_and(|says| says.member.id == member.member.id && says.hosts.contains(&group.group))
+        says.is_some_and(|says| says.member == member.member && says.hosts.contains(&group.group))
     }
 
     /// Whether it is known that the member's replica is of no use. That it is silent says nothing of it.
     fn is_lost(&self, group: &GroupStatus, member: &MemberStatus) -> bool {
+        let other = |says: &Says| says.member.id != member.member.id || !says.hosts.contains(&group.group);
         let node = self.nodes.get(&member.member.at.node);
-        node.is_some_and(|node| node.removed || (node.says.is_some() && !self.serves(group, member)))
+        node.is_some_and(|node| node.removed || node.says.as_ref().is_some_and(other))
     }
 
     fn of_group(&mut self, group: &GroupStatus) -> Option<Step> {
