@@ -52,22 +52,28 @@ impl Replicas {
     }
 
     async fn look(&self) -> Result<View, MetadataError> {
-        let (RootAnswer::MetadataNodes(records), RootAnswer::LeavingMetadataNodes(leaving)) =
-            (self.root(RootQuery::MetadataNodes).await?, self.root(RootQuery::LeavingMetadataNodes).await?)
-        else {
+        let (RootAnswer::MetadataNodes(records), RootAnswer::LeavingMetadataNodes(leaving), RootAnswer::Shifts(shifts)) = (
+            self.root(RootQuery::MetadataNodes).await?,
+            self.root(RootQuery::LeavingMetadataNodes).await?,
+            self.root(RootQuery::Shifts).await?,
+        ) else {
             return Err(MetadataError::Storage { reason: "the root gave an answer to another question".into() });
         };
         let asked = records.iter().map(|record| async {
             let at = Endpoint { node: record.id, address: record.address.clone() };
             // Who was removed is let in nowhere, and lets nobody in who still counts.
             let status = if record.removed { None } else { self.client.status_of(&at).await.ok() };
-            (at, record.removed || leaving.contains(&record.id), status)
+            (at, record.removed, status)
         });
         let told = join_all(asked).await;
         let groups = by_leaders(told.iter().filter_map(|(.., status)| status.as_ref()));
         let says = |status: ClusterStatus| Says { hosts: status.groups.iter().map(|group| group.group).collect(), member: status.member };
-        let nodes = told.into_iter().map(|(at, leaves, status)| Node { at, leaves, says: status.map(says) });
-        Ok(View { wanted: self.wanted, nodes: nodes.collect(), groups })
+        let nodes = told.into_iter().map(|(at, removed, status)| {
+            let leaves = removed || leaving.contains(&at.node);
+            Node { at, leaves, removed, says: status.map(says) }
+        });
+        let shifting = shifts.into_iter().filter(|shift| shift.ended.is_none()).map(|shift| shift.group).collect();
+        Ok(View { wanted: self.wanted, nodes: nodes.collect(), groups, shifting })
     }
 
     async fn root(&self, query: RootQuery) -> Result<RootAnswer, MetadataError> {

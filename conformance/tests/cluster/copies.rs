@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Nothing is copied by itself, and the collector would be done in seconds.
@@ -124,8 +124,8 @@ fn body_of(key: &str) -> Vec<u8> {
     Content::dense(number, 30_000).bytes().to_vec()
 }
 
-/// Writes and deletes until it is told to stop; how many of each.
-async fn change(s3: aws_sdk_s3::Client, stop: Arc<AtomicBool>) -> u32 {
+/// Writes and deletes until it is told to stop; counts them in `done`.
+async fn change(s3: aws_sdk_s3::Client, stop: Arc<AtomicBool>, done: Arc<AtomicU32>) {
     let mut round = 0;
     while !stop.load(Ordering::Relaxed) {
         round += 1;
@@ -135,8 +135,8 @@ async fn change(s3: aws_sdk_s3::Client, stop: Arc<AtomicBool>) -> u32 {
         } else {
             put(&s3, &key, &body_of(&key)).await;
         }
+        done.fetch_add(1, Ordering::Relaxed);
     }
-    round
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,12 +151,17 @@ async fn many_groups_are_copied_while_they_are_written_and_come_back_on_nodes_th
     split(&cluster, &["--at", "promises/z"]);
     split(&cluster, &["--chunk", "80"]);
     let (stop, copy) = (Arc::new(AtomicBool::new(false)), cluster.place().join("copy"));
-    let changing: Vec<_> = clients.iter().map(|s3| tokio::spawn(change(s3.clone(), stop.clone()))).collect();
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let done = Arc::new(AtomicU32::new(0));
+    let changing: Vec<_> = clients.iter().map(|s3| tokio::spawn(change(s3.clone(), stop.clone(), done.clone()))).collect();
+    let began = Instant::now();
+    while done.load(Ordering::Relaxed) < 60 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is written");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let taken = json(&cluster.gateways[1], &["metadata", "snapshot", "--out", text(&copy)]);
     stop.store(true, Ordering::Relaxed);
     for task in changing {
-        assert!(task.await.unwrap() > 10);
+        task.await.unwrap();
     }
     assert!(taken["rows"].as_u64() > Some(50), "{taken}");
 

@@ -71,11 +71,13 @@ impl Free<'_> {
         best.chosen()
     }
 
-    /// The right part of a group that `donor` leads, led by another of its replicas.
+    /// The right part of a group that `donor` leads, led by another of its replicas. The new group has the same: where one of them is no
+    /// server there is none.
     pub fn split(&self, donor: NodeId) -> Option<Candidate> {
         let new = self.new?;
         let mut best = Best::default();
-        for group in self.led(donor) {
+        let whole = |group: &&Subtree| group.replicas.iter().all(|replica| self.cluster.servers.contains_key(replica));
+        for group in self.led(donor).filter(whole) {
             let total: f64 = group.slices.iter().map(|slice| slice.heat.max(0.0)).sum();
             if total <= 0.0 {
                 continue;

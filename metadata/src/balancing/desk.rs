@@ -100,7 +100,7 @@ fn task(step: &Step, picture: &Picture) -> Option<Task> {
         }
         Step::Split { group, at, to, .. } => {
             let place = place(group)?;
-            // A group cannot be founded without one of its members.
+            // A group cannot be founded without one of its members, and is not with one that leaves.
             if !place.voters.iter().all(|voter| picture.members.get(&voter.at.node) == Some(voter)) {
                 return None;
             }

@@ -1,7 +1,7 @@
 //! Levels the metadata servers out: asks each what it bears, has the balancer decide, and carries its steps out. Runs where the root is led.
 //!
 //! ```text
-//! every 10 s: loads of all who answer, map, moves, shifts -> picture.rs -> desk.rs (the balancer, and what rests) -> orders
+//! every 10 s: loads of all who answer, map, moves, shifts, who leaves -> picture.rs -> desk.rs (the balancer, and what rests) -> orders
 //! order: noted in the root's log -> carried out (carry.rs; ranges by the mover) -> its end noted -> the desk hears of it
 //! ```
 //! - `picture.rs`: what is known, as the balancer sees it; pure
@@ -27,11 +27,13 @@ use crate::balance::{Rules, Step};
 use crate::metric;
 use crate::mover::{MoveError, orders};
 use crate::router::Groups;
+use futures::FutureExt;
 use spine::id::{GroupId, MemberId, MoveId, UnixMs};
 use spine::wire::MetadataError;
 use spine::wire::cluster::{Changed, Endpoint, Loads, Member};
 use spine::wire::root::ShiftRecord;
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -90,8 +92,9 @@ impl Balancing {
         let groups = &*self.carrier.groups;
         let Some(map) = orders::map(groups).await? else { return Ok(()) };
         let (moves, shifts) = (orders::moves(groups).await?, orders::shifts(groups).await?);
-        metric::IMBALANCE.set(Picture::imbalance(&loads).unwrap_or(0.0));
-        let picture = Picture::of(&Known { loads: &loads, map: &map, moves: &moves, shifts: &shifts });
+        let leaving = orders::leaving(groups).await?.into_iter().collect();
+        metric::IMBALANCE.set(Picture::imbalance(&loads, &leaving).unwrap_or(0.0));
+        let picture = Picture::of(&Known { loads: &loads, map: &map, moves: &moves, shifts: &shifts, leaving: &leaving });
         for record in shifts.iter().filter(|record| record.ended.is_none()) {
             if self.at_work.contains(&record.id) {
                 continue;
@@ -138,11 +141,19 @@ impl Balancing {
     fn run(&mut self, step: Option<Step>, id: MoveId, carried: impl Future<Output = Result<(), StepError>> + Send + 'static) {
         self.at_work.insert(id);
         self.running.spawn(async move {
-            let carried = carried.await;
-            if let Err(error) = &carried {
-                tracing::warn!(%id, %error, "a step of levelling out was not done");
-            }
-            Ended { step, id, done: carried.is_ok() }
+            // One that panics is over too: its shift is in the root's records, and taken up again.
+            let done = match AssertUnwindSafe(carried).catch_unwind().await {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    tracing::warn!(%id, %error, "a step of levelling out was not done");
+                    false
+                }
+                Err(_) => {
+                    tracing::error!(%id, "a step of levelling out panicked");
+                    false
+                }
+            };
+            Ended { step, id, done }
         });
     }
 
@@ -152,8 +163,8 @@ impl Balancing {
                 self.at_work.remove(&id);
                 step.iter().for_each(|step| self.count(step, done, now));
             }
-            // The desk gives such a step up after a while.
-            Err(error) => tracing::error!(%error, "the task of a step failed"),
+            // Cancelled, as this process ends.
+            Err(error) => tracing::debug!(%error, "a step was cut off"),
         }
     }
 

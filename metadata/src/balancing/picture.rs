@@ -1,6 +1,7 @@
 //! What the processes say of themselves and the root's map, as the balancer sees a cluster. Pure.
 //!
-//! A process that did not answer is none of the servers: it gives and takes nothing. A group whose leader did not answer is left out.
+//! A process that did not answer, or is to leave, is none of the servers: it gives and takes nothing, and is no part of the mean. A group
+//! whose leader did not answer is left out.
 
 use crate::balance::{Busy, Cluster, Load, Slice, Subtree};
 use crate::heat::load_of;
@@ -10,7 +11,7 @@ use spine::map::{Map, Route};
 use spine::wire::cluster::{GroupLoad, Loads, Member};
 use spine::wire::range::{ChunkSpan, NameSpan, Span};
 use spine::wire::root::{MoveRecord, ShiftRecord};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known at one moment.
 pub struct Known<'a> {
@@ -19,6 +20,8 @@ pub struct Known<'a> {
     pub map: &'a Map,
     pub moves: &'a [MoveRecord],
     pub shifts: &'a [ShiftRecord],
+    /// Who is to leave: others take what it has, and nobody brings it more.
+    pub leaving: &'a BTreeSet<NodeId>,
 }
 
 /// Where a group is and what the map says that it has.
@@ -35,7 +38,7 @@ pub struct Picture {
     pub cluster: Cluster,
     /// Of the map's groups in [`Self::cluster`].
     pub places: BTreeMap<GroupId, Place>,
-    /// The processes that answered.
+    /// The processes that answered and stay.
     pub members: BTreeMap<NodeId, Member>,
     /// The map's.
     pub epoch: Epoch,
@@ -43,8 +46,9 @@ pub struct Picture {
 
 impl Picture {
     pub fn of(known: &Known<'_>) -> Picture {
-        let Known { loads, map, moves, shifts } = known;
-        let members: BTreeMap<NodeId, Member> = loads.iter().map(|loads| (loads.member.at.node, loads.member.clone())).collect();
+        let Known { loads, map, moves, shifts, leaving } = known;
+        let stay = || staying(loads, leaving);
+        let members: BTreeMap<NodeId, Member> = stay().map(|loads| (loads.member.at.node, loads.member.clone())).collect();
         let mut places = BTreeMap::new();
         let mut groups = Vec::new();
         for (node, led) in leaders(loads).into_values() {
@@ -56,7 +60,7 @@ impl Picture {
             groups.push(subtree(node, led, follow_of(loads, led.group), map));
             places.insert(led.group, Place { leader: node, voters: led.voters.clone(), names, chunks });
         }
-        let servers = loads.iter().map(|loads| (loads.member.at.node, load_of(&loads.capacity))).collect();
+        let servers = stay().map(|loads| (loads.member.at.node, load_of(&loads.capacity))).collect();
         let busy = busy(&places, loads, moves, shifts);
         let known = loads.iter().flat_map(|loads| &loads.groups).map(|group| group.group);
         let last = known.chain(moves.iter().map(|record| record.to)).chain(places.keys().copied()).max();
@@ -64,16 +68,21 @@ impl Picture {
         Picture { cluster: Cluster { servers, groups, unused, busy }, places, members, epoch: map.epoch() }
     }
 
-    /// Pressure of the busiest process over that of the mean, of what each says of all that it bears; `None`: nobody bears anything.
-    pub fn imbalance(loads: &[Loads]) -> Option<f64> {
+    /// Pressure of the busiest process over that of the mean, of what each that stays says of all that it bears; `None`: nobody bears
+    /// anything.
+    pub fn imbalance(loads: &[Loads], leaving: &BTreeSet<NodeId>) -> Option<f64> {
         let pressure = |loads: &Loads| {
             let all = loads.groups.iter().fold(Load::default(), |sum, group| sum + load_of(&group.work));
             all.pressure(&load_of(&loads.capacity))
         };
-        let all: Vec<f64> = loads.iter().map(pressure).collect();
+        let all: Vec<f64> = staying(loads, leaving).map(pressure).collect();
         let mean = all.iter().sum::<f64>() / all.len().max(1) as f64;
         (mean > 0.0).then(|| all.iter().copied().fold(0.0, f64::max) / mean)
     }
+}
+
+fn staying<'a>(loads: &'a [Loads], leaving: &BTreeSet<NodeId>) -> impl Iterator<Item = &'a Loads> {
+    loads.iter().filter(|loads| !leaving.contains(&loads.member.at.node))
 }
 
 /// Who leads each group: of several who think so, the one of the highest term.

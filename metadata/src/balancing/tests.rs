@@ -5,12 +5,13 @@ use super::*;
 use crate::mover::{Founder, Limits, Mover};
 use crate::root::map::ROOT;
 use crate::router::tests::{Draw, World};
-use spine::id::{BucketId, NodeId};
+use bytes::Bytes;
+use spine::id::{BucketId, FleetId, NodeId};
 use spine::limit::SHIFTS;
 use spine::map::NamePoint;
 use spine::wire::cluster::{Cut, GroupLoad, HeatSlice, Member, Work};
-use spine::wire::root::{MoveStep, RootAnswer, RootQuery, ShiftRecord};
-use spine::wire::{Answer, Batch, Query, Reply};
+use spine::wire::root::{FleetRecord, MetadataNodeRecord, MoveStep, RootAnswer, RootCommand, RootQuery, ShiftKind, ShiftRecord};
+use spine::wire::{Answer, Batch, Chain, Command, Query, Reply};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -41,6 +42,8 @@ struct State {
     /// One call in so many fails, half of them after they were done; 0: none.
     faults: u64,
     silent: Option<usize>,
+    /// Who asks for something to be done to a group is told nothing any more.
+    panics: bool,
     broken: Vec<String>,
 }
 
@@ -69,6 +72,7 @@ impl Sim {
             draw: Draw::new(seed),
             faults: 0,
             silent: None,
+            panics: false,
             broken: Vec::new(),
         };
         Arc::new(Sim { world: World::new(seed), servers, state: Mutex::new(state) })
@@ -85,6 +89,8 @@ impl Sim {
 
     /// Does something to a group, or loses the call or its answer.
     fn act<T>(&self, group: GroupId, act: impl FnOnce(&mut Group) -> Result<T, MetadataError>) -> Result<T, MetadataError> {
+        let panics = self.state.lock().unwrap().panics;
+        assert!(!panics, "as the test wants it");
         let (before, after) = self.fate();
         if before {
             return Err(lost());
@@ -122,6 +128,28 @@ impl Sim {
 
     async fn shifts(&self) -> Vec<ShiftRecord> {
         orders::shifts(&*self.world).await.unwrap()
+    }
+
+    /// Has the root note that a server is to leave.
+    async fn leave(&self, server: usize) {
+        let (bytes, then) = (Bytes::new(), UnixMs(1));
+        let fleet = FleetRecord {
+            id: FleetId([1; 16]),
+            authority: bytes.clone(),
+            created: then,
+            revocations_version: 0,
+            revocations: bytes.clone(),
+        };
+        let record = |server: usize| {
+            let Endpoint { node: id, address } = member(server).at;
+            let not_after = UnixMs(u64::MAX);
+            MetadataNodeRecord { id, address, certificate: bytes.clone(), not_after, removed: false, admitted: then, changed: then }
+        };
+        let admit = (0..self.servers).map(|server| RootCommand::AdmitMetadataNode(record(server)));
+        let leave = RootCommand::LeaveMetadataNode { node: member(server).at.node, now: then };
+        let commands = std::iter::once(RootCommand::CreateFleet(fleet)).chain(admit).chain([leave]).map(Command::Root).collect();
+        let replies = self.world.propose_to(ROOT, Batch { chain: Chain::Stop, commands }).await.unwrap();
+        assert!(replies.iter().all(|reply| *reply == Reply::Done), "{replies:?}");
     }
 }
 
@@ -475,5 +503,65 @@ fn who_does_not_answer_gives_and_takes_nothing_and_no_group_is_founded_without_i
             assert!(most <= 1.25 * mean, "seed {seed}: {borne:?}");
             assert!(sim.state.lock().unwrap().broken.is_empty(), "seed {seed}");
         }
+    });
+}
+
+#[test]
+fn who_is_to_leave_is_given_nothing_is_no_part_of_the_mean_and_no_group_is_founded_with_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        for seed in 1..=20 {
+            let sim = Sim::new(seed, 4);
+            let (mut balancing, mut now) = (new(&sim), 1_000_000);
+            let mut rounds = async |count: u64, rate: &dyn Fn(usize) -> f64| {
+                sim.state.lock().unwrap().rates = (0..DIRECTORIES).map(rate).collect();
+                for _ in 0..count {
+                    balancing.round(UnixMs(now)).await.unwrap();
+                    rest(&sim, &mut balancing, now).await;
+                    now += ROUND_MS;
+                }
+            };
+            let groups = || sim.state.lock().unwrap().groups.clone();
+            // The fourth has nothing, and answers.
+            sim.leave(3).await;
+            rounds(12, &|directory| if directory < 16 { 22.5 } else { 5.0 }).await;
+            let borne = sim.borne().await;
+            let (most, mean) = (borne.iter().copied().fold(0.0, f64::max), borne.iter().sum::<f64>() / 3.0);
+            assert!(most <= 1.25 * mean && borne[3] == 0.0, "seed {seed}: the three that stay are level: {borne:?}");
+            assert!(groups().values().all(|group| !group.hosted.contains(&3)), "seed {seed}");
+            // The third has a replica of everything.
+            sim.leave(2).await;
+            let before = groups();
+            rounds(24, &|directory| if directory < DIRECTORIES / 2 { 5.0 } else { 60.0 }).await;
+            let after = groups();
+            assert!(after.keys().eq(before.keys()), "seed {seed}: {before:?}, then {after:?}");
+            for (id, group) in &after {
+                let known = &before[id];
+                assert_eq!((group.leader == 2, &group.hosted), (known.leader == 2, &known.hosted), "seed {seed}: group {id}");
+            }
+            let given = sim.shifts().await;
+            let leaves = |member: &Member| member.id.0 > 2;
+            assert!(given.iter().all(|shift| shift.begun < UnixMs(1_000_000 + 12 * ROUND_MS) || !leaves(&shift.to)), "{given:?}");
+            assert!(balancing.desk.under_way().next().is_none(), "seed {seed}");
+        }
+    });
+}
+
+#[test]
+fn a_step_that_panics_is_taken_up_again() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let sim = Sim::new(1, 3);
+        let mut balancing = new(&sim);
+        let (from, to) = (member(0), member(1));
+        orders::begin_shift(&*sim.world, ShiftKind::Leadership, ROOT, (&from, &to), "test", UnixMs(1)).await.unwrap();
+        for panics in [true, false] {
+            sim.state.lock().unwrap().panics = panics;
+            balancing.round(UnixMs(1_000_000)).await.unwrap();
+            rest(&sim, &mut balancing, 1_000_000).await;
+            let shifts = sim.shifts().await;
+            assert_eq!((shifts.len(), shifts[0].done), (1, !panics));
+        }
+        assert_eq!(sim.state.lock().unwrap().groups[&ROOT].leader, 1);
     });
 }

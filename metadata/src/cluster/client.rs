@@ -8,13 +8,14 @@
 
 use super::link::{CallError, Link, plain};
 use bytes::Bytes;
+use futures::future::join_all;
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use spine::id::{GroupId, MemberId, NodeId};
 use spine::limit::MEMBERS;
 use spine::wire::cluster::{
-    self, Ask, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder, Loads, MemberChange,
-    Propose, Proposed, RequestId,
+    self, Ask, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder, GroupStatus, Loads,
+    MemberChange, Propose, Proposed, RequestId,
 };
 use spine::wire::peer;
 use spine::wire::{Answer, Batch, Metadata, MetadataError, Query, Reply};
@@ -71,6 +72,8 @@ pub struct Client {
 struct State {
     links: BTreeMap<Endpoint, Arc<Link>>,
     groups: BTreeMap<GroupId, Known>,
+    /// How much of the root's log was applied where the newest of what is known of members was heard.
+    heard: u64,
 }
 
 /// What is known of one group.
@@ -84,6 +87,13 @@ struct Known {
 }
 
 impl State {
+    /// Whether this is no older than what is known already, which it then is.
+    fn is_new(&mut self, applied: u64) -> bool {
+        let new = applied >= self.heard;
+        self.heard = self.heard.max(applied);
+        new
+    }
+
     fn known(&mut self, group: GroupId) -> &mut Known {
         if self.groups.len() >= REMEMBERED && !self.groups.contains_key(&group) {
             // Any but the root's. What it had seen goes too: 0 is always right, and at worst a proposal is refused as forgotten and sent anew.
@@ -436,22 +446,34 @@ async fn refresh(client: Weak<Client>, every: Duration) {
     loop {
         sleep(every).await;
         let Some(client) = client.upgrade() else { return };
-        let (known, mut heard) = (client.endpoints(), false);
-        for endpoint in &known {
-            let Ok(status) = client.status_of(endpoint).await else { continue };
-            let members = status.groups.into_iter().flat_map(|group| group.members);
-            let endpoints: Vec<Endpoint> = members.map(|member| member.member.at).collect();
-            if !endpoints.is_empty() {
-                client.know(endpoints);
-                heard = true;
-                break;
-            }
-        }
-        if !heard {
+        let known = client.endpoints();
+        let told = join_all(known.iter().map(|endpoint| client.status_of(endpoint))).await;
+        let told: Vec<ClusterStatus> = told.into_iter().flatten().collect();
+        match members_of(&told).filter(|(applied, _)| client.state().is_new(*applied)) {
+            Some((_, endpoints)) => client.know(endpoints),
             // All may have gone elsewhere meanwhile: whoever the caller named may know where.
-            client.know([known, client.seeds.clone()].concat());
+            None => client.know([known, client.seeds.clone()].concat()),
         }
     }
+}
+
+/// Who is there by what processes say, and how much of the root's log whoever is believed has applied.
+///
+/// Of the root's group, who has applied most is believed: one that is out of it shows for ever what it was told last, under a term that rises
+/// as it stands for election. Of another group, who leads it: its members may be out of the root's group already.
+fn members_of(told: &[ClusterStatus]) -> Option<(u64, Vec<Endpoint>)> {
+    let leads = |status: &ClusterStatus, group: &GroupStatus| group.leader == Some(status.member.id);
+    let all = || told.iter().flat_map(|status| status.groups.iter().map(move |group| (status, group)));
+    let roots = all().filter(|(_, group)| group.group == ROOT && !group.members.is_empty());
+    let (_, root) = roots.max_by_key(|(status, group)| (group.applied, leads(status, group)))?;
+    let mut led = BTreeMap::<GroupId, &GroupStatus>::new();
+    for (_, group) in all().filter(|(status, group)| group.group != ROOT && leads(status, group)) {
+        if led.get(&group.group).is_none_or(|known| known.term < group.term) {
+            led.insert(group.group, group);
+        }
+    }
+    let members = led.into_values().chain([root]).flat_map(|group| &group.members).map(|known| known.member.at.clone());
+    Some((root.applied, members.collect()))
 }
 
 fn unavailable(reason: &str) -> ClusterError {
@@ -464,5 +486,40 @@ pub(super) fn metadata_error(error: ClusterError) -> MetadataError {
         ClusterError::Metadata(error) => error,
         ClusterError::NoSuchGroup { .. } => MetadataError::NotHere,
         other => MetadataError::Unavailable { reason: plain(&other.to_string()) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spine::wire::cluster::{Member, MemberStatus};
+
+    fn member(n: u8) -> Member {
+        Member { id: MemberId(u64::from(n)), at: Endpoint { node: NodeId([n; 32]), address: format!("host{n}:1") } }
+    }
+
+    /// What a process says of one group: who leads it, its term, what it has applied, and its members.
+    fn says(n: u8, group: u32, leader: Option<u8>, term: u64, applied: u64, members: &[u8]) -> ClusterStatus {
+        let members = members.iter().map(|n| MemberStatus { member: member(*n), votes: true, has: None });
+        let leader = leader.map(|n| MemberId(u64::from(n)));
+        let group = GroupStatus { group: GroupId(group), leader, term, last: applied, applied, purged: 0, members: members.collect() };
+        ClusterStatus { member: member(n), groups: vec![group] }
+    }
+
+    #[test]
+    fn of_the_root_who_has_applied_most_is_believed_and_of_other_groups_who_leads_them() {
+        let of = |told: &[ClusterStatus]| -> Option<(u64, BTreeSet<u8>)> {
+            members_of(told).map(|(applied, endpoints)| (applied, endpoints.iter().map(|endpoint| endpoint.node.0[0]).collect()))
+        };
+        // The first is out, and stands for election again and again.
+        let out = says(1, 0, None, 900, 50, &[1, 2, 3]);
+        let rest = [says(2, 0, Some(2), 7, 80, &[2, 3, 4]), says(3, 0, Some(2), 7, 79, &[2, 3]), says(4, 0, Some(2), 7, 10, &[])];
+        assert_eq!(of(&[&[out.clone()][..], &rest].concat()), Some((80, [2, 3, 4].into())));
+        // It still leads a group; somebody else thinks so too, who did once.
+        let led = [says(1, 6, Some(1), 4, 9, &[1, 2]), says(2, 6, Some(2), 3, 9, &[2, 9]), says(3, 8, Some(5), 3, 9, &[5])];
+        assert_eq!(of(&[&rest[..], &led].concat()), Some((80, [1, 2, 3, 4].into())));
+        assert_eq!((of(&led), of(&[])), (None, None), "nobody knows the root's members");
+        let mut state = State::default();
+        assert_eq!([80, 50, 80, 81, 80].map(|applied| state.is_new(applied)), [true, false, true, true, false]);
     }
 }

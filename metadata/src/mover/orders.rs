@@ -3,7 +3,7 @@
 use super::{MoveError, by};
 use crate::root::map::ROOT;
 use crate::router::Groups;
-use spine::id::{Epoch, GroupId, MoveId, UnixMs};
+use spine::id::{Epoch, GroupId, MoveId, NodeId, UnixMs};
 use spine::limit::GROUPS;
 use spine::map::Map;
 use spine::wire::cluster::Member;
@@ -75,6 +75,14 @@ pub async fn shifts(groups: &dyn Groups) -> Result<Vec<ShiftRecord>, MoveError> 
     match root(groups, RootQuery::Shifts).await? {
         RootAnswer::Shifts(shifts) => Ok(shifts),
         _ => Err(MoveError::Unexpected { step: "Shifts" }),
+    }
+}
+
+/// Metadata nodes that are to leave.
+pub async fn leaving(groups: &dyn Groups) -> Result<Vec<NodeId>, MoveError> {
+    match root(groups, RootQuery::LeavingMetadataNodes).await? {
+        RootAnswer::LeavingMetadataNodes(nodes) => Ok(nodes),
+        _ => Err(MoveError::Unexpected { step: "LeavingMetadataNodes" }),
     }
 }
 

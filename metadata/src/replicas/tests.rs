@@ -37,6 +37,9 @@ struct Group {
 struct World {
     processes: Vec<Process>,
     groups: BTreeMap<GroupId, Group>,
+    /// For how many rounds each learner lacks something yet, and how many there are of a copy.
+    copying: BTreeMap<(GroupId, MemberId), u64>,
+    copy: u64,
     next: u64,
     wanted: usize,
 }
@@ -84,10 +87,32 @@ impl World {
         }
     }
 
+    /// A round's time: who learns and is there comes nearer to having it all.
+    fn pass(&mut self) {
+        let copying = self.copying.clone();
+        for ((group, learner), left) in copying {
+            let known = self.groups[&group].members.get(&learner);
+            match known.filter(|(_, votes)| !votes) {
+                None => drop(self.copying.remove(&(group, learner))),
+                Some((member, _)) if self.serves(group, member) => drop(self.copying.insert((group, learner), left.saturating_sub(1))),
+                Some(_) => {}
+            }
+        }
+    }
+
     fn view(&self) -> View {
-        let says = |n: usize| self.processes[n].alive.then(|| Says { member: self.member(n), hosts: self.processes[n].hosts.clone() });
-        let nodes = (0..self.processes.len()).map(|n| Node { at: self.member(n).at, leaves: self.processes[n].leaves, says: says(n) });
-        let groups = self.groups.iter().filter(|(_, group)| group.leader.is_some()).map(|(id, group)| GroupStatus {
+        self.view_but(None)
+    }
+
+    /// - `silent`: a process that misses this one call, and whatever it leads with it.
+    fn view_but(&self, silent: Option<usize>) -> View {
+        let answers = |n: usize| self.processes[n].alive && Some(n) != silent;
+        let says = |n: usize| answers(n).then(|| Says { member: self.member(n), hosts: self.processes[n].hosts.clone() });
+        let node = |n: usize| Node { at: self.member(n).at, leaves: self.processes[n].leaves, removed: false, says: says(n) };
+        let nodes = (0..self.processes.len()).map(node);
+        let has = |group: GroupId, member: MemberId| self.copying.get(&(group, member)).is_none_or(|left| *left == 0).then_some(0);
+        let led = |group: &Group| group.leader.is_some_and(|leader| answers(self.process_of(group.members[&leader].0.at.node)));
+        let groups = self.groups.iter().filter(|(_, group)| led(group)).map(|(id, group)| GroupStatus {
             group: *id,
             leader: group.leader,
             term: 1,
@@ -97,10 +122,20 @@ impl World {
             members: group
                 .members
                 .values()
-                .map(|(member, votes)| MemberStatus { member: member.clone(), votes: *votes, has: None })
+                .map(|(member, votes)| MemberStatus { member: member.clone(), votes: *votes, has: has(*id, member.id) })
                 .collect(),
         });
-        View { wanted: self.wanted, nodes: nodes.collect(), groups: groups.collect() }
+        View { wanted: self.wanted, nodes: nodes.collect(), groups: groups.collect(), shifting: BTreeSet::new() }
+    }
+
+    /// A step that was cut off: who was to enter has made room, and the leader did not hear of it.
+    fn begin(&mut self, step: &Step) {
+        if let Step::Enter { group, at, .. } = step {
+            let n = self.process_of(at.node);
+            if self.processes[n].alive {
+                self.processes[n].hosts.insert(*group);
+            }
+        }
     }
 
     /// As processes do it; what they could not is left.
@@ -121,8 +156,12 @@ impl World {
                 self.processes[n].hosts.insert(*group);
                 let of = self.groups.get_mut(group).unwrap();
                 match of.members.get(&member.id).cloned() {
-                    None => drop(of.members.insert(member.id, (member, false))),
+                    None => {
+                        self.copying.insert((*group, member.id), self.copy);
+                        of.members.insert(member.id, (member, false));
+                    }
                     Some((known, votes)) if known != member => drop(of.members.insert(member.id, (member, votes))),
+                    Some((_, false)) if self.copying.get(&(*group, member.id)).is_some_and(|left| *left > 0) => {}
                     // It has caught up: it votes, and who it was before goes.
                     Some(_) => {
                         of.members.retain(|id, (other, _)| *id == member.id || other.at.node != member.at.node);
@@ -138,6 +177,11 @@ impl World {
                 }
             }
             Step::Leave { group, member } => {
+                let gone = &self.groups[group].members[member];
+                if *group != ROOT && gone.1 && self.serves(*group, &gone.0) {
+                    let (voters, there) = (self.staying(*group).len(), self.processes.iter().filter(|process| !process.leaves).count());
+                    assert!(voters >= self.wanted.min(there), "{voters} replicas of {group} are left on {there} nodes, and one was taken");
+                }
                 let of = self.groups.get_mut(group).unwrap();
                 let (gone, _) = of.members.remove(member).unwrap();
                 assert!(of.members.values().any(|(_, votes)| *votes), "the last voter was taken out");
@@ -156,12 +200,20 @@ impl World {
         }
     }
 
+    /// Nodes that vote and stay.
+    fn staying(&self, group: GroupId) -> BTreeSet<NodeId> {
+        let voters = self.groups[&group].members.values().filter(|(_, votes)| *votes).map(|(member, _)| member.at.node);
+        voters.filter(|node| !self.processes[self.process_of(*node)].leaves).collect()
+    }
+
     /// Takes rounds until nothing is left to do. How many.
     fn settle(&mut self) -> usize {
         for round in 0..10_000 {
+            self.pass();
             self.elect();
             let steps = steps(&self.view());
-            if steps.is_empty() {
+            // Who waits for a copy waits for it to be through.
+            if steps.is_empty() && self.copying.values().all(|left| *left == 0) {
                 return round;
             }
             steps.iter().for_each(|step| self.take(step));
@@ -184,8 +236,11 @@ impl World {
             assert!(voters >= self.wanted.min(there), "seed {seed}: {voters} replicas of {id} on {there} nodes");
             assert!(voters == members.len() || voters >= self.wanted, "seed {seed}: somebody learns in {id} for ever");
         }
-        for (n, process) in self.processes.iter().enumerate().filter(|(_, process)| process.leaves) {
-            assert_eq!(process.hosts, BTreeSet::from([ROOT]), "seed {seed}: process {n} still has groups");
+        for (n, process) in self.processes.iter().enumerate() {
+            let counts = |group: &Group| group.members.values().any(|(member, _)| member.at.node == key(n));
+            let counted = self.groups.iter().filter(|(id, group)| **id != ROOT && counts(group)).map(|(id, _)| *id);
+            assert_eq!(process.hosts, counted.chain([ROOT]).collect(), "seed {seed}: process {n} has what does not count it");
+            assert!(!process.leaves || process.hosts.len() == 1, "seed {seed}: process {n} still has groups");
         }
     }
 
@@ -253,7 +308,8 @@ impl World {
 }
 
 fn world(processes: usize, wanted: usize) -> World {
-    let mut world = World { processes: Vec::new(), groups: BTreeMap::new(), next: 100, wanted };
+    let (groups, copying) = (BTreeMap::new(), BTreeMap::new());
+    let mut world = World { processes: Vec::new(), groups, copying, copy: 1, next: 100, wanted };
     for _ in 0..processes {
         world.add();
     }
@@ -272,18 +328,28 @@ fn group_of(world: &mut World, id: u32, members: &[usize]) {
 fn whatever_happens_every_group_gets_its_replicas_and_nodes_that_leave_have_none() {
     for seed in 1..=4_000 {
         let mut draw = Draw(seed);
-        let mut world = world(1 + draw.below(4) as usize, 3);
-        for id in 1..=draw.below(4) as u32 {
-            let first = draw.below(world.processes.len() as u64) as usize;
-            group_of(&mut world, id, &[first]);
+        let mut world = world(1 + draw.below(5) as usize, 3);
+        world.copy = draw.below(5);
+        // Of many groups, most wait for a copy.
+        let most = [4, 20][draw.below(2) as usize];
+        for id in 1..=draw.below(most) as u32 {
+            let (first, count, all) = (draw.below(8) as usize, 1 + draw.below(3) as usize, world.processes.len());
+            let members: BTreeSet<usize> = (first..first + count).map(|n| n % all).collect();
+            group_of(&mut world, id, &members.into_iter().collect::<Vec<_>>());
         }
         for _ in 0..40 {
+            world.pass();
             world.elect();
-            for step in steps(&world.view()) {
+            let silent = (draw.below(3) == 0).then(|| draw.below(world.processes.len() as u64) as usize);
+            for step in steps(&world.view_but(silent)) {
                 // Not every step is done, or heard of.
-                if draw.below(3) > 0 {
-                    world.take(&step);
-                    world.elect();
+                match draw.below(6) {
+                    0 => {}
+                    1 => world.begin(&step),
+                    _ => {
+                        world.take(&step);
+                        world.elect();
+                    }
                 }
                 if draw.below(12) == 0 {
                     break;
@@ -324,6 +390,7 @@ fn a_node_that_leaves_is_replaced_first_hands_over_and_goes_and_the_last_copy_ne
     world.processes[0].leaves = true;
     let mut seen = Vec::new();
     loop {
+        world.pass();
         world.elect();
         let mine: Vec<Step> = steps(&world.view());
         if mine.is_empty() {
@@ -356,4 +423,105 @@ fn a_node_that_leaves_is_replaced_first_hands_over_and_goes_and_the_last_copy_ne
     half.processes[1].alive = false;
     half.elect();
     assert_eq!(steps(&half.view()), [], "with one of two away, the change could not be agreed to");
+}
+
+#[test]
+fn a_node_that_leaves_many_groups_goes_only_where_it_is_replaced_whoever_misses_a_call() {
+    let mut world = world(4, 3);
+    world.copy = 3;
+    (1..=50).for_each(|id| group_of(&mut world, id, &[0, 1, 2]));
+    world.groups.values_mut().for_each(|group| group.leader = Some(MemberId(102)));
+    world.processes[0].leaves = true;
+    let mut rounds = 0;
+    loop {
+        world.pass();
+        world.elect();
+        // The replacement does not answer now and then, nor does the one that leaves.
+        let silent = [None, Some(3), None, Some(0), None][rounds % 5];
+        let mine = steps(&world.view_but(silent));
+        rounds += 1;
+        assert!(rounds < 1_000, "it goes on for ever");
+        mine.iter().for_each(|step| world.take(step));
+        let learn = world.groups.values().filter(|group| group.members.values().any(|(_, votes)| !votes)).count();
+        assert!(learn <= 4, "{learn} groups are copied at a time");
+        for (id, group) in world.groups.iter().filter(|(id, _)| **id != ROOT) {
+            let serve = group.members.values().filter(|(member, votes)| *votes && world.serves(*id, member)).count();
+            assert!(serve >= 3, "round {rounds}: {serve} replicas of {id}");
+        }
+        if world.processes[0].hosts.len() == 1 {
+            break;
+        }
+    }
+    world.settle();
+    world.check(0);
+}
+
+#[test]
+fn where_a_replacement_has_to_wait_only_what_is_known_to_be_of_no_use_is_taken_out() {
+    let mut world = world(4, 3);
+    (1..=6).for_each(|id| group_of(&mut world, id, &[0, 1, 2]));
+    world.groups.values_mut().for_each(|group| group.leader = Some(MemberId(102)));
+    world.processes[0].leaves = true;
+    world.elect();
+    let gone = |view: &View| -> Vec<u32> {
+        let taken = steps(view).into_iter().filter_map(|step| match step {
+            Step::Leave { group, .. } if group != ROOT => Some(group.0),
+            _ => None,
+        });
+        taken.collect()
+    };
+    let enters = steps(&world.view()).iter().filter(|step| matches!(step, Step::Enter { .. })).count();
+    assert_eq!((enters, gone(&world.view())), (4, vec![]), "two wait for a copy");
+    assert_eq!(gone(&world.view_but(Some(0))), [], "silence says nothing");
+    assert_eq!(gone(&world.view_but(Some(3))), [], "whoever would take its place may be back in a moment");
+    let mut removed = world.view_but(Some(0));
+    removed.nodes[0].removed = true;
+    assert_eq!(gone(&removed), [5, 6], "it is let in nowhere");
+    world.processes[0].hosts.remove(&GroupId(6));
+    assert_eq!(gone(&world.view()), [6], "it has lost that one");
+    // With nobody to wait for, it goes: the node that does not answer is to leave too.
+    world.processes[3].leaves = true;
+    world.processes[3].alive = false;
+    assert_eq!(gone(&world.view()), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn learners_that_are_silent_or_have_it_all_keep_nobody_from_being_copied() {
+    let mut world = world(5, 3);
+    (1..=4).for_each(|id| group_of(&mut world, id, &[0, 1, 2]));
+    group_of(&mut world, 5, &[0, 1]);
+    let learner = world.member(3);
+    for id in 1..=4 {
+        world.groups.get_mut(&GroupId(id)).unwrap().members.insert(learner.id, (learner.clone(), false));
+        world.copying.insert((GroupId(id), learner.id), 1);
+        world.processes[3].hosts.insert(GroupId(id));
+    }
+    world.elect();
+    assert_eq!(steps(&world.view()), [], "four are copied now");
+    let enters = |view: &View| matches!(steps(view)[..], [Step::Enter { group: GroupId(5), .. }]);
+    assert!(enters(&world.view_but(Some(3))), "nothing is sent to who is silent");
+    world.pass();
+    assert!(enters(&world.view()), "nothing is sent to who has it all");
+}
+
+#[test]
+fn who_has_made_room_enters_before_others_and_room_that_nobody_needs_is_given_back() {
+    let mut world = world(4, 3);
+    group_of(&mut world, 1, &[0, 1]);
+    (2..=4).for_each(|id| group_of(&mut world, id, &[0, 1, 3]));
+    world.processes[3].hosts.insert(GroupId(1));
+    world.elect();
+    let first = steps(&world.view());
+    assert!(matches!(&first[..], [Step::Enter { group: GroupId(1), at, .. }] if at.node == key(3)), "{first:?}");
+    // Another one has entered meanwhile.
+    let other = world.member(2);
+    world.groups.get_mut(&GroupId(1)).unwrap().members.insert(other.id, (other, true));
+    world.processes[2].hosts.insert(GroupId(1));
+    world.elect();
+    let mut view = world.view();
+    assert_eq!(steps(&view), [Step::LetGo { group: GroupId(1), at: world.member(3).at }]);
+    view.shifting.insert(GroupId(1));
+    assert_eq!(steps(&view), [], "it may be about to enter");
+    view.nodes[3].leaves = true;
+    assert!(steps(&view).contains(&Step::LetGo { group: GroupId(1), at: world.member(3).at }), "nobody counts on a node that leaves");
 }

@@ -1,5 +1,7 @@
 //! What the groups of a process need now and then, all of them from two tasks: signs of life; checkpoints when they are due, a look at the
 //! room and at the load, a log that does not grow without end, and tidying up when nothing is written.
+//!
+//! Invariant: what goes wrong in looking after one group is that group's: the others are looked after as before.
 
 use super::Settings;
 use super::groups::Groups;
@@ -8,9 +10,12 @@ use crate::heat::{self, Seen};
 use crate::journal::GroupId;
 use crate::lmdb::Usage;
 use crate::metric;
+use futures::FutureExt;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinError;
 use tokio::time::MissedTickBehavior;
 
 /// How often the node looks whether a checkpoint is due and how much room there is.
@@ -23,8 +28,26 @@ pub async fn beat(groups: Arc<Groups>, every: Duration) {
     loop {
         ticks.tick().await;
         for hosted in groups.all() {
-            hosted.group.beat().await;
+            guarded(hosted.group.number(), hosted.group.beat()).await;
         }
+    }
+}
+
+/// Does something for one group; a panic is told of, and over with that.
+async fn guarded(group: GroupId, work: impl Future<Output = ()>) {
+    if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+        tracing::error!(%group, "looking after a group panicked");
+    }
+}
+
+/// Whether this process ends: then work is cancelled. After a panic there is a next time.
+fn ends(work: &str, outcome: Result<(), JoinError>) -> bool {
+    match outcome {
+        Err(error) if error.is_panic() => {
+            tracing::error!(work, %error, "looking at the groups panicked");
+            false
+        }
+        outcome => outcome.is_err(),
     }
 }
 
@@ -35,7 +58,7 @@ pub async fn run(groups: Arc<Groups>) {
         tokio::time::sleep(TICK).await;
         let all = groups.all();
         paces.retain(|group, _| all.iter().any(|hosted| hosted.group.number() == *group));
-        if !measure(&all).await || !feel(&groups, &all).await {
+        if ends("measure", measure(&all).await) || ends("feel", feel(&groups, &all).await) {
             return;
         }
         let (now, written) = (Instant::now(), groups.means.journal.written_bytes());
@@ -48,42 +71,55 @@ pub async fn run(groups: Arc<Groups>) {
         let dirty = dirty.count() as u64;
         let mut all_quiet = true;
         for hosted in &all {
-            hosted.group.forget_abandoned().await;
-            if hosted.group.is_changing() {
-                let hosted = hosted.clone();
-                tokio::spawn(async move { hosted.group.settle().await });
-            }
-            hosted.copies.forget_abandoned();
             let pace = paces.entry(hosted.group.number()).or_insert_with(|| begun(hosted));
             let due = pace.step(now, written, applied(hosted), dirty, &groups.settings);
             all_quiet &= pace.is_quiet(now, &groups.settings);
-            match due {
-                Due::Nothing => {}
-                Due::Checkpoint => {
-                    if let Err(error) = hosted.group.begin_checkpoint().await {
-                        tracing::error!(group = %hosted.group.number(), %error, "no checkpoint: the group has ended");
-                    }
-                }
-                // A copy of the table takes from what is left of the disk, for a while.
-                Due::Tidying if hosted.room.is_short() => {}
-                Due::Tidying => {
-                    tidy(&groups, hosted, all_quiet).await;
-                    pace.tidy = true;
-                }
-            }
+            guarded(hosted.group.number(), see_to(&groups, hosted, pace, due, all_quiet)).await;
         }
         shorten_log(&groups).await;
     }
 }
 
-/// Brings the gauges and the rooms up to date. False: this process ends.
-async fn measure(all: &[Arc<Hosted>]) -> bool {
-    let rooms: Vec<_> = all.iter().map(|hosted| hosted.room.clone()).collect();
+/// Does for one group what is due.
+async fn see_to(groups: &Groups, hosted: &Arc<Hosted>, pace: &mut Pace, due: Due, all_quiet: bool) {
+    hosted.group.forget_abandoned().await;
+    if hosted.group.is_changing() {
+        let hosted = hosted.clone();
+        tokio::spawn(async move { hosted.group.settle().await });
+    }
+    hosted.copies.forget_abandoned();
+    match due {
+        Due::Nothing => {}
+        Due::Checkpoint => {
+            if let Err(error) = hosted.group.begin_checkpoint().await {
+                tracing::error!(group = %hosted.group.number(), %error, "no checkpoint: the group has ended");
+            }
+        }
+        // A copy of the table takes from what is left of the disk, for a while.
+        Due::Tidying if hosted.room.is_short() => {}
+        Due::Tidying => {
+            tidy(groups, hosted, all_quiet).await;
+            pace.tidy = true;
+        }
+    }
+}
+
+/// Brings the gauges and the rooms up to date.
+async fn measure(all: &[Arc<Hosted>]) -> Result<(), JoinError> {
+    let rooms: Vec<_> = all.iter().map(|hosted| (hosted.group.number(), hosted.room.clone())).collect();
     let sum =
         |sum: Usage, usage: Usage| Usage { high_bytes: sum.high_bytes + usage.high_bytes, map_bytes: sum.map_bytes + usage.map_bytes };
-    let measured =
-        tokio::task::spawn_blocking(move || rooms.iter().map(|room| room.measure()).fold(Usage { high_bytes: 0, map_bytes: 0 }, sum));
-    let Ok(usage) = measured.await else { return false };
+    let measured = tokio::task::spawn_blocking(move || {
+        let usages = rooms.iter().filter_map(|(group, room)| {
+            let usage = catch_unwind(AssertUnwindSafe(|| room.measure())).ok();
+            if usage.is_none() {
+                tracing::error!(%group, "measuring a table panicked");
+            }
+            usage
+        });
+        usages.fold(Usage { high_bytes: 0, map_bytes: 0 }, sum)
+    });
+    let usage = measured.await?;
     let standings = || all.iter().map(|hosted| hosted.group.standing());
     let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     metric::TABLE_USED.set(gauge(usage.high_bytes));
@@ -91,12 +127,12 @@ async fn measure(all: &[Arc<Hosted>]) -> bool {
     metric::GROUPS.set(gauge(all.len() as u64));
     metric::LEADS.set(gauge(standings().filter(|(leads, _)| *leads).count() as u64));
     metric::TERM.set(gauge(standings().map(|(_, term)| term).max().unwrap_or(0)));
-    true
+    Ok(())
 }
 
-/// Makes rates of what the groups have done since the last time. False: this process ends.
-async fn feel(groups: &Groups, all: &[Arc<Hosted>]) -> bool {
-    let Some(heat) = groups.means.heat.clone() else { return true };
+/// Makes rates of what the groups have done since the last time.
+async fn feel(groups: &Groups, all: &[Arc<Hosted>]) -> Result<(), JoinError> {
+    let Some(heat) = groups.means.heat.clone() else { return Ok(()) };
     let all = all.to_vec();
     let felt = tokio::task::spawn_blocking(move || {
         let seen: Vec<Seen> = all.iter().map(|hosted| hosted.seen()).collect();
@@ -108,7 +144,7 @@ async fn feel(groups: &Groups, all: &[Arc<Hosted>]) -> bool {
         metric::LOAD_CPU.set(load.cpu);
         metric::LOAD_PRESSURE.set(load.pressure(&capacity));
     });
-    felt.await.is_ok()
+    felt.await
 }
 
 /// Entries that stay behind a checkpoint are there for members that were away, while the log is short: of a group that is never written
@@ -119,9 +155,12 @@ async fn shorten_log(groups: &Groups) {
         return;
     }
     for hosted in pinning.into_iter().filter_map(|group| groups.get(group)) {
-        if let Err(error) = hosted.group.purge_behind_checkpoint().await {
-            tracing::debug!(group = %hosted.group.number(), %error, "the log was not shortened: the group has ended");
-        }
+        let shorten = async {
+            if let Err(error) = hosted.group.purge_behind_checkpoint().await {
+                tracing::debug!(group = %hosted.group.number(), %error, "the log was not shortened: the group has ended");
+            }
+        };
+        guarded(hosted.group.number(), shorten).await;
     }
 }
 
@@ -193,6 +232,26 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_one_look_s_at_one_group_and_only_an_end_ends_looking() {
+        let mut seen = Vec::new();
+        for group in [1, 2] {
+            let seen = &mut seen;
+            let work = async move {
+                seen.push(group);
+                assert!(group != 1, "as the test wants it");
+                seen.push(group);
+            };
+            guarded(GroupId(group), work).await;
+        }
+        assert_eq!(seen, [1, 2, 2]);
+        assert!(!ends("test", tokio::task::spawn_blocking(|| panic!("as the test wants it")).await));
+        assert!(!ends("test", Ok(())));
+        let cancelled = tokio::spawn(std::future::pending::<()>());
+        cancelled.abort();
+        assert!(ends("test", cancelled.await));
+    }
 
     #[test]
     fn a_group_gets_a_checkpoint_by_bytes_by_time_or_when_it_is_quiet_and_is_then_tidied_once() {

@@ -8,12 +8,27 @@ use metadata::balance::Rules;
 use metadata::balancing::{Balancing, Waits};
 use metadata::cluster::Client;
 use metadata::service::MetadataNode;
+use spine::id::UnixMs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// How often the processes are asked what they bear.
 const BALANCE: Duration = Duration::from_secs(10);
+
+/// The time as it was when this process came to lead, and what has passed since: a wall clock that jumps neither ends what has to rest nor
+/// makes it rest for longer.
+struct Clock {
+    began: UnixMs,
+    since: Instant,
+}
+
+impl Clock {
+    fn at(&self, now: Instant) -> UnixMs {
+        let passed = now.saturating_duration_since(self.since).as_millis();
+        UnixMs(self.began.0.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX)))
+    }
+}
 
 /// Runs until told to stop; what is cut off is seen by the next who leads.
 pub async fn run(node: Arc<MetadataNode>, client: Arc<Client>, balance: bool, mut stop: watch::Receiver<bool>) {
@@ -35,9 +50,28 @@ async fn level(node: &MetadataNode, client: &Arc<Client>) {
             balancing = None;
             continue;
         }
-        let balancing = balancing.get_or_insert_with(|| Balancing::new(client.clone(), client.clone(), Rules::default(), Waits::default()));
-        if let Err(error) = balancing.round(now()).await {
+        let begin = || {
+            let clock = Clock { began: now(), since: Instant::now() };
+            (clock, Balancing::new(client.clone(), client.clone(), Rules::default(), Waits::default()))
+        };
+        let (clock, balancing) = balancing.get_or_insert_with(begin);
+        if let Err(error) = balancing.round(clock.at(Instant::now())).await {
             tracing::debug!(%error, "the root could not be asked what there is to level out");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_goes_on_from_when_leading_began_and_never_back() {
+        let since = Instant::now();
+        let clock = Clock { began: UnixMs(5_000), since };
+        assert_eq!(clock.at(since), UnixMs(5_000));
+        assert_eq!(clock.at(since + Duration::from_millis(1_500)), UnixMs(6_500));
+        let later = Clock { began: UnixMs(5_000), since: since + Duration::from_secs(1) };
+        assert_eq!(later.at(since), UnixMs(5_000), "a moment of before");
     }
 }

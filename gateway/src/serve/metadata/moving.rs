@@ -2,11 +2,14 @@
 //!
 //! Not here: how (`metadata::mover`), who begins one (`admin/ranges.rs`, `levelling.rs`).
 
-use metadata::mover::{Founder, Limits, Mover};
+use futures::FutureExt;
+use metadata::mover::{Founder, Limits, MoveError, Mover};
 use metadata::router::Groups;
 use metadata::service::MetadataNode;
 use spine::id::{GroupId, MoveId};
+use spine::wire::root::MoveStep;
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -38,11 +41,9 @@ async fn carry<G: Groups + Founder>(node: &MetadataNode, groups: &Arc<G>) {
         while let Some(ended) = running.try_join_next() {
             match ended {
                 Ok(id) => drop(carried.remove(&id)),
-                Err(error) => tracing::error!(%error, "the task of a move failed"),
+                // Cancelled, as this process ends.
+                Err(error) => tracing::debug!(%error, "a move was cut off"),
             }
-        }
-        if running.is_empty() {
-            carried.clear();
         }
         if !leads(node) {
             continue;
@@ -59,13 +60,7 @@ async fn carry<G: Groups + Founder>(node: &MetadataNode, groups: &Arc<G>) {
                 continue;
             }
             let mover = mover.clone();
-            running.spawn(async move {
-                match mover.carry(id).await {
-                    Ok(step) => tracing::info!(%id, ?step, "a range's move is over"),
-                    Err(error) => tracing::warn!(%id, %error, "a range's move is not through yet"),
-                }
-                id
-            });
+            running.spawn(to_its_end(id, async move { mover.carry(id).await }));
         }
         while ending.try_join_next().is_some() {}
         looks = looks.wrapping_add(1);
@@ -80,7 +75,30 @@ async fn carry<G: Groups + Founder>(node: &MetadataNode, groups: &Arc<G>) {
     }
 }
 
+/// Carries one move; whatever becomes of it, also in a panic, it may be taken up again.
+async fn to_its_end(id: MoveId, carry: impl Future<Output = Result<MoveStep, MoveError>>) -> MoveId {
+    match AssertUnwindSafe(carry).catch_unwind().await {
+        Ok(Ok(step)) => tracing::info!(%id, ?step, "a range's move is over"),
+        Ok(Err(error)) => tracing::warn!(%id, %error, "a range's move is not through yet"),
+        Err(_) => tracing::error!(%id, "carrying a range's move panicked"),
+    }
+    id
+}
+
 /// Whether this process leads the root group, as far as it knows. Two that think so do no harm: the one that takes a move up last has it.
 pub(super) fn leads(node: &MetadataNode) -> bool {
     node.group(GroupId(0)).is_some_and(|root| root.group.standing().0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_move_is_given_back_whatever_becomes_of_it() {
+        let id = MoveId(7);
+        assert_eq!(to_its_end(id, async { Ok(MoveStep::Done) }).await, id);
+        assert_eq!(to_its_end(id, async { Err(MoveError::Taken) }).await, id);
+        assert_eq!(to_its_end(id, async { panic!("as the test wants it") }).await, id);
+    }
 }

@@ -10,7 +10,7 @@ use spine::wire::cluster::{Call, Change, Changed, ClusterError, MemberChange};
 use spine::wire::{Metadata, Reply};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn voters(cluster: &Cluster, seen_by: usize) -> BTreeSet<MemberId> {
     let members = cluster.node(seen_by).status().groups.remove(0).members;
@@ -37,6 +37,30 @@ async fn a_leader_that_is_removed_hands_over_and_a_fourth_takes_its_place() {
     assert_eq!(seen.len(), 3);
     assert!(!seen.contains(&id) && seen.contains(&cluster.node(fourth).member().id));
     cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_knows_only_one_who_has_left_comes_to_know_who_is_there_and_keeps_to_it() {
+    let mut cluster = Cluster::start(3, 4_096).await;
+    let gone = (cluster.leader().await + 1) % 3;
+    let id = cluster.node(gone).member().id;
+    while cluster.client.change(MemberChange::Remove(id)).await.unwrap() != Changed::Done {}
+    let fourth = cluster.add().await;
+    cluster.join(fourth).await;
+    // It runs, and shows for ever what it was told last.
+    let client = client_of(&cluster.authority, vec![cluster.places[gone].endpoint()]);
+    let there: BTreeSet<_> = (0..4).filter(|n| *n != gone).map(|n| cluster.places[n].endpoint()).collect();
+    let known = || client.endpoints().into_iter().collect::<BTreeSet<_>>();
+    let begun = Instant::now();
+    while known() != there {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}, but there are {there:?}", known());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for _ in 0..30 {
+        assert_eq!(known(), there);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(client.propose(tenant(1)).await.unwrap(), [Reply::Done]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
