@@ -6,7 +6,8 @@
 //! From `Expected` or `UnderWay` until `Done` nobody is answered from what is there and nothing else is applied, but for what a cluster notes
 //! of itself when it is founded. `restore/row.rs` says where a row goes, `restore/mend.rs` makes copies of different moments agree.
 //! Invariants: nothing is restored over anything; what is served afterwards was counted and summed in the tables; versions go on above the
-//! copy's, generations and tags above all that can have been given since; the collection is held.
+//! copy's; ids and numbers go on above all that can have been given since, also by a life that came out of a copy of the same one and was
+//! lost again; the collection is held, and chunks are doubted until it is released.
 //! Not here: where rows come from (the gateway's `snapshot`).
 
 mod mend;
@@ -20,17 +21,25 @@ use crate::record::{load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use crate::{chunk_index, key, requests, root};
 use serde::{Deserialize, Serialize};
-use spine::id::{BucketId, Epoch, Seq};
+use spine::id::{BucketId, Epoch, GroupId, MoveId, Seq, UnixMs};
+use spine::limit::GROUPS_EVER;
 use spine::wire::copy::{RestoreCommand, Sum, is_counted};
 use spine::wire::root::RootCommand;
 use spine::wire::{Command, Refusal, Reply};
 
 const STANDING: &[u8] = b"restore";
-/// Key in Meta of how often what is here came out of a copy.
-const RESTORES: &[u8] = b"restored";
-/// How far above the copy's generations, tags and map new ones begin, and how many proposals a log has at most: twelve days of a
-/// million a second.
-const MARGIN: u64 = 1 << 40;
+/// Key in Meta of the era that the last restore began: the minutes from the beginning of 2026 to it, or one more than the era before.
+const ERA: &[u8] = b"restored";
+/// 2026-01-01 00:00 UTC.
+const BEGINNING: UnixMs = UnixMs(1_767_225_600_000);
+const MINUTE_MS: u64 = 60_000;
+/// Bits of a number within its era, of which there are 2^24: buckets, moves, proposals of a log, changes of the map. Twelve days of a million
+/// a second, where the clock has stood still.
+const BITS: u32 = 40;
+/// The same of generations and tags: they stay below what is believed of a node's shards ([`spine::limit::FOUND_NUMBERS`]).
+const CHUNK_BITS: u32 = 39;
+/// Groups that can have been made since the copy. They are few for good ([`GROUPS_EVER`]), and have no era.
+const GROUPS_SINCE: u32 = 256;
 /// Kinds of Root's rows without which there is nothing to lose: what a cluster notes when it is founded.
 const FOUNDED: [u8; 3] = [key::ROOT_FLEET[0], key::ROOT_METADATA_NODE, key::ROOT_LEASE[0]];
 
@@ -77,8 +86,8 @@ pub fn apply(table: &mut dyn TableWrite, ranges: &mut Ranges, command: &RestoreC
             }
             Standing::UnderWay { stream: known, next: next.saturating_add(1) }
         }
-        (RestoreCommand::End { stream, next, counted, sum }, Some(Standing::UnderWay { stream: known, .. })) if *stream == known => {
-            let Some(above) = Above::of(table)? else { return refuse(Refusal::Exhausted) };
+        (RestoreCommand::End { stream, next, counted, sum, now }, Some(Standing::UnderWay { stream: known, .. })) if *stream == known => {
+            let Some(above) = Above::of(table, *now)? else { return refuse(Refusal::Exhausted) };
             if !is_whole(table, *counted, *sum)? {
                 return refuse(Refusal::NotRestored);
             }
@@ -136,35 +145,57 @@ fn is_whole(table: &dyn TableRead, rows: u64, digest: [u8; 32]) -> Result<bool, 
 
 /// Numbers above all that were given, also after the copy was made.
 struct Above {
-    restores: u64,
+    era: u64,
     requests: u64,
     chunks: u64,
     epoch: Epoch,
-    /// From where on ids of buckets are lost, and where they go on.
+    moves: MoveId,
+    groups: GroupId,
+    /// From where on ids of buckets are lost, and the era that they go on in.
     buckets: (BucketId, BucketId),
 }
 
 impl Above {
     /// `None`: there are none left.
-    fn of(table: &dyn TableRead) -> Result<Option<Above>, TableError> {
-        let restores = load(table, Space::Meta, RESTORES)?.unwrap_or(0u64).saturating_add(1);
-        let requests = restores.checked_mul(MARGIN);
-        let chunks = chunk_index::given(table)?.checked_add(MARGIN);
-        let epoch = root::map::get(table)?.epoch().0.checked_add(MARGIN).map(Epoch);
+    fn of(table: &dyn TableRead, now: UnixMs) -> Result<Option<Above>, TableError> {
+        let before = load(table, Space::Meta, ERA)?.unwrap_or(0u64);
+        let era = before.saturating_add(1).max(now.0.saturating_sub(BEGINNING.0) / MINUTE_MS);
+        let begins = |next: u64, bits: u32| begins(next, before, era, bits);
         let lost = root::bucket::next(table)?;
-        let buckets = closed::next_era(lost).map(|next| (lost, next));
-        let (Some(requests), Some(chunks), Some(epoch), Some(buckets)) = (requests, chunks, epoch, buckets) else { return Ok(None) };
-        Ok(Some(Above { restores, requests, chunks, epoch, buckets }))
+        let (requests, chunks) = (begins(0, BITS), begins(chunk_index::given(table)?, CHUNK_BITS));
+        let (epoch, moves) = (begins(root::map::get(table)?.epoch().0, BITS), begins(root::moves::next(table)?.0, BITS));
+        let most = u32::try_from(GROUPS_EVER).unwrap_or(u32::MAX);
+        let next_group = root::map::next_group(table)?.0;
+        let groups = GroupId(next_group.saturating_add(GROUPS_SINCE).min(most.max(next_group)));
+        let (Some(requests), Some(chunks), Some(epoch), Some(moves), Some(bucket)) = (requests, chunks, epoch, moves, begins(lost.0, BITS))
+        else {
+            return Ok(None);
+        };
+        let (epoch, moves, buckets) = (Epoch(epoch), MoveId(moves), (lost, BucketId(bucket)));
+        Ok(Some(Above { era, requests, chunks, epoch, moves, groups, buckets }))
     }
 
     fn go_on(&self, table: &mut dyn TableWrite) -> Result<(), TableError> {
-        save(table, Space::Meta, RESTORES, &self.restores)?;
+        save(table, Space::Meta, ERA, &self.era)?;
         requests::begin_anew(table, self.requests)?;
         root::map::begin_anew(table, self.epoch)?;
+        root::map::begin_groups_from(table, self.groups)?;
+        root::moves::begin_from(table, self.moves)?;
         closed::lose(table, self.buckets.0)?;
-        root::bucket::begin_from(table, self.buckets.1)?;
+        let first = closed::begin_era(table, self.buckets.1)?;
+        root::bucket::begin_from(table, first)?;
         chunk_index::go_on_above(table, self.chunks)
     }
+}
+
+/// Where numbers of the era begin; where the copy's are beyond that (what was found on nodes may have moved them there), as many eras above
+/// those as have passed.
+///
+/// - `next`: the copy's next number, of era `before`.
+fn begins(next: u64, before: u64, era: u64, bits: u32) -> Option<u64> {
+    let span = |eras: u64| eras.checked_mul(1 << bits);
+    let first = span(era)?;
+    if next < first { Some(first) } else { next.checked_add(span(era.checked_sub(before)?)?) }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use super::file::{Reader, Summary, check};
 use super::item::Item;
 use super::{SnapshotError, strange, wrong};
+use crate::core::now;
 use crate::keys::Keys;
 use spine::id::FleetId;
 use spine::wire::cluster::{PART_BYTES, Row};
@@ -68,7 +69,7 @@ pub async fn restore(metadata: &Arc<dyn Metadata>, keys: Arc<Keys>, path: &Path,
     }
     reading.await.map_err(|error| SnapshotError::Refused { what: error.to_string() })??;
     let next = end.ok_or_else(|| wrong("no group"))?;
-    tell(metadata, RestoreCommand::End { stream, next, counted: counted.rows(), sum: counted.digest() }).await?;
+    tell(metadata, RestoreCommand::End { stream, next, counted: counted.rows(), sum: counted.digest(), now: now() }).await?;
     Ok(summary)
 }
 

@@ -68,12 +68,26 @@ pub fn given(table: &dyn TableRead) -> Result<u64, TableError> {
     Ok(Ledger::load(table)?.fresh().0)
 }
 
-/// After a restore: holds the collection, and gives no generation or tag below `above`.
+/// After a restore, or where a range comes from a group that may have seen one: holds the collection, doubts every chunk that is here, and
+/// gives no generation or tag below `above`.
 pub fn go_on_above(table: &mut dyn TableWrite, above: u64) -> Result<(), TableError> {
-    restore::hold(table, true)?;
     let mut ledger = Ledger::load(table)?;
     ledger.follow(above);
+    restore::doubt(table, &mut ledger)?;
     ledger.save(table)
+}
+
+/// After a restore: forgets those of `chunks` that nothing refers to. When the copy was made, they may have been about to be collected, and
+/// since then have been; whoever writes one again gets another generation. What is being deleted goes on being deleted.
+pub fn forget_unreferenced(table: &mut dyn TableWrite, chunks: impl Iterator<Item = ChunkId>) -> Result<(), TableError> {
+    let before = Ledger::load(table)?;
+    let mut ledger = before;
+    for chunk in chunks {
+        if !holding::is_referenced(table, chunk)? {
+            due::remove(table, &mut ledger, chunk)?;
+        }
+    }
+    if ledger != before { ledger.save(table) } else { Ok(()) }
 }
 
 /// After a restore: `version`, which is committed, holds these chunks. One that is not durable, or is being deleted, is left as it is: nobody
@@ -111,10 +125,14 @@ fn reserve(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, 
     if ledger.left() < chunks.len() as u64 && ledger.left() < numbers_for(table, ledger, chunks)? {
         return Ok(Reply::Refused(Refusal::Exhausted));
     }
+    let renewed = restore::renewed(table)?;
     let mut outcomes = Vec::with_capacity(chunks.len());
     for &chunk in chunks {
         let old = due::current(table, chunk)?;
-        let (new, outcome) = transition::reserve(old.as_ref(), ledger.fresh());
+        let (new, outcome) = match (&old, renewed) {
+            (Some(old), Some(renewed)) if transition::is_doubted(old, renewed) => transition::reserve_doubted(old, renewed),
+            _ => transition::reserve(old.as_ref(), ledger.fresh()),
+        };
         if let Some(new) = &new {
             if new.generation == ledger.fresh() {
                 ledger.take();
@@ -140,11 +158,13 @@ fn numbers_for(table: &dyn TableRead, ledger: &Ledger, chunks: &[ChunkId]) -> Re
 }
 
 fn confirm(table: &mut dyn TableWrite, ledger: &mut Ledger, version: VersionId, chunks: &[Confirmation]) -> Result<Reply, TableError> {
+    let renewed = restore::renewed(table)?;
     let mut outcomes = Vec::with_capacity(chunks.len());
     for Confirmation { chunk, generation, placement } in chunks {
         let old = due::current(table, *chunk)?;
         let held = holding::is_held(table, *chunk, version)?;
-        let confirmed = transition::confirm(old.as_ref(), held, *generation, placement);
+        let renewal = renewed.and_then(|renewed| transition::renew(old.as_ref(), held, renewed, *generation, placement));
+        let confirmed = renewal.map_or_else(|| transition::confirm(old.as_ref(), held, *generation, placement), Confirmed::Now);
         if let Confirmed::Now(new) = &confirmed {
             due::replace(table, ledger, *chunk, old.as_ref(), new)?;
         }

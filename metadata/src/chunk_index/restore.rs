@@ -2,7 +2,10 @@
 //!
 //! Re-indexing knows chunks and no objects: nothing refers to what it restores, and to a collector that looks like garbage. So the
 //! step that restores the first chunk also holds the collection, and only an operator releases it.
-//! Invariants: what the index knows of a chunk, also that it is being deleted, is never overruled by what a node has; a restored chunk
+//!
+//! After a restore of metadata the index says what was true when the copy was made. What it knows then is doubted until the collection is
+//! released: every older record is of a generation below one number, and whoever reserves such a chunk stores it again under that number.
+//! Invariants: chunks are doubted only while the collection is held, so that nobody sweeps what their writers store; what the index knows of a chunk, also that it is being deleted, is never overruled by what a node has; a restored chunk
 //! is Live and without references; no generation or tag is given again that a shard may have, and none is believed that would use the
 //! counter up.
 //! Not here: judging shards (the gateway's `reindex`).
@@ -11,22 +14,41 @@ use super::ledger::Ledger;
 use super::{due, holding, transition};
 use crate::record::{load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
+use spine::id::Gen;
 use spine::limit::FOUND_NUMBERS;
 use spine::wire::chunk::{ChunkRecord, ChunkState, Confirmation};
 
 const HELD: &[u8] = b"chunks-held";
+/// Key in Meta of the generation below which chunks are doubted, and that they are stored again as.
+const DOUBTED: &[u8] = b"chunks-doubted";
 
 /// Whether the collection is held.
 pub fn is_held(table: &dyn TableRead) -> Result<bool, TableError> {
     Ok(load(table, Space::Meta, HELD)?.unwrap_or(false))
 }
 
-/// Holds the collection, or releases it.
+/// Holds the collection, or releases it: then nothing is doubted any more.
 pub fn hold(table: &mut dyn TableWrite, held: bool) -> Result<(), TableError> {
     if is_held(table)? != held {
         save(table, Space::Meta, HELD, &held)?;
     }
+    if !held {
+        table.delete(Space::Meta, DOUBTED)?;
+    }
     Ok(())
+}
+
+/// Holds the collection and doubts every chunk that there is.
+pub fn doubt(table: &mut dyn TableWrite, ledger: &mut Ledger) -> Result<(), TableError> {
+    hold(table, true)?;
+    save(table, Space::Meta, DOUBTED, &ledger.fresh())?;
+    ledger.take();
+    Ok(())
+}
+
+/// The generation below which chunks are doubted; `None`: none is.
+pub fn renewed(table: &dyn TableRead) -> Result<Option<Gen>, TableError> {
+    load(table, Space::Meta, DOUBTED)
 }
 
 /// Makes chunks that the index does not know Live, one bool a chunk: whether it did.

@@ -16,6 +16,8 @@
 //! - A chunk with references is Pending or Live; only one without can be condemned, and only a condemned one deleted.
 //! - A placement, once confirmed, is changed by repair alone: a rival's Confirm finds its chunk durable and adds nothing,
 //!   since the sweep may be taking the rival's unplaced shards away already.
+//! - A doubted record (metadata was restored, and nobody has seen its shards since) is no proof of anything: a writer stores the chunk again,
+//!   and the record goes from one durable generation to the next in one step.
 //! - A Deleting generation is never revived. It leaves the index's main table, so a writer that comes then finds the chunk absent.
 //!
 //! Not here: the references themselves and the lists of what is due (`holding.rs`, `due.rs`).
@@ -49,6 +51,27 @@ pub fn reserve(record: Option<&ChunkRecord>, fresh: Gen) -> (Option<ChunkRecord>
 
 fn new(generation: Gen) -> ChunkRecord {
     ChunkRecord { generation, state: ChunkState::Pending, placement: None, condemned: None, targets: Vec::new() }
+}
+
+/// What Reserve does while the record, older than generation `renewed`, came out of a copy and nobody has looked at its shards since: the
+/// writer stores the chunk, as its next generation. Until that is confirmed the record stays as it is, for those who hold the chunk already.
+pub fn reserve_doubted(record: &ChunkRecord, renewed: Gen) -> (Option<ChunkRecord>, ReserveOutcome) {
+    let (new, _) = reserve(Some(record), renewed);
+    (new, ReserveOutcome::Upload { generation: renewed, tag: writers_tag(renewed) })
+}
+
+/// Whether a record is doubted while those older than `renewed` are.
+pub fn is_doubted(record: &ChunkRecord, renewed: Gen) -> bool {
+    record.generation < renewed && record.state != ChunkState::Deleting
+}
+
+/// What Confirm makes of a doubted record where a writer has stored its next generation; `None`: it is none, or not of this generation.
+///
+/// - `held`: as for [`confirm`].
+pub fn renew(record: Option<&ChunkRecord>, held: bool, renewed: Gen, generation: Gen, placement: &Placement) -> Option<ChunkRecord> {
+    let doubted = record.is_some_and(|record| is_doubted(record, renewed));
+    let may = doubted && held && generation == renewed && is_whole(placement);
+    may.then(|| ChunkRecord { state: ChunkState::Live, placement: Some(placement.clone()), ..new(renewed) })
 }
 
 /// What a Confirm found.

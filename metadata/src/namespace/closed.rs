@@ -2,8 +2,9 @@
 //!
 //! A bucket that a group has no record of takes writes: ids come from the root, and only of buckets that are there. A record stays for
 //! good, some twenty bytes, since an id is never given again and a late write must not find its bucket open.
-//! Ids fall into eras of 2^40, and each restore of metadata begins the next one: where ids of an era ended in the copy, the record of the
-//! era's last id says, which no bucket ever has. A gateway may remember one that was given after it.
+//! Ids fall into eras of 2^40, and each restore of metadata begins one of its own. A gateway may remember a bucket that was made after the
+//! copy, or in a life that was lost: the record of an era's first id says that the era was ever begun here (the first of all needs none),
+//! that of its last id, where ids ended in the copy. No bucket ever has one of the two.
 //! Invariant: what comes from an older round of a deletion than one that was seen changes nothing.
 
 use crate::key;
@@ -28,9 +29,22 @@ fn last_of_era(bucket: BucketId) -> BucketId {
     BucketId(bucket.0 | ((1 << ERA_BITS) - 1))
 }
 
-/// Where the next era begins; `None`: there is none.
-pub fn next_era(bucket: BucketId) -> Option<BucketId> {
-    last_of_era(bucket).0.checked_add(1).map(BucketId)
+fn first_of_era(bucket: BucketId) -> BucketId {
+    BucketId(bucket.0 >> ERA_BITS << ERA_BITS)
+}
+
+/// The records that say of `bucket` whether it can be one of this metadata at all: they belong to every range that has a part of its era.
+pub fn of_era(bucket: BucketId) -> [BucketId; 2] {
+    [first_of_era(bucket), last_of_era(bucket)]
+}
+
+/// Begins the era that `bucket` is in, if nobody has; its first bucket.
+pub fn begin_era(table: &mut dyn TableWrite, bucket: BucketId) -> Result<BucketId, TableError> {
+    let first = first_of_era(bucket);
+    if first.0 > 0 {
+        save(table, Space::Meta, &key::closing(first), &Closing { round: 0, step: BucketStep::Open })?;
+    }
+    Ok(BucketId(first.0 + 1))
 }
 
 /// After a restore: buckets from `from` on to the end of its era are no more, if there ever were any.
@@ -43,7 +57,9 @@ pub fn lose(table: &mut dyn TableWrite, from: BucketId) -> Result<(), TableError
 /// # Errors
 /// The inner one: `Frozen` while it is being deleted, `NoSuchBucket` afterwards.
 pub fn may_write(table: &dyn TableRead, bucket: BucketId) -> Result<Result<(), Refusal>, TableError> {
-    if load::<Closing>(table, Space::Meta, &key::closing(last_of_era(bucket)))?.is_some_and(|lost| lost.round <= bucket.0) {
+    let [first, last] = of_era(bucket);
+    let is_unknown = first.0 > 0 && (bucket == first || load::<Closing>(table, Space::Meta, &key::closing(first))?.is_none());
+    if is_unknown || load::<Closing>(table, Space::Meta, &key::closing(last))?.is_some_and(|lost| lost.round <= bucket.0) {
         return Ok(Err(Refusal::NoSuchBucket));
     }
     Ok(match load::<Closing>(table, Space::Meta, &key::closing(bucket))?.map(|closing| closing.step) {

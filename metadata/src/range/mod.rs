@@ -18,7 +18,7 @@ pub mod holding;
 pub mod names;
 mod noting;
 mod orders;
-mod page;
+pub(crate) mod page;
 pub mod sound;
 #[cfg(test)]
 mod tests;

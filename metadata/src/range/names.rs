@@ -5,13 +5,14 @@
 
 use super::page::{Place, Rows};
 use crate::key;
-use crate::namespace::intent;
+use crate::namespace::{closed, intent};
 use crate::record::{broken, decode, each, load};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::BucketId;
 use spine::map::NamePoint;
 use spine::wire::namespace::{Body, PartRecord, VersionBody, VersionHead};
 use spine::wire::range::NameSpan;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// Stages of copying.
@@ -55,6 +56,15 @@ pub fn uploads(span: &NameSpan) -> Bounds {
 fn closings(table: &dyn TableRead, span: &NameSpan, place: &Place, page: &mut Rows) -> Result<Option<Place>, TableError> {
     let from = key::closing(span.start.bucket);
     let last = span.end.as_ref().map(|end| key::closing(end.bucket));
+    if place.key.is_empty() {
+        let ends = [Some(span.start.bucket), span.end.as_ref().map(|end| end.bucket)].into_iter().flatten().flat_map(closed::of_era);
+        let outside: BTreeSet<_> = ends.map(key::closing).filter(|at| *at < from || last.is_some_and(|last| *at > last)).collect();
+        for at in outside {
+            if let Some(value) = table.get(Space::Meta, &at)? {
+                page.push(Space::Meta, &at, Some(value));
+            }
+        }
+    }
     let mut full = None;
     each(table, Space::Meta, key::CLOSING, place.key.as_slice().max(&from[..]), |at, value| {
         if last.as_ref().is_some_and(|last| at > &last[..]) {

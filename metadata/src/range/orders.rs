@@ -4,7 +4,7 @@ use super::holding::{self, Rubbish};
 use super::noting::{self, Noted, Noting};
 use super::{Ranges, chunks, names, page};
 use crate::chunk_index::ledger::Ledger;
-use crate::chunk_index::restore;
+use crate::chunk_index::{self, restore};
 use crate::namespace::closed;
 use crate::record::{broken, each};
 use crate::table::{Space, TableError, TableRead, TableWrite};
@@ -156,11 +156,13 @@ fn serve(table: &mut dyn TableWrite, ranges: &mut Ranges, by: Mover, kind: Range
         // Whatever comes after this entry has a greater position.
         ranges.base = ranges.base.max(handover.seq.0.saturating_sub(at.0));
         if kind == RangeKind::Chunks {
-            let mut ledger = Ledger::load(table)?;
-            ledger.follow(handover.above);
-            ledger.save(table)?;
             if handover.held {
-                restore::hold(table, true)?;
+                // Perhaps by a restore: what is doubted there is doubted here.
+                chunk_index::go_on_above(table, handover.above)?;
+            } else {
+                let mut ledger = Ledger::load(table)?;
+                ledger.follow(handover.above);
+                ledger.save(table)?;
             }
         }
     }

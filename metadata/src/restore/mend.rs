@@ -6,7 +6,8 @@
 //! intents that are open        are aborted: whoever wrote then, has not been answered and must not commit without what it reserved since
 //! versions that are there      get the references back that they had
 //! references of other versions go
-//! buckets that are there       are open, whatever was about to be done with them
+//! chunks that nothing refers to then are forgotten, but for those being deleted: they may have been collected since
+//! buckets that are there       are open, whatever was about to be done with them, and of an era that is there
 //! names of buckets that are not there go: the bucket was deleted between two moments
 //! ```
 //! Invariant: afterwards every committed version holds all of its chunks that are known and not being deleted, and nothing else holds any.
@@ -18,7 +19,7 @@ use crate::namespace::intent::{self, Standing};
 use crate::namespace::{self, closed};
 use crate::record::{broken, decode, each, load};
 use crate::table::{Space, TableError, TableRead, TableWrite};
-use spine::id::{BucketId, GroupId, Seq, UploadId, VersionId};
+use spine::id::{BucketId, ChunkId, GroupId, Seq, UploadId, VersionId};
 use spine::wire::namespace::{Condition, Manifest, NamespaceCommand};
 use spine::wire::root::BucketRecord;
 use std::collections::BTreeSet;
@@ -33,12 +34,14 @@ const ROOT: GroupId = GroupId(0);
 pub fn all(table: &mut dyn TableWrite, at: Seq) -> Result<(), TableError> {
     let buckets = buckets(table)?;
     for bucket in &buckets {
+        closed::begin_era(table, *bucket)?;
         closed::forget(table, *bucket)?;
     }
     end_intents(table)?;
     end_names(table, &buckets, at)?;
     refer(table)?;
-    drop_strays(table)
+    drop_strays(table)?;
+    forget_unreferenced(table)
 }
 
 /// Buckets that are there, marked or not.
@@ -140,6 +143,17 @@ fn refer(table: &mut dyn TableWrite) -> Result<(), TableError> {
             let Some(manifest) = load::<Manifest>(table, Space::Manifests, at)? else { continue };
             chunk_index::refer(table, version, manifest.chunks.iter().map(|chunk| chunk.id))?;
         }
+    }
+}
+
+fn forget_unreferenced(table: &mut dyn TableWrite) -> Result<(), TableError> {
+    let mut from = Vec::new();
+    loop {
+        let page = keys(table, Space::Chunks, &[], &from)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        from = behind(last);
+        let ids = page.iter().map(|at| at.as_slice().try_into().map(ChunkId).map_err(|_| broken(Space::Chunks, at)));
+        chunk_index::forget_unreferenced(table, ids.collect::<Result<Vec<_>, _>>()?.into_iter())?;
     }
 }
 

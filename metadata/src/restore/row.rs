@@ -7,7 +7,7 @@
 //! counters                    the greatest, or the sum; a bucket's closing: the latest
 //! ```
 
-use super::{RESTORES, STANDING};
+use super::{ERA, STANDING};
 use crate::chunk_index::holding;
 use crate::chunk_index::ledger::{self, Ledger};
 use crate::ended::Ended;
@@ -17,7 +17,7 @@ use crate::range;
 use crate::record::{broken, decode, load, save};
 use crate::root::map;
 use crate::table::{Space, TableError, TableWrite};
-use spine::id::VersionId;
+use spine::id::{MoveId, VersionId};
 use spine::map::Map;
 use spine::wire::cluster::Row;
 
@@ -30,8 +30,8 @@ const COUNTERS: [&[u8]; 3] = [outbox::COUNTER, intent::ENDED.counter, holding::E
 pub fn is_left_out(space: Space, key: &[u8]) -> bool {
     match space {
         Space::Changed => true,
-        // "restored" is the count of restores, and not the standing of one.
-        Space::Meta => key != RESTORES && OWN.iter().any(|own| key.starts_with(own)),
+        // "restored" is the era of the last restore, and not the standing of one.
+        Space::Meta => key != ERA && OWN.iter().any(|own| key.starts_with(own)),
         _ => false,
     }
 }
@@ -53,9 +53,11 @@ fn is_row(row: &Row) -> bool {
         (Space::Intents, kind) if kind == key::INTENT_ENDED.1 => value.len() == VersionId::LEN,
         (Space::Due, kind) if kind == key::DUE_ENDED.1 => value.len() == VersionId::LEN,
         (Space::Root, _) if key == key::ROOT_COUNTER => decode::<u64>(space, key, value).is_ok(),
+        (Space::Root, _) if key == key::ROOT_GROUP_COUNTER => decode::<u32>(space, key, value).is_ok(),
+        (Space::Root, _) if key == key::ROOT_MOVE_COUNTER => decode::<MoveId>(space, key, value).is_ok(),
         (Space::Root, _) if key == key::ROOT_MAP => decode::<Map>(space, key, value).is_ok(),
         (Space::Meta, _) if key == ledger::COUNTER => decode::<Ledger>(space, key, value).is_ok(),
-        (Space::Meta, _) if key == RESTORES => decode::<u64>(space, key, value).is_ok(),
+        (Space::Meta, _) if key == ERA => decode::<u64>(space, key, value).is_ok(),
         (Space::Meta, _) if key.starts_with(key::CLOSING) => decode::<closed::Closing>(space, key, value).is_ok(),
         _ => true,
     }
@@ -106,7 +108,7 @@ fn put_counter(table: &mut dyn TableWrite, key: &[u8], value: &[u8]) -> Result<(
     if key == ledger::COUNTER {
         return Ledger::load(table)?.joined(&decode(Space::Meta, key, value)?).save(table);
     }
-    if key == RESTORES {
+    if key == ERA {
         let known = load(table, Space::Meta, key)?.unwrap_or(0u64);
         return save(table, Space::Meta, key, &known.max(decode(Space::Meta, key, value)?));
     }

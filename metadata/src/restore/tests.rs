@@ -4,13 +4,15 @@ use crate::sample::{self, chunk, placement, version};
 use crate::table::memory::MemoryTable;
 use bytes::Bytes;
 use spine::id::{BucketId, ChunkId, Gen, GroupId, UnixMs, VersionId, WriterId};
-use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Confirmation, ReserveOutcome};
+use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, Confirmation, ReserveOutcome};
 use spine::wire::cluster::Row;
 use spine::wire::namespace::{Condition, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
 use spine::wire::range::ALL_CHUNKS;
 use spine::wire::root::LeaseRecord;
 use spine::wire::{Answer, Batch, Chain, Query};
 
+mod doubt;
+mod eras;
 mod moments;
 
 const STREAM: [u8; 16] = [7; 16];
@@ -74,12 +76,20 @@ fn rows_of(table: &MemoryTable, wanted: impl Fn(Space) -> bool) -> Vec<Row> {
 }
 
 fn end_of(rows: &[Row], next: u64) -> RestoreCommand {
+    end_at(rows, next, UnixMs(0))
+}
+
+fn end_at(rows: &[Row], next: u64, now: UnixMs) -> RestoreCommand {
     let mut sum = Sum::default();
     rows.iter().filter(|row| is_counted(row.space, &row.key)).for_each(|row| sum.count(row.space, &row.key, &row.value));
-    RestoreCommand::End { stream: STREAM, next: Seq(next), counted: sum.rows(), sum: sum.digest() }
+    RestoreCommand::End { stream: STREAM, next: Seq(next), counted: sum.rows(), sum: sum.digest(), now }
 }
 
 fn restore_rows(table: &mut MemoryTable, rows: &[Row], next: u64) {
+    restore_rows_at(table, rows, next, UnixMs(0));
+}
+
+fn restore_rows_at(table: &mut MemoryTable, rows: &[Row], next: u64, now: UnixMs) {
     assert_eq!(step(table, RestoreCommand::Begin { stream: STREAM }), Reply::Done);
     for (number, rows) in (0..).zip(rows.chunks(3)) {
         let part = RestoreCommand::Rows { stream: STREAM, number, rows: rows.to_vec() };
@@ -88,7 +98,7 @@ fn restore_rows(table: &mut MemoryTable, rows: &[Row], next: u64) {
         assert_eq!(step(table, part.clone()), Reply::Done);
         assert_eq!(step(table, part), Reply::Done);
     }
-    let end = end_of(rows, next);
+    let end = end_at(rows, next, now);
     assert_eq!(step(table, end.clone()), Reply::Done);
     assert_eq!(step(table, end), Reply::Done);
 }
@@ -100,6 +110,13 @@ fn restore(table: &mut MemoryTable, from: &MemoryTable, next: u64) {
 fn references(table: &MemoryTable, of: u8) -> Vec<VersionId> {
     match machine::answer(table, ROOT, &Query::Chunk(ChunkQuery::References { chunk: chunk(of), max: 100 })).unwrap() {
         Answer::Chunk(ChunkAnswer::References(found)) => found,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn record(table: &MemoryTable, of: u8) -> Option<ChunkRecord> {
+    match machine::answer(table, ROOT, &Query::Chunk(ChunkQuery::Records(vec![chunk(of)]))).unwrap() {
+        Answer::Chunk(ChunkAnswer::Records(mut found)) => found.remove(0),
         other => panic!("{other:?}"),
     }
 }
@@ -136,7 +153,8 @@ fn everything_comes_back_and_goes_on_with_numbers_that_were_never_given_and_the_
     restore(&mut table, &from, 51 << ORDINAL_BITS);
     for space in Space::ALL.into_iter().filter(|space| *space != Space::Meta) {
         let of = |table: &MemoryTable| -> Vec<(Vec<u8>, Vec<u8>)> {
-            let goes_on = |key: &[u8]| space == Space::Root && (key == key::ROOT_MAP || key == key::ROOT_COUNTER);
+            let counters = [key::ROOT_MAP, key::ROOT_COUNTER, key::ROOT_GROUP_COUNTER, key::ROOT_MOVE_COUNTER];
+            let goes_on = |key: &[u8]| space == Space::Root && counters.contains(&key);
             table.entries(space).filter(|(key, _)| !goes_on(key)).map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
         };
         assert_eq!(of(&from), of(&table), "{space:?}");
@@ -150,7 +168,10 @@ fn everything_comes_back_and_goes_on_with_numbers_that_were_never_given_and_the_
     let Reply::Committed { seq, .. } = all(&mut table, vec![Command::Namespace(inline)], 2 << ORDINAL_BITS).remove(0) else { panic!() };
     assert!(seq.0 > 51 << ORDINAL_BITS, "{seq}");
     let Reply::Reserved(outcomes) = one(&mut table, reserve(3, &[9])) else { panic!() };
-    assert!(matches!(outcomes[0], ReserveOutcome::Upload { generation, tag } if generation.0 >= MARGIN && tag.0 >= MARGIN), "{outcomes:?}");
+    assert!(
+        matches!(outcomes[0], ReserveOutcome::Upload { generation, tag } if generation.0 > 1 << CHUNK_BITS && tag.0 > 1 << CHUNK_BITS),
+        "{outcomes:?}"
+    );
     // A bucket that was made after the copy, and that a gateway may remember, is none of those that come.
     let Reply::Bucket(bucket) = one(&mut table, Command::Root(sample::bucket("other"))) else { panic!() };
     let write = |table: &mut MemoryTable, n: u64, bucket: u64| {
@@ -167,8 +188,8 @@ fn everything_comes_back_and_goes_on_with_numbers_that_were_never_given_and_the_
     // A copy of the copy goes on from there.
     let mut again = MemoryTable::default();
     restore(&mut again, &table, 1 << 60);
-    assert!(chunk_index::given(&again).unwrap() >= 2 * MARGIN);
-    assert_eq!(load::<u64>(&again, Space::Meta, RESTORES).unwrap(), Some(2));
+    assert!(chunk_index::given(&again).unwrap() >= 2 << CHUNK_BITS);
+    assert_eq!(load::<u64>(&again, Space::Meta, ERA).unwrap(), Some(2));
 }
 
 #[test]
@@ -251,8 +272,15 @@ fn rows_of_no_table_and_rows_of_a_replicas_own_are_refused_before_they_are_logge
     assert!(check(row(1, b"k")).is_ok());
     let own = [row(12, b"raft.applied"), row(12, b"request#1"), row(12, STANDING), row(12, b"ranges"), row(13, b"k")];
     // What gets another key must say for which version.
-    let broken =
-        [row(7, b"position"), row(6, &[key::INTENT_ENDED.1, 1]), row(11, &[key::DUE_ENDED.1, 1]), row(12, b"chunks"), row(12, RESTORES)];
+    let broken = [
+        row(7, b"position"),
+        row(6, &[key::INTENT_ENDED.1, 1]),
+        row(11, &[key::DUE_ENDED.1, 1]),
+        row(12, b"chunks"),
+        row(12, ERA),
+        row(0, key::ROOT_GROUP_COUNTER),
+        row(0, key::ROOT_MOVE_COUNTER),
+    ];
     for wrong in [row(14, b"k"), row(1, b""), row(1, &[1; 1_101])].into_iter().chain(own).chain(broken) {
         assert!(check(wrong.clone()).is_err(), "{wrong:?}");
     }
@@ -283,7 +311,8 @@ fn an_object_deleted_between_two_moments_has_its_chunks_back_and_a_version_that_
     let mut table = of_two_moments(&names, &later);
     assert_eq!(references(&table, 1), [version(1)]);
     assert_eq!(references(&table, 2), []);
-    assert_eq!(unreferenced(&table), [chunk(2)]);
+    assert_eq!(unreferenced(&table), []);
+    assert_eq!(record(&table, 2), None, "only a version that is no more had stored it");
     // The stray one cannot come back.
     assert_eq!(one(&mut table, reserve(2, &[1])), Reply::Refused(Refusal::IntentClosed));
     let head = machine::answer(&table, ROOT, &Query::Namespace(NamespaceQuery::Head { bucket: BucketId(1), key: "k2".into() })).unwrap();
@@ -326,7 +355,7 @@ fn outboxes_and_the_ended_of_several_groups_come_one_after_the_other() {
     assert_eq!(one(&mut table, reserve(12, &[1])), Reply::Refused(Refusal::IntentClosed));
     chunk_index::tests::audit(&table);
     let totals = machine::answer(&table, ROOT, &Query::Chunk(ChunkQuery::Totals)).unwrap();
-    assert!(matches!(totals, Answer::Chunk(ChunkAnswer::Totals(totals)) if totals.chunks == 4 && totals.references == 0), "{totals:?}");
+    assert!(matches!(totals, Answer::Chunk(ChunkAnswer::Totals(totals)) if totals.chunks == 0 && totals.references == 0), "{totals:?}");
 }
 
 #[test]
@@ -352,7 +381,8 @@ fn a_bucket_is_open_again_and_names_of_one_that_is_gone_go() {
     restore_rows(&mut table, &rows.collect::<Vec<_>>(), 1);
     assert_eq!(table.len(Space::Objects), 0);
     assert_eq!(references(&table, 1), []);
-    assert_eq!(unreferenced(&table), [chunk(1)]);
+    assert_eq!(unreferenced(&table), []);
+    assert_eq!(record(&table, 1), None);
     chunk_index::tests::audit(&table);
 }
 
@@ -365,33 +395,43 @@ fn groups_that_are_no_more_are_not_brought_back_and_whoever_knew_their_map_takes
     for row in &of_groups {
         from.put(Space::Root, row, b"what the root of before knew").unwrap();
     }
-    from.put(Space::Root, key::ROOT_GROUP_COUNTER, b"counted").unwrap();
+    root::map::begin_groups_from(&mut from, GroupId(5)).unwrap();
+    root::moves::begin_from(&mut from, MoveId(9)).unwrap();
     let mut table = MemoryTable::default();
     restore(&mut table, &from, 1);
     for row in &of_groups {
         assert_eq!(table.get(Space::Root, row).unwrap(), None, "{row:?}");
     }
-    assert!(table.get(Space::Root, key::ROOT_GROUP_COUNTER).unwrap().is_some(), "a group's id would be given twice");
+    assert_eq!(root::map::next_group(&table).unwrap(), GroupId(5 + GROUPS_SINCE), "also above those made since");
+    assert_eq!(root::moves::next(&table).unwrap(), MoveId(1 << BITS));
     let anew = root::map::get(&table).unwrap();
     assert_eq!(anew.sole(), Some(ROOT));
     // Also who saw changes that were made after the copy.
-    assert_eq!(anew.epoch().0, root::map::get(&from).unwrap().epoch().0 + MARGIN);
+    assert_eq!(anew.epoch().0, 1 << BITS);
     // The same of a copy in which nothing was ever split.
     let mut table = MemoryTable::default();
     restore(&mut table, &lived_in(), 1);
-    assert_eq!(root::map::get(&table).unwrap().epoch().0, MARGIN);
+    assert_eq!(root::map::get(&table).unwrap().epoch().0, 1 << BITS);
+    // Of the last groups none is made up.
+    for (next, then) in [(GROUPS_EVER as u32 - 1, GROUPS_EVER as u32), (GROUPS_EVER as u32, GROUPS_EVER as u32)] {
+        root::map::begin_groups_from(&mut from, GroupId(next)).unwrap();
+        let mut table = MemoryTable::default();
+        restore(&mut table, &from, 1);
+        assert_eq!(root::map::next_group(&table).unwrap(), GroupId(then));
+        assert_eq!(root::map::new_group(&mut table, &[], UnixMs(1)).unwrap(), None, "refused by name");
+    }
 }
 
 #[test]
 fn a_copy_above_whose_numbers_none_are_left_is_refused_by_name() {
     let mut from = lived_in();
-    chunk_index::ledger::Ledger::at(u64::MAX - MARGIN, &mut from);
+    chunk_index::ledger::Ledger::at(u64::MAX - (1 << CHUNK_BITS), &mut from);
     let rows = rows_of(&from, |_| true);
     let mut table = MemoryTable::default();
     step(&mut table, RestoreCommand::Begin { stream: STREAM });
     step(&mut table, RestoreCommand::Rows { stream: STREAM, number: 0, rows: rows.clone() });
     assert_eq!(step(&mut table, end_of(&rows, 1)), Reply::Done, "the last ones may be given");
-    chunk_index::ledger::Ledger::at(u64::MAX - MARGIN + 1, &mut from);
+    chunk_index::ledger::Ledger::at(u64::MAX - (1 << CHUNK_BITS) + 1, &mut from);
     let rows = rows_of(&from, |_| true);
     let mut table = MemoryTable::default();
     step(&mut table, RestoreCommand::Begin { stream: STREAM });

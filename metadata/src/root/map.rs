@@ -44,13 +44,23 @@ pub fn begin_anew(table: &mut dyn TableWrite, epoch: Epoch) -> Result<(), TableE
     save(table, Space::Root, key::ROOT_MAP, &Map::of_one_as_of(ROOT, epoch))
 }
 
+/// The id of the next group.
+pub fn next_group(table: &dyn TableRead) -> Result<GroupId, TableError> {
+    Ok(GroupId(load(table, Space::Root, key::ROOT_GROUP_COUNTER)?.unwrap_or(ROOT.0 + 1)))
+}
+
+/// Has the next group be this one.
+pub fn begin_groups_from(table: &mut dyn TableWrite, next: GroupId) -> Result<(), TableError> {
+    save(table, Space::Root, key::ROOT_GROUP_COUNTER, &next.0)
+}
+
 /// A new group's id, its record written; `None`: there are as many as there may be.
 pub fn new_group(table: &mut dyn TableWrite, members: &[Member], made: UnixMs) -> Result<Option<GroupId>, TableError> {
-    let next: u32 = load(table, Space::Root, key::ROOT_GROUP_COUNTER)?.unwrap_or(ROOT.0 + 1);
+    let next = next_group(table)?.0;
     if usize::try_from(next).is_ok_and(|next| next >= GROUPS_EVER) {
         return Ok(None);
     }
-    save(table, Space::Root, key::ROOT_GROUP_COUNTER, &(next + 1))?;
+    begin_groups_from(table, GroupId(next + 1))?;
     let record = GroupRecord { id: GroupId(next), members: members.to_vec(), made, ended: false };
     save(table, Space::Root, &key::group(record.id), &record)?;
     Ok(Some(record.id))

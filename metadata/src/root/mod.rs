@@ -14,7 +14,7 @@ mod invite;
 mod lease;
 pub mod map;
 mod metadata_node;
-mod moves;
+pub mod moves;
 mod node;
 mod rebalance;
 mod shifts;

@@ -129,9 +129,19 @@ pub fn begin(table: &mut dyn TableWrite, ask: &MoveAsk, expected: Epoch, reason:
 
 /// The next number of a move, of a range or of anything else that goes from one server to another.
 pub fn next_id(table: &mut dyn TableWrite) -> Result<MoveId, TableError> {
-    let id = MoveId(load(table, Space::Root, key::ROOT_MOVE_COUNTER)?.unwrap_or(1));
-    save(table, Space::Root, key::ROOT_MOVE_COUNTER, &(id.0 + 1))?;
+    let id = next(table)?;
+    begin_from(table, MoveId(id.0 + 1))?;
     Ok(id)
+}
+
+/// The number that [`next_id`] gives.
+pub fn next(table: &dyn TableRead) -> Result<MoveId, TableError> {
+    Ok(MoveId(load(table, Space::Root, key::ROOT_MOVE_COUNTER)?.unwrap_or(1)))
+}
+
+/// Has the next number be this one.
+pub fn begin_from(table: &mut dyn TableWrite, next: MoveId) -> Result<(), TableError> {
+    save(table, Space::Root, key::ROOT_MOVE_COUNTER, &next)
 }
 
 fn under_way(table: &dyn TableRead, id: MoveId) -> Result<Option<MoveRecord>, TableError> {

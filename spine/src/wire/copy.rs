@@ -8,7 +8,7 @@
 //! Each step can be asked for again. What belongs to a replica or to its log alone (the log's place, answers to requests, ranges on their
 //! way) is in no copy. What many groups had is restored into one, the root's, which then has everything.
 
-use crate::id::{GroupId, Seq};
+use crate::id::{GroupId, Seq, UnixMs};
 use crate::wire::cluster::Row;
 use crate::wire::range::{ChunkSpan, NameSpan};
 use serde::{Deserialize, Serialize};
@@ -87,7 +87,9 @@ pub enum RestoreCommand {
     ///
     /// - `next`: the last of all groups' [`CopyEnd::next`].
     /// - `counted`, `sum`: of rows that [`is_counted`].
-    End { stream: [u8; 16], next: Seq, counted: u64, sum: [u8; 32] },
+    /// - `now`: whoever restores says what time it is: of two restores of copies of one life, a minute or more apart, neither gives numbers
+    ///   that the other gave.
+    End { stream: [u8; 16], next: Seq, counted: u64, sum: [u8; 32], now: UnixMs },
     /// Metadata is empty because it was lost, and waits for a restore. Idempotent. Refused with `NotEmpty`.
     Expect,
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::chunk_index::holding::ENDED;
 use crate::chunk_index::ledger::Ledger;
 use crate::key;
-use crate::sample::{bucket, chunk, inline, inline_body, manifest, piece, version};
+use crate::sample::{bucket, chunk, inline, inline_body, manifest, piece, placement, version};
 use bytes::Bytes;
 use spine::id::{BucketId, ChunkId, Gen, Tag, TenantId, UnixMs, UploadId, WriterId};
 use spine::limit::{ENDED_KEPT, FOUND_NUMBERS};
@@ -123,6 +123,30 @@ fn the_collection_stays_held_and_numbers_go_on_where_chunks_have_moved_to() {
     assert_eq!(world.send(0, Command::Chunk(unref)), refused(Refusal::NotHere));
     let within = Query::Within { span: ALL_CHUNKS, query: ChunkQuery::Scan { after: None, max: 9 } };
     assert_eq!(world.ask(0, &within), Err(MetadataError::NotHere));
+}
+
+#[test]
+fn a_chunk_that_moved_while_the_collection_was_held_is_stored_again_until_it_is_released() {
+    let mut world = World::new(2);
+    let reserve = |n: u8| Command::Chunk(ChunkCommand::Reserve { version: version(n.into()), chunks: vec![chunk(200)] });
+    let confirm = |n: u8, generation: Gen| {
+        let chunks = vec![Confirmation { chunk: chunk(200), generation, placement: placement(generation, &[]) }];
+        Command::Chunk(ChunkCommand::Confirm { version: version(n.into()), chunks })
+    };
+    let hold = |held: bool, span| Command::Chunk(ChunkCommand::Hold { held, span });
+    let upper = Span { start: ChunkId([128; 32]), end: None };
+    world.send(0, reserve(1));
+    assert_eq!(world.send(0, confirm(1, Gen(1))), Reply::Confirmed(vec![true]));
+    world.send(0, hold(true, ALL_CHUNKS));
+    assert_eq!(world.send(0, reserve(2)), Reply::Reserved(vec![ReserveOutcome::Hit]), "nobody has restored anything here");
+    moved(&mut world, Range::Chunks(upper));
+    let Reply::Reserved(outcomes) = world.send(1, reserve(3)) else { panic!() };
+    let ReserveOutcome::Upload { generation, .. } = outcomes[0] else { panic!("{outcomes:?}") };
+    assert!(generation.0 > 1, "{generation}");
+    assert_eq!(world.send(1, confirm(3, generation)), Reply::Confirmed(vec![true]));
+    assert_eq!(world.send(1, reserve(4)), Reply::Reserved(vec![ReserveOutcome::Hit]));
+    world.send(1, hold(false, upper));
+    assert_eq!(world.send(1, reserve(5)), Reply::Reserved(vec![ReserveOutcome::Hit]));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::*;
 use spine::wire::namespace::OutboxEntry;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Steps between the two moments, at most; and for how long a condemned chunk stays at least. As in the gateway, the latter is longer.
 const APART: u64 = 30;
@@ -27,6 +27,10 @@ struct Sim {
     /// Version -> key, chunk, and what comes next.
     writers: BTreeMap<u64, (u64, u8, At)>,
     versions: u64,
+    /// What writers have stored: chunk and generation. `Some`: whoever believes in anything else is found out.
+    stored: Option<BTreeSet<(u8, Gen)>>,
+    /// Commits that were answered.
+    committed: u64,
 }
 
 fn key_of(n: u64) -> (BucketId, String) {
@@ -38,7 +42,7 @@ impl Sim {
         let mut names = MemoryTable::default();
         one(&mut names, Command::Root(sample::bucket("one")));
         let state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        Sim { names, chunks: MemoryTable::default(), state, step: 0, writers: BTreeMap::new(), versions: 0 }
+        Sim { names, chunks: MemoryTable::default(), state, step: 0, writers: BTreeMap::new(), versions: 0, stored: None, committed: 0 }
     }
 
     fn draw(&mut self, below: u64) -> u64 {
@@ -93,7 +97,10 @@ impl Sim {
             }
             At::Reserve => match self.tell(reserve(n, &[of])) {
                 Reply::Reserved(outcomes) => match outcomes[0] {
-                    ReserveOutcome::Hit => Some(At::Commit),
+                    ReserveOutcome::Hit => {
+                        self.has_to_be_stored(of);
+                        Some(At::Commit)
+                    }
                     ReserveOutcome::Upload { generation, .. } => Some(At::Confirm(generation)),
                 },
                 _ => None,
@@ -101,11 +108,18 @@ impl Sim {
             At::Confirm(generation) => {
                 let chunks = vec![Confirmation { chunk: chunk(of), generation, placement: placement(generation, &[]) }];
                 let reply = self.tell(Command::Chunk(ChunkCommand::Confirm { version: id, chunks }));
+                if let Some(stored) = &mut self.stored {
+                    stored.insert((of, generation));
+                }
                 (reply == Reply::Confirmed(vec![true])).then_some(At::Commit)
             }
             At::Commit => {
                 let new = sample::pieces(id, 1, &[of]);
-                self.tell(Command::Namespace(NamespaceCommand::Commit { bucket, key: name, new, condition: Condition::default() }));
+                let commit = NamespaceCommand::Commit { bucket, key: name, new, condition: Condition::default() };
+                if let Reply::Committed { .. } = self.tell(Command::Namespace(commit)) {
+                    self.has_to_be_stored(of);
+                    self.committed += 1;
+                }
                 None
             }
         };
@@ -113,6 +127,13 @@ impl Sim {
             Some(at) => self.writers.insert(n, (key, of, at)),
             None => self.writers.remove(&n),
         };
+    }
+
+    /// The chunk's record is of a generation whose shards are there, where that is looked at.
+    fn has_to_be_stored(&self, of: u8) {
+        let Some(stored) = &self.stored else { return };
+        let record = record(&self.chunks, of).unwrap();
+        assert!(stored.contains(&(of, record.generation)), "chunk {of}: {record:?} is believed");
     }
 
     fn outbox(&self) -> Vec<OutboxEntry> {
@@ -241,4 +262,27 @@ fn under_thousands_of_seeds_every_object_of_the_names_moment_keeps_its_chunks_an
         goes_on(&restored, seed);
     }
     assert!(objects_seen > 1_000 && mended > 500, "{objects_seen} objects, {mended} seeds with something to mend");
+}
+
+#[test]
+fn under_thousands_of_seeds_nobody_is_answered_after_a_restore_whose_chunk_was_not_stored_since() {
+    let (mut committed, mut renewed) = (0, 0);
+    for seed in 1..=2_000 {
+        let mut sim = Sim::new(seed);
+        let steps = 20 + sim.draw(200);
+        sim.run(steps);
+        let names = sim.names.clone();
+        let apart = sim.draw(APART);
+        sim.run(apart);
+        let restored = of_two_moments(&names, &sim.chunks);
+        // Every shard of before is gone; whoever was writing cannot go on.
+        (sim.names, sim.chunks) = (restored.clone(), restored.clone());
+        (sim.writers, sim.stored, sim.step) = (BTreeMap::new(), Some(BTreeSet::new()), 10_000);
+        sim.run(300);
+        chunk_index::tests::audit(&sim.chunks);
+        committed += sim.committed;
+        let known = (1..=CHUNKS as u8).filter(|of| record(&restored, *of).is_some_and(|record| record.placement.is_some()));
+        renewed += known.filter(|of| record(&restored, *of) != record(&sim.chunks, *of)).count();
+    }
+    assert!(committed > 5_000 && renewed > 500, "{committed} commits, {renewed} chunks that were stored again");
 }

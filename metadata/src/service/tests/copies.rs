@@ -1,7 +1,7 @@
 //! Copies of a node's table, and a node that is restored from one.
 
 use super::*;
-use spine::id::{GroupId, VersionId};
+use spine::id::{GroupId, UnixMs, VersionId};
 use spine::wire::copy::{CopyEnd, CopyPart, CopyQuery, CopyStep, RestoreCommand, Sum, Tally, is_counted};
 use spine::wire::namespace::NamespaceQuery;
 
@@ -124,7 +124,7 @@ async fn a_node_is_restored_through_its_log_over_kills_and_its_versions_go_on() 
             node = MetadataNode::open(small(to.path())).await.unwrap();
         }
     }
-    let end = RestoreCommand::End { stream, next: copied.next, counted: counted.rows(), sum: counted.digest() };
+    let end = RestoreCommand::End { stream, next: copied.next, counted: counted.rows(), sum: counted.digest(), now: UnixMs(0) };
     assert_eq!(tell(&node, end.clone()).await, Reply::Done);
     node.kill().await;
     drop(node);
