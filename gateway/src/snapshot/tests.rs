@@ -185,7 +185,9 @@ async fn over_half_a_restore_of_another_copy_it_is_said_what_is_under_way() {
     let from: Arc<dyn Metadata> = rig.metadata.clone();
     write(&from, rig.keys.clone(), &path).await.unwrap();
     let metadata: Arc<dyn Metadata> = Arc::new(FakeMetadata::default());
-    let commands = vec![Command::Restore(RestoreCommand::Begin { stream: [9; 16] })];
+    let stream = [9; 16];
+    let half = [RestoreCommand::Begin { stream }, RestoreCommand::Rows { stream, number: 0, rows: rows(1, 10) }];
+    let commands = half.map(Command::Restore).to_vec();
     metadata.propose(Batch { chain: Chain::Stop, commands }).await.unwrap();
     let refused = restore(&metadata, rig.keys.clone(), &path, None).await.unwrap_err().to_string();
     assert!(refused.contains("under way"), "{refused}");
