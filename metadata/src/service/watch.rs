@@ -54,6 +54,11 @@ fn ends(work: &str, outcome: Result<(), JoinError>) -> bool {
 /// Until it is aborted.
 pub async fn run(groups: Arc<Groups>) {
     let mut paces = HashMap::<GroupId, Pace>::new();
+    // What is written before the first look counts.
+    let (now, written) = (Instant::now(), groups.means.journal.written_bytes());
+    for hosted in groups.all() {
+        paces.insert(hosted.group.number(), Pace::begin(now, written, hosted.group.applied_index()));
+    }
     loop {
         tokio::time::sleep(TICK).await;
         let all = groups.all();
