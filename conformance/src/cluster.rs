@@ -9,7 +9,8 @@ use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
 use crate::operations;
 use crate::process::{cpu_of, resident_of};
-use crate::server::{Server, Settings, binary};
+use crate::program::Program;
+use crate::server::{Server, Settings};
 use gateway::boot::Home;
 use gateway::fleet::cluster::{GatewayPapers, Peers};
 use gateway::keys::Keys;
@@ -20,7 +21,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -41,6 +42,8 @@ pub struct MetadataNode {
     host: Option<Host>,
     /// Whether it levels the metadata processes out while it leads the root group; as it is when it starts.
     pub balance: bool,
+    /// Which build it is, from the next start on.
+    pub program: Program,
     /// Its node's id.
     pub id: String,
 }
@@ -50,7 +53,8 @@ impl MetadataNode {
     pub fn new(place: &Path, host: Option<Host>) -> io::Result<MetadataNode> {
         fs::create_dir_all(place)?;
         let listen = host.as_ref().map_or_else(|| "127.0.0.1:0".to_string(), |host| format!("{}:0", host.address()));
-        Ok(MetadataNode { place: place.to_path_buf(), child: None, ops: listen.clone(), listen, host, balance: false, id: String::new() })
+        let (place, ops, program) = (place.to_path_buf(), listen.clone(), Program::default());
+        Ok(MetadataNode { place, child: None, ops, listen, host, balance: false, program, id: String::new() })
     }
 
     /// Starts with more of the command line: `--init`, `--join TOKEN` or nothing. Returns once it serves, taken in or not.
@@ -64,10 +68,10 @@ impl MetadataNode {
         let mut log = OpenOptions::new().create(true).append(true).open(&path)?;
         writeln!(log, "--- start ---")?;
         let offset = log.metadata()?.len() as usize;
-        let mut command = Command::new(binary());
+        let mut command = self.program.command();
         command.arg("metadata").arg("--data").arg(self.data());
-        command.args(["--listen", &self.listen, "--ops-listen", &self.ops]).args(arguments);
-        if !self.balance {
+        command.args(["--listen", &self.listen, "--ops-listen", &self.ops]).args(&self.program.metadata).args(arguments);
+        if !self.balance && !self.program.never_balances {
             command.arg("--no-balance");
         }
         command.current_dir(&self.place).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -215,6 +219,8 @@ pub struct Cluster {
     pub gateways: Vec<Server>,
     pub nodes: Vec<StorageNode>,
     pub metadata: Vec<MetadataNode>,
+    /// Which build those are that are added.
+    pub program: Program,
     temp: TempDir,
 }
 
@@ -226,30 +232,43 @@ pub struct Size {
     pub nodes: usize,
 }
 
+/// What all processes of a cluster are like.
+#[derive(Clone, Debug, Default)]
+struct How {
+    balance: bool,
+    program: Program,
+}
+
 /// Three of each, and six storage nodes: what RS 4+2 needs.
 pub const USUAL: Size = Size { metadata: 3, gateways: 3, nodes: 6 };
 
 impl Cluster {
     /// On loopback, groups left where they are. `config`: the gateways' configuration file.
     pub fn start(size: Size, config: &str) -> io::Result<Cluster> {
-        Self::begin(folder()?, size, config, None, false)
+        Self::begin(folder()?, size, config, None, How::default())
     }
 
     /// The same, and the metadata processes are levelled out.
     pub fn balanced(size: Size, config: &str) -> io::Result<Cluster> {
-        Self::begin(folder()?, size, config, None, true)
+        Self::begin(folder()?, size, config, None, How { balance: true, ..How::default() })
+    }
+
+    /// The same with all processes of this build, groups left where they are; everything they keep is in `temp`.
+    pub fn of(program: Program, temp: TempDir, size: Size) -> io::Result<Cluster> {
+        Self::begin(temp, size, "", None, How { program, ..How::default() })
     }
 
     /// Every process on a host of its own; everything they keep is in `temp`.
     pub fn on_hosts(network: &mut Network, temp: TempDir, size: Size, config: &str) -> io::Result<Cluster> {
-        Self::begin(temp, size, config, Some(network), false)
+        Self::begin(temp, size, config, Some(network), How::default())
     }
 
-    fn begin(temp: TempDir, size: Size, config: &str, mut network: Option<&mut Network>, balance: bool) -> io::Result<Cluster> {
+    fn begin(temp: TempDir, size: Size, config: &str, mut network: Option<&mut Network>, how: How) -> io::Result<Cluster> {
+        let How { balance, program } = how;
         let mut host = || network.as_mut().map(|network| network.host()).transpose();
-        let mut cluster = Cluster { gateways: Vec::new(), nodes: Vec::new(), metadata: Vec::new(), temp };
+        let mut cluster = Cluster { gateways: Vec::new(), nodes: Vec::new(), metadata: Vec::new(), program: program.clone(), temp };
         let mut first = MetadataNode::new(&cluster.place().join("metadata-0"), host()?)?;
-        first.balance = balance;
+        (first.balance, first.program) = (balance, program.clone());
         first.start(&["--init"])?;
         cluster.metadata.push(first);
         for number in 0..size.gateways {
@@ -258,7 +277,7 @@ impl Cluster {
             if number == 0 {
                 for other in 1..size.metadata {
                     let mut node = MetadataNode::new(&cluster.place().join(format!("metadata-{other}")), host()?)?;
-                    node.balance = balance;
+                    (node.balance, node.program) = (balance, program.clone());
                     node.start(&["--join", &cluster.invite("metadata", &[])?])?;
                     cluster.metadata.push(node);
                 }
@@ -272,6 +291,7 @@ impl Cluster {
             if let Some(host) = host()? {
                 node = node.on(host);
             }
+            node.program = program.clone();
             node.start(Some(&token))?;
             cluster.nodes.push(node);
         }
@@ -304,7 +324,7 @@ impl Cluster {
         let place = Some(self.place().join(format!("gateway-{number}")));
         let papers = self.metadata[0].gateway_papers().to_string_lossy().into_owned();
         let arguments = vec!["--metadata".to_string(), papers];
-        Server::start_with(Settings { place, config, host, gateway: true, arguments, ..Settings::default() })
+        Server::start_with(Settings { place, config, host, gateway: true, arguments, program: self.program.clone(), ..Settings::default() })
     }
 
     /// Folder of everything.
@@ -362,7 +382,11 @@ impl Cluster {
         }
     }
 
-    fn wait_for_nodes(&self, gateway: usize, nodes: usize) -> io::Result<()> {
+    /// Until a gateway sees so many storage nodes serve.
+    ///
+    /// # Errors
+    /// It does not, within a minute.
+    pub fn wait_for_nodes(&self, gateway: usize, nodes: usize) -> io::Result<()> {
         let began = Instant::now();
         loop {
             let printed = self.gateways[gateway].admin(&["fleet", "status", "--json"])?;

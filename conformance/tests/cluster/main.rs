@@ -7,3 +7,4 @@ mod replicas;
 mod serving;
 mod splitting;
 mod takeover;
+mod upgrading;

@@ -11,7 +11,7 @@ use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::{BucketId, ChunkId, GroupId, Seq};
 use spine::limit::MOVE_ROWS;
 use spine::map::NamePoint;
-use spine::wire::range::{BucketStep, Handover, Holding, MovedRow, Mover, Range, RangeCommand, RangeKind};
+use spine::wire::range::{BucketStep, Handover, Holding, MovedRow, Mover, Progress, Range, RangeCommand, RangeKind};
 use spine::wire::{Refusal, Reply};
 use std::ops::ControlFlow;
 
@@ -37,15 +37,9 @@ fn order(table: &mut dyn TableWrite, ranges: &mut Ranges, command: &RangeCommand
     match command {
         RangeCommand::Prepare { by, range, from } => Ok(prepare(ranges, *by, range, *from).map(|()| Reply::Done)),
         RangeCommand::Export { by, range, to } => Ok(export(ranges, *by, range, *to).map(|()| Reply::Done)),
-        RangeCommand::Import { by, kind, after, upto, rows, digest } => {
-            let taken = match kind {
-                RangeKind::Names => holding::import(&mut ranges.names, *by, after, upto),
-                RangeKind::Chunks => holding::import(&mut ranges.chunks, *by, after, upto),
-            };
-            match taken {
-                Ok(()) => import(table, *kind, rows, digest),
-                Err(refusal) => Ok(Err(refusal)),
-            }
+        RangeCommand::Import { by, kind, after, upto, rows } => take_page(table, ranges, *by, *kind, (after, upto), rows, None),
+        RangeCommand::ImportChecked { by, kind, after, upto, rows, digest } => {
+            take_page(table, ranges, *by, *kind, (after, upto), rows, Some(digest))
         }
         RangeCommand::Freeze { by, kind } => Ok(freeze(ranges, *by, *kind, true)),
         RangeCommand::Thaw { by, kind } => Ok(freeze(ranges, *by, *kind, false)),
@@ -80,8 +74,30 @@ fn freeze(ranges: &mut Ranges, by: Mover, kind: RangeKind, frozen: bool) -> Resu
     Ok(Reply::Done)
 }
 
+/// Takes a page over, if the target has come to where it begins.
+///
+/// - `given`: the rows' digest, if it was told.
+fn take_page(
+    table: &mut dyn TableWrite,
+    ranges: &mut Ranges,
+    by: Mover,
+    kind: RangeKind,
+    (after, upto): (&Progress, &Progress),
+    rows: &[MovedRow],
+    given: Option<&[u8; 32]>,
+) -> Done {
+    let taken = match kind {
+        RangeKind::Names => holding::import(&mut ranges.names, by, after, upto),
+        RangeKind::Chunks => holding::import(&mut ranges.chunks, by, after, upto),
+    };
+    match taken {
+        Ok(()) => import(table, kind, rows, given),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
 /// Takes rows over and reads back what came of it. What is refused here has been written: nobody reads it, and it is written again.
-fn import(table: &mut dyn TableWrite, kind: RangeKind, rows: &[MovedRow], given: &[u8; 32]) -> Done {
+fn import(table: &mut dyn TableWrite, kind: RangeKind, rows: &[MovedRow], given: Option<&[u8; 32]>) -> Done {
     let mut ledger = Ledger::load(table)?;
     for row in rows {
         let space = *Space::ALL.get(usize::from(row.space)).ok_or_else(|| broken(Space::Changed, &row.key))?;
@@ -98,7 +114,7 @@ fn import(table: &mut dyn TableWrite, kind: RangeKind, rows: &[MovedRow], given:
         held.push((row.space, &row.key[..], held_of(table, kind, row)?));
     }
     let digest = page::digest(held.into_iter());
-    Ok(if digest == *given { Ok(Reply::Imported { digest }) } else { Err(Refusal::Mismatch) })
+    Ok(if given.is_none_or(|given| digest == *given) { Ok(Reply::Imported { digest }) } else { Err(Refusal::Mismatch) })
 }
 
 fn import_name(table: &mut dyn TableWrite, space: Space, row: &MovedRow) -> Result<(), TableError> {

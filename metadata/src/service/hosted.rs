@@ -88,6 +88,7 @@ impl Hosted {
         drop(self.group.settled().await);
         self.group.check_leader()?;
         self.room.admit(&batch)?;
+        self.group.fit(&batch).await?;
         if batch.commands.is_empty() {
             return Ok(Proposed { replies: Vec::new(), seen });
         }
@@ -143,6 +144,7 @@ impl Hosted {
 impl Metadata for Hosted {
     async fn propose(&self, batch: Batch) -> Result<Vec<Reply>, MetadataError> {
         self.room.admit(&batch)?;
+        self.group.fit(&batch).await?;
         self.count(&batch);
         self.proposer.propose(&batch).await
     }
