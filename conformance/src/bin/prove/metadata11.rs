@@ -4,6 +4,7 @@
 //! metadata nodes: the first one new, back to old, new again (kill -9), the second new | nothing new may be used so far | the third new:
 //! all groups are raised | old again: refused at its start; then gateways, then storage nodes
 //! ```
+//! Ranges of names and chunks are split and merged while the metadata nodes differ, and after.
 //! Clients work all the while: those whose histories are judged, and those that ask again until it is done. Without an older version the row
 //! uses this very binary told to keep to the first format: it then refuses what is newer as an older version does, but its code is not older.
 
@@ -26,6 +27,8 @@ use tokio::runtime::Runtime;
 const CLIENTS: usize = 8;
 /// Longest orderly end of a process.
 const END: Duration = Duration::from_secs(30);
+/// Longest move of a range.
+const MOVED: Duration = Duration::from_secs(60);
 /// Longest wait until all groups of the root's members are raised.
 const RAISED: Duration = Duration::from_secs(30);
 
@@ -38,7 +41,7 @@ pub fn run(run: &Run) -> Outcome {
     let work = runtime.block_on(history::begin(clients.clone(), CLIENTS, run.seed))?;
     let persistent = runtime.block_on(async { Persistent::begin(&clients, 4) });
     let rest = run.size(Duration::from_secs(10), Duration::from_secs(2));
-    let mut stage = Stage { cluster, older, asker, runtime, rest, began: Instant::now(), replaced: 0 };
+    let mut stage = Stage { cluster, older, asker, runtime, rest, began: Instant::now(), replaced: 0, moves: 0 };
     let raised = stage.metadata_nodes();
     let raised = raised.and_then(|raised| stage.others(run.size(USUAL.nodes, 2)).map(|()| raised));
     let runtime = &stage.runtime;
@@ -49,8 +52,8 @@ pub fn run(run: &Run) -> Outcome {
     none_of(&history.wrong)?;
     none_of(&judged.violations)?;
     let figure = format!(
-        "{} processes replaced: nothing new was used before the last metadata node was new, all groups at format {NEWEST} {raised:.1?} after, and none went back; {} operations on {} keys, 0 violations, {} keys not judged; {} writes acknowledged, {} operations unknown, longest time without an acknowledged write {:.1?}; clients that ask again: {retried} answers asked for again, {failed} errors",
-        stage.replaced, judged.operations, judged.keys, judged.unjudged, history.written, history.unknown, history.silence
+        "{} processes replaced, {} ranges moved meanwhile: nothing new was used before the last metadata node was new, all groups at format {NEWEST} {raised:.1?} after, and none went back; {} operations on {} keys, 0 violations, {} keys not judged; {} writes acknowledged, {} operations unknown, longest time without an acknowledged write {:.1?}; clients that ask again: {retried} answers asked for again, {failed} errors",
+        stage.replaced, stage.moves, judged.operations, judged.keys, judged.unjudged, history.written, history.unknown, history.silence
     );
     if failed > 0 || judged.unjudged > 0 || history.written < 100 { Err(figure) } else { Ok(figure) }
 }
@@ -81,6 +84,7 @@ struct Stage {
     rest: Duration,
     began: Instant,
     replaced: usize,
+    moves: usize,
 }
 
 impl Stage {
@@ -89,11 +93,13 @@ impl Stage {
         let new = Program::default();
         self.replace(0, &new, false)?;
         self.keeps("with one of three new")?;
+        self.moved(&["split", "--at", &format!("{}/persistent", history::BUCKET)])?;
         self.replace(0, &self.older.clone(), false)?;
         self.keeps("with none new any more")?;
         self.replace(0, &new, true)?;
         self.replace(1, &new, false)?;
         self.keeps("with two of three new")?;
+        self.moved(&["split", "--chunk", "8"])?;
         let last = Instant::now();
         self.replace(2, &new, false)?;
         self.wait_for(NEWEST)?;
@@ -102,13 +108,24 @@ impl Stage {
             Ok(Reply::Refused(Refusal::NoSuchMove)) => {}
             other => return Err(format!("all are new, and a command that came with this version answers {other:?}")),
         }
-        self.say("all groups are raised; going back");
+        self.say("all groups are raised");
+        self.moved(&["merge", "0"])?;
+        self.moved(&["split", "--at", &format!("{}/persistent", history::BUCKET)])?;
         self.stays()?;
         Ok(raised)
     }
 
     fn say(&self, what: &str) {
         println!("  {:>4} s: {what}", self.began.elapsed().as_secs());
+    }
+
+    /// Has a range go from one group to another, while processes differ or after.
+    fn moved(&mut self, arguments: &[&str]) -> Result<(), String> {
+        let began = Instant::now();
+        self.cluster.moved(arguments, MOVED)?;
+        self.moves += 1;
+        self.say(&format!("{} is through after {:.1?}", arguments.join(" "), began.elapsed()));
+        Ok(())
     }
 
     /// Ends a metadata node and starts it with another build.
