@@ -165,7 +165,9 @@ impl MetadataNode {
         };
         let watch = tokio::spawn(watch::run(groups.clone()));
         // Who is alone has nobody to wait for: what is proposed first may be new.
-        formats::look(&groups).await;
+        if founds {
+            formats::look(&groups).await;
+        }
         let formats = Mutex::new(Some(tokio::spawn(formats::run(groups.clone()))));
         let (applied, count) = (root.group.applied_index(), groups.all().len());
         tracing::info!(applied, groups = count, seconds = begun.elapsed().as_secs_f64(), "metadata node is open");

@@ -12,6 +12,9 @@ use tokio::time::timeout;
 /// Longest wait for a process's word about what it understands.
 const ASKED: Duration = Duration::from_secs(2);
 
+/// Longest wait until the entry that raises a format is applied.
+const RAISED: Duration = Duration::from_secs(5);
+
 /// What the process at the other end understands; `None`: it does not say.
 pub async fn understood_at(link: &Link) -> Option<Format> {
     match timeout(ASKED, link.call::<_, Understood>(Call::Format, &())).await {
@@ -45,7 +48,9 @@ impl Group {
         let settled = self.settled().await;
         let entry = self.submit(format::entry(to)).await;
         drop(settled);
-        entry?.outcome().await.map(drop)
+        // Without a majority it may never have one; then it is tried again.
+        let outcome = timeout(RAISED, entry?.outcome()).await;
+        outcome.map_err(|_| MetadataError::Unavailable { reason: "raising the format took too long".into() })?.map(drop)
     }
 
     /// Has the group know all of `batch`: where it does not yet and everybody would, its format is raised.

@@ -114,6 +114,8 @@ async fn who_does_not_understand_a_group_takes_neither_its_entries_nor_its_snaps
     // Nothing of it is on its disk either.
     cluster.shut_down(2).await;
     cluster.run(2, Begin::Join).await;
+    until("it has what it had", || index(&cluster, 2).last == held).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((index(&cluster, 2).last, cluster.node(2).understood().root), (held, FIRST));
     restart(&mut cluster, 2, NEWEST).await;
     cluster.agree().await;
