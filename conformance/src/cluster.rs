@@ -10,7 +10,8 @@ use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
 use crate::operations;
 use crate::process::{cpu_of, resident_of};
-use crate::server::{Server, Settings, binary};
+use crate::program::Program;
+use crate::server::{Server, Settings};
 use gateway::boot::Home;
 use gateway::fleet::cluster::{GatewayPapers, Peers};
 use gateway::keys::Keys;
@@ -21,7 +22,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -43,6 +44,8 @@ pub struct MetadataNode {
     clock: Option<Clock>,
     /// Whether it levels the metadata processes out while it leads the root group; as it is when it starts.
     pub balance: bool,
+    /// Which build it is, from the next start on.
+    pub program: Program,
     /// Its node's id.
     pub id: String,
 }
@@ -52,16 +55,8 @@ impl MetadataNode {
     pub fn new(place: &Path, host: Option<Host>) -> io::Result<MetadataNode> {
         fs::create_dir_all(place)?;
         let listen = host.as_ref().map_or_else(|| "127.0.0.1:0".to_string(), |host| format!("{}:0", host.address()));
-        Ok(MetadataNode {
-            place: place.to_path_buf(),
-            child: None,
-            ops: listen.clone(),
-            listen,
-            host,
-            clock: None,
-            balance: false,
-            id: String::new(),
-        })
+        let (place, ops, program) = (place.to_path_buf(), listen.clone(), Program::default());
+        Ok(MetadataNode { place, child: None, ops, listen, host, clock: None, balance: false, program, id: String::new() })
     }
 
     /// Runs by this clock from the next start on.
@@ -82,10 +77,10 @@ impl MetadataNode {
         let mut log = OpenOptions::new().create(true).append(true).open(&path)?;
         writeln!(log, "--- start ---")?;
         let offset = log.metadata()?.len() as usize;
-        let mut command = Command::new(binary());
+        let mut command = self.program.command();
         command.arg("metadata").arg("--data").arg(self.data());
-        command.args(["--listen", &self.listen, "--ops-listen", &self.ops]).args(arguments);
-        if !self.balance {
+        command.args(["--listen", &self.listen, "--ops-listen", &self.ops]).args(&self.program.metadata).args(arguments);
+        if !self.balance && !self.program.never_balances {
             command.arg("--no-balance");
         }
         command.current_dir(&self.place).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -240,6 +235,8 @@ pub struct Cluster {
     pub metadata: Vec<MetadataNode>,
     /// Of the gateways, in order, if they have clocks of their own.
     pub clocks: Vec<Clock>,
+    /// Which build those are that are added.
+    pub program: Program,
     temp: TempDir,
 }
 
@@ -251,45 +248,54 @@ pub struct Size {
     pub nodes: usize,
 }
 
+/// What all processes of a cluster are like.
+#[derive(Default)]
+struct How {
+    balance: bool,
+    program: Program,
+    /// Metadata processes and gateways have wall clocks of their own.
+    clocks: Option<Clocks>,
+}
+
 /// Three of each, and six storage nodes: what RS 4+2 needs.
 pub const USUAL: Size = Size { metadata: 3, gateways: 3, nodes: 6 };
 
 impl Cluster {
     /// On loopback, groups left where they are. `config`: the gateways' configuration file.
     pub fn start(size: Size, config: &str) -> io::Result<Cluster> {
-        Self::begin(folder()?, size, config, None, None, false)
+        Self::begin(folder()?, size, config, None, How::default())
     }
 
     /// The same, and the metadata processes are levelled out.
     pub fn balanced(size: Size, config: &str) -> io::Result<Cluster> {
-        Self::begin(folder()?, size, config, None, None, true)
+        Self::begin(folder()?, size, config, None, How { balance: true, ..How::default() })
+    }
+
+    /// The same with all processes of this build, groups left where they are; everything they keep is in `temp`.
+    pub fn of(program: Program, temp: TempDir, size: Size) -> io::Result<Cluster> {
+        Self::begin(temp, size, "", None, How { program, ..How::default() })
     }
 
     /// Every process on a host of its own; everything they keep is in `temp`.
     pub fn on_hosts(network: &mut Network, temp: TempDir, size: Size, config: &str) -> io::Result<Cluster> {
-        Self::begin(temp, size, config, Some(network), None, false)
+        Self::begin(temp, size, config, Some(network), How::default())
     }
 
     /// The same, where metadata processes and gateways have wall clocks of their own.
     pub fn on_hosts_by_clocks(network: &mut Network, temp: TempDir, size: Size, config: &str) -> io::Result<Cluster> {
-        let clocks = Clocks::build(temp.path())?;
-        Self::begin(temp, size, config, Some(network), Some(&clocks), false)
+        let clocks = Some(Clocks::build(temp.path())?);
+        Self::begin(temp, size, config, Some(network), How { clocks, ..How::default() })
     }
 
-    fn begin(
-        temp: TempDir,
-        size: Size,
-        config: &str,
-        mut network: Option<&mut Network>,
-        clocks: Option<&Clocks>,
-        balance: bool,
-    ) -> io::Result<Cluster> {
+    fn begin(temp: TempDir, size: Size, config: &str, mut network: Option<&mut Network>, how: How) -> io::Result<Cluster> {
+        let How { balance, program, clocks } = how;
         let mut host = || network.as_mut().map(|network| network.host()).transpose();
-        let clock = |place: &Path| clocks.map(|clocks| clocks.clock(place)).transpose();
-        let mut cluster = Cluster { gateways: Vec::new(), nodes: Vec::new(), metadata: Vec::new(), clocks: Vec::new(), temp };
+        let clock = |place: &Path| clocks.as_ref().map(|clocks| clocks.clock(place)).transpose();
+        let (gateways, nodes, metadata, by) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut cluster = Cluster { gateways, nodes, metadata, clocks: by, program: program.clone(), temp };
         let place = cluster.place().join("metadata-0");
         let mut first = MetadataNode::new(&place, host()?)?.by(clock(&place)?);
-        first.balance = balance;
+        (first.balance, first.program) = (balance, program.clone());
         first.start(&["--init"])?;
         cluster.metadata.push(first);
         for number in 0..size.gateways {
@@ -301,7 +307,7 @@ impl Cluster {
                 for other in 1..size.metadata {
                     let place = cluster.place().join(format!("metadata-{other}"));
                     let mut node = MetadataNode::new(&place, host()?)?.by(clock(&place)?);
-                    node.balance = balance;
+                    (node.balance, node.program) = (balance, program.clone());
                     node.start(&["--join", &cluster.invite("metadata", &[])?])?;
                     cluster.metadata.push(node);
                 }
@@ -315,6 +321,7 @@ impl Cluster {
             if let Some(host) = host()? {
                 node = node.on(host);
             }
+            node.program = program.clone();
             node.start(Some(&token))?;
             cluster.nodes.push(node);
         }
@@ -352,7 +359,8 @@ impl Cluster {
         let papers = self.metadata[0].gateway_papers().to_string_lossy().into_owned();
         let arguments = vec!["--metadata".to_string(), papers];
         let environment = clock.into_iter().flat_map(Clock::environment).collect();
-        Server::start_with(Settings { place, config, host, gateway: true, arguments, environment, ..Settings::default() })
+        let program = self.program.clone();
+        Server::start_with(Settings { place, config, host, gateway: true, arguments, environment, program, ..Settings::default() })
     }
 
     /// Folder of everything.
@@ -410,7 +418,11 @@ impl Cluster {
         }
     }
 
-    fn wait_for_nodes(&self, gateway: usize, nodes: usize) -> io::Result<()> {
+    /// Until a gateway sees so many storage nodes serve.
+    ///
+    /// # Errors
+    /// It does not, within a minute.
+    pub fn wait_for_nodes(&self, gateway: usize, nodes: usize) -> io::Result<()> {
         let began = Instant::now();
         loop {
             let printed = self.gateways[gateway].admin(&["fleet", "status", "--json"])?;

@@ -5,7 +5,8 @@
 
 use crate::hosts::{Host, Network};
 use crate::process::status_kib;
-use crate::server::{Server, Settings, binary};
+use crate::program::Program;
+use crate::server::{Server, Settings};
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -34,6 +35,8 @@ pub struct StorageNode {
     ops: String,
     /// Where it runs; `None`: here, on loopback.
     pub host: Option<Host>,
+    /// Which build it is, from the next start on.
+    pub program: Program,
     /// Ids of its nodes, one a disk.
     pub ids: Vec<String>,
 }
@@ -54,6 +57,7 @@ impl StorageNode {
             listen: "127.0.0.1:0".into(),
             ops: "127.0.0.1:0".into(),
             host: None,
+            program: Program::default(),
             ids: Vec::new(),
         })
     }
@@ -90,7 +94,7 @@ impl StorageNode {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = self.program.command();
         command.arg("storage-node").args(["--machine", &self.machine, "--zone", &self.zone]);
         command.args(["--listen", &self.listen, "--ops-listen", &self.ops]);
         command.arg("--capacity").arg(self.capacity.to_string());

@@ -9,6 +9,7 @@ pub use crate::files::{allocated, find, grep, walk};
 use crate::hosts::Host;
 use crate::operations;
 use crate::process::{cpu_of, status_kib};
+use crate::program::Program;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -46,6 +47,7 @@ pub struct Settings {
     pub arguments: Vec<String>,
     /// More variables of the environment.
     pub environment: Vec<(String, String)>,
+    pub program: Program,
 }
 
 /// A running (or killed) server. Dropping it ends it.
@@ -140,7 +142,7 @@ impl Server {
 
     fn command(&self) -> io::Result<Command> {
         let anywhere = self.settings.host.as_ref().map_or_else(|| "127.0.0.1:0".to_owned(), |host| format!("{}:0", host.address()));
-        let mut command = Command::new(binary());
+        let mut command = self.settings.program.command();
         command.arg(if self.settings.gateway { "gateway" } else { "serve" }).arg("--data").arg(&self.data);
         if self.settings.gateway {
             command.arg("--admission-listen").arg(if self.admission.is_empty() { &anywhere } else { &self.admission });
@@ -273,6 +275,11 @@ impl Server {
         &mut self.settings.arguments
     }
 
+    /// Which build it is, from the next start on.
+    pub fn program(&mut self) -> &mut Program {
+        &mut self.settings.program
+    }
+
     /// SIGKILL, then waits. Nothing is flushed.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -371,7 +378,7 @@ impl Server {
 
     /// Runs `breakwater ARGUMENTS` beside the server (admin, fsck), with the server's environment.
     pub fn run(&self, arguments: &[&str]) -> io::Result<Output> {
-        let mut command = Command::new(binary());
+        let mut command = self.settings.program.command();
         command.args(arguments).current_dir(&self.place);
         command.env("BREAKWATER_ROOT_ACCESS_KEY", ACCESS_KEY).env("BREAKWATER_ROOT_SECRET_KEY", SECRET_KEY);
         command.stdin(Stdio::null()).output()

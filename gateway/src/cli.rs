@@ -3,6 +3,7 @@
 use crate::admin::arguments::AdminArgs;
 use crate::config::{Config, ConfigError, DEFAULT, Overrides};
 use clap::{Args, Parser, Subcommand};
+use spine::wire::format::{Format, NEWEST};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -162,6 +163,9 @@ struct MetadataArgs {
     /// nodes; an operator can still split, move and merge
     #[arg(long)]
     no_balance: bool,
+    /// Keep to this format of groups: to the others this node is as one of a version that understands no newer one. For tests of upgrades
+    #[arg(long, hide = true, value_name = "FORMAT", default_value_t = NEWEST.0, value_parser = clap::value_parser!(u8).range(1..=i64::from(NEWEST.0)))]
+    format: u8,
 }
 
 #[derive(Debug, Args)]
@@ -282,8 +286,9 @@ fn metadata(arguments: MetadataArgs, outer: Place) -> ExitCode {
         (None, None) if arguments.found_again => First::Again(arguments.papers),
         (None, None) => First::Nothing,
     };
-    let MetadataArgs { listen, advertise, ops_listen, replicas, no_balance, .. } = arguments;
-    run(Settings { data, listen, advertise, ops_listen, replicas: replicas.into(), begin, balance: !no_balance })
+    let MetadataArgs { listen, advertise, ops_listen, replicas, no_balance, format, .. } = arguments;
+    let (replicas, balance, newest) = (replicas.into(), !no_balance, Format(format));
+    run(Settings { data, listen, advertise, ops_listen, replicas, begin, balance, newest })
 }
 
 impl From<StorageArgs> for crate::serve::storage::Settings {

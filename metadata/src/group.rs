@@ -11,6 +11,7 @@
 mod appliers;
 mod apply;
 mod convert;
+mod formats;
 mod hand_over;
 mod log;
 mod members;
@@ -27,6 +28,7 @@ use crate::checkpoint::{Checkpoints, INSTALLED, Image};
 use crate::cluster::{Beat, Membership, Ways};
 use crate::heat::{Heat, Tally};
 use crate::journal::{GroupId, GroupLog, Journal, JournalError};
+use crate::service::Folder;
 use crate::table::{Space, TableError, TableRead};
 use apply::{Applier, Machine};
 use bytes::Bytes;
@@ -45,7 +47,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{RwLock, Semaphore};
 
-/// A log entry's bytes: [`NORMAL`], then what `propose.rs` encodes.
+/// A log entry's bytes: [`NORMAL`], then what `propose.rs` encodes; or what `format.rs` does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload(pub Bytes);
 
@@ -97,6 +99,7 @@ pub struct Means {
     /// This process in its groups: [`ALONE`] without a membership.
     pub id: MemberId,
     pub membership: Option<Membership>,
+    pub folder: Arc<Folder>,
     pub journal: Arc<Journal>,
     pub appliers: Arc<Appliers>,
     /// Checkpoints at once: each syncs a file.
@@ -125,6 +128,7 @@ pub struct Group {
     door: RwLock<()>,
     log: GroupLog,
     applier: Arc<Applier>,
+    folder: Arc<Folder>,
     flushed: Arc<Flushed>,
     /// `None`: alone, nobody else can have been elected.
     reads: Option<Reads>,
@@ -160,7 +164,8 @@ impl Group {
         let at = means.member().at;
         let reads = membership.map(|_| Reads::start(raft.clone()));
         let (ways, door, receiving, changing) = (means.ways.clone(), RwLock::default(), Default::default(), Default::default());
-        let group = Self { group, id, at, raft, ways, door, log, applier, flushed, reads, receiving, changing };
+        let folder = means.folder.clone();
+        let group = Self { group, id, at, raft, ways, door, log, applier, folder, flushed, reads, receiving, changing };
         if group.is_alone() && group.is_founded().await? {
             group.wait_to_lead().await?;
         }

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod chunk_index;
 pub mod cluster;
 pub mod ended;
+pub mod format;
 pub mod group;
 pub mod heat;
 pub mod journal;

@@ -129,7 +129,7 @@ fn check_range(command: &RangeCommand) -> Result<(), MetadataError> {
             at_most("key bytes", span.start.key.len(), limit::KEY_BYTES)?;
             at_most("key bytes", span.end.as_ref().map_or(0, |end| end.key.len()), limit::KEY_BYTES)
         }
-        RangeCommand::Import { kind, rows, .. } => {
+        RangeCommand::Import { kind, rows, .. } | RangeCommand::ImportChecked { kind, rows, .. } => {
             at_most("rows", rows.len(), limit::MOVE_ROWS)?;
             if rows.iter().all(|row| sound::is_sound(*kind, row)) { Ok(()) } else { too_large("a row that no group has") }
         }

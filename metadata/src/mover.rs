@@ -214,9 +214,7 @@ impl Mover {
         if page.upto == *progress {
             return Ok(page);
         }
-        let (after, upto, digest) = (progress.clone(), page.upto.clone(), page.digest);
-        let rows = std::mem::take(&mut page.rows);
-        match orders.order(record.to, |by| RangeCommand::Import { by, kind: orders.kind(), after, upto, rows, digest }).await? {
+        match orders.import(record.to, progress.clone(), &mut page).await? {
             Reply::Imported { .. } => {}
             Reply::Refused(Refusal::Mismatch) => return Err(MoveError::Page { id: record.id }),
             other => return Err(orders::refused("Import", other)),

@@ -8,12 +8,15 @@
 
 mod alone;
 mod copies;
+mod folder;
+mod formats;
 mod groups;
 mod hosted;
 mod list;
 mod member;
 mod watch;
 
+pub use folder::Folder;
 pub use hosted::Hosted;
 
 use crate::checkpoint::CheckpointError;
@@ -23,8 +26,9 @@ use crate::heat::Heat;
 use crate::journal::{self, GroupId, Journal, JournalError};
 use crate::{metric, propose};
 use groups::{Groups, ROOT};
-use list::List;
+use list::Found;
 use spine::id::MemberId;
+use spine::wire::format::{Format, NEWEST};
 use spine::wire::{Answer, Batch, Metadata, MetadataError, Query, Reply};
 use std::fs::{self, File};
 use std::io;
@@ -62,6 +66,9 @@ pub struct Settings {
     pub log_bytes: u64,
     pub journal: journal::Settings,
     pub propose: propose::Settings,
+    /// The newest format that this process takes part in; default the newest that this version understands, and never more. Smaller: it is to
+    /// the others as a version that understands no more, which is there for tests of upgrades.
+    pub newest: Format,
     /// This process among others; default none: it is alone.
     pub membership: Option<Membership>,
 }
@@ -80,6 +87,7 @@ impl Settings {
             log_bytes: 256 << 20,
             journal: journal::Settings::default(),
             propose: propose::Settings::default(),
+            newest: NEWEST,
             membership: None,
         }
     }
@@ -98,6 +106,10 @@ pub enum OpenError {
     Member { path: PathBuf },
     #[error("the list of groups does not read. path=`{path}`")]
     List { path: PathBuf },
+    #[error(
+        "the metadata folder was written by a newer version of Breakwater. path=`{path}`, format=`{format}`, understood=`{newest}`. Start that version; there is no way back from it."
+    )]
+    Newer { path: PathBuf, format: Format, newest: Format },
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
@@ -112,6 +124,7 @@ pub struct MetadataNode {
     watch: Mutex<Option<JoinHandle<()>>>,
     /// Signs of life; `None`: alone.
     beat: Mutex<Option<JoinHandle<()>>>,
+    formats: Mutex<Option<JoinHandle<()>>>,
     _owner: File,
 }
 
@@ -127,10 +140,11 @@ impl MetadataNode {
             let settings = settings.clone();
             tokio::task::spawn_blocking(move || open_files(&settings)).await
         };
-        let Files { owner, member, journal, list } = blocking.map_err(|e| GroupError::Start(e.to_string()))??;
+        let Files { owner, member, journal, folder } = blocking.map_err(|e| GroupError::Start(e.to_string()))??;
         let membership = settings.membership.clone();
         let means = Means {
             id: member,
+            folder: Arc::new(folder),
             ways: membership.as_ref().map(|membership| Ways::new(membership.connect.clone())),
             membership: membership.clone(),
             journal,
@@ -138,7 +152,7 @@ impl MetadataNode {
             takes: Arc::new(Semaphore::new(TAKES)),
             heat: membership.is_some().then(|| Arc::new(Heat::new())),
         };
-        let groups = Groups::new(means, settings, list);
+        let groups = Groups::new(means, settings);
         // Before the first is open: a group that is led here must not wait for the last one to say that it lives.
         let beat = membership.as_ref().map(|membership| tokio::spawn(watch::beat(groups.clone(), membership.beat.every)));
         let beat = Mutex::new(beat);
@@ -151,9 +165,14 @@ impl MetadataNode {
             }
         };
         let watch = tokio::spawn(watch::run(groups.clone()));
+        // Who is alone has nobody to wait for: what is proposed first may be new.
+        if founds {
+            formats::look(&groups).await;
+        }
+        let formats = Mutex::new(Some(tokio::spawn(formats::run(groups.clone()))));
         let (applied, count) = (root.group.applied_index(), groups.all().len());
         tracing::info!(applied, groups = count, seconds = begun.elapsed().as_secs_f64(), "metadata node is open");
-        Ok(Arc::new(Self { groups, root, watch: Mutex::new(Some(watch)), beat, _owner: owner }))
+        Ok(Arc::new(Self { groups, root, watch: Mutex::new(Some(watch)), beat, formats, _owner: owner }))
     }
 
     /// A group that this process has a replica of.
@@ -180,6 +199,7 @@ impl MetadataNode {
     /// What shutdown does short of the checkpoints.
     async fn end(&self) {
         cease(&self.watch).await;
+        cease(&self.formats).await;
         self.groups.end().await;
         cease(&self.beat).await;
         let journal = self.groups.means.journal.clone();
@@ -220,7 +240,7 @@ struct Files {
     owner: File,
     member: MemberId,
     journal: Arc<Journal>,
-    list: List,
+    folder: Folder,
 }
 
 fn open_files(settings: &Settings) -> Result<Files, OpenError> {
@@ -231,9 +251,11 @@ fn open_files(settings: &Settings) -> Result<Files, OpenError> {
     journal::file::sync_dir(&settings.dir).map_err(|source| OpenError::Folder { path: settings.dir.clone(), source })?;
     let owner = own(&settings.dir)?;
     let path = settings.dir.join(list::FILE);
-    let list = match list::load(&settings.dir) {
-        Ok(Some(list)) => list,
-        Ok(None) => return Err(OpenError::List { path }),
+    let newest = settings.newest.min(NEWEST);
+    let folder = match list::load(&settings.dir, newest) {
+        Ok(Found::Listed(listed)) => Folder::new(&settings.dir, newest, listed),
+        Ok(Found::Newer(format)) => return Err(OpenError::Newer { path: settings.dir.clone(), format, newest }),
+        Ok(Found::Unreadable) => return Err(OpenError::List { path }),
         Err(source) => return Err(OpenError::Folder { path, source }),
     };
     let journal = Journal::open(&log, settings.journal.clone())?;
@@ -242,7 +264,7 @@ fn open_files(settings: &Settings) -> Result<Files, OpenError> {
         None => group::ALONE,
         Some(_) => member::id_of(&settings.dir, journal.group(ROOT).state() != journal::GroupState::default())?,
     };
-    Ok(Files { owner, member, journal, list })
+    Ok(Files { owner, member, journal, folder })
 }
 
 /// The lock goes with the file, however the process ends.

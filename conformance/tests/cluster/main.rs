@@ -8,3 +8,4 @@ mod replicas;
 mod serving;
 mod splitting;
 mod takeover;
+mod upgrading;

@@ -284,10 +284,13 @@ fn show_metadata(command: &MetadataCommand, answer: &Value) -> String {
                 let answers = if is("answers") { "answers" } else { "silent" };
                 let (address, applied, lag) = (text(node, "address"), number("applied"), number("lag"));
                 let ops = node["load"]["ops"].as_f64().map_or_else(|| "-".to_string(), |ops| format!("{ops:.1}"));
-                let term = number("term");
-                format!("{short}  {address:<24} {role:<8} {answers:<8} term {term}  applied {applied}  behind {lag}  {ops} ops/s")
+                let (term, format) = (number("term"), number("format"));
+                format!(
+                    "{short}  {address:<24} {role:<8} {answers:<8} format {format}  term {term}  applied {applied}  behind {lag}  {ops} ops/s"
+                )
             };
-            format!("{}\n{}", lines(&answer["nodes"], line), super::heat::text(answer, crate::core::now().0))
+            let ranges = super::heat::text(answer, crate::core::now().0);
+            format!("format {}\n{}\n{ranges}", answer["format"], lines(&answer["nodes"], line))
         }
     }
 }

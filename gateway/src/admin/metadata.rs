@@ -7,6 +7,8 @@
 
 use super::server::{Refused, parse};
 use super::{heat, ranges};
+use crate::boot::BootError;
+use crate::fleet::FleetError;
 use crate::fleet::table::Fleet;
 use crate::fleet::token::Door;
 use crate::ops::operator::{Members, Operator};
@@ -18,11 +20,14 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spine::id::{GroupId, MemberId, NodeId, UnixMs};
-use spine::wire::cluster::{ClusterStatus, Endpoint, GroupStatus};
+use spine::wire::MetadataError;
+use spine::wire::cluster::{ClusterStatus, Endpoint, GroupStatus, Understood};
 use spine::wire::root::MetadataNodeRecord;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+const ROOT: GroupId = GroupId(0);
 /// Least digits of a node's id that name it.
 const DIGITS: usize = 4;
 /// How long the root may take to tell of ranges and moves.
@@ -162,6 +167,7 @@ async fn status(operator: &Operator, cluster: &dyn Members) -> Result<Value, Ref
     let records = nodes(operator).await?;
     let told = ask_all(cluster, &records).await;
     let loads = heat::ask(cluster, told.iter().filter(|(_, status)| status.is_ok()).map(|(at, _)| at.clone()).collect()).await;
+    let formats = formats_of(cluster, &told).await;
     let groups = || told.iter().filter_map(|(_, status)| status.as_ref().ok()).filter_map(root_of);
     // Of several that think they lead, the one of the highest term does.
     let newest = groups().filter(|group| group.leader.is_some()).max_by_key(|group| group.term);
@@ -184,6 +190,7 @@ async fn status(operator: &Operator, cluster: &dyn Members) -> Result<Value, Ref
                 "member": member.map(|known| known.member.id.to_string()), "votes": member.is_some_and(|known| known.votes),
                 "leads": member.is_some_and(|known| Some(known.member.id) == leader),
                 "term": own.map(|group| group.term), "last": own.map(|group| group.last), "applied": own.map(|group| group.applied),
+                "format": formats.get(&record.id).map(|understood| understood.newest.0),
                 "lag": own.and_then(|group| Some(last?.saturating_sub(group.applied))), "load": heat::of_node(&loads, record.id),
             })
         })
@@ -192,12 +199,20 @@ async fn status(operator: &Operator, cluster: &dyn Members) -> Result<Value, Ref
     let ranges = tokio::time::timeout(RANGES_TIME, heat::tell(operator, &loads)).await;
     let (ranges, moves) = ranges.ok().and_then(Result::ok).unwrap_or((Value::Null, Value::Null));
     let (leader, term) = (leader.map(|id| id.to_string()), newest.map(|group| group.term));
-    Ok(json!({ "leader": leader, "term": term, "nodes": nodes, "ranges": ranges, "moves": moves }))
+    let format = formats.values().map(|understood| understood.root.0).max();
+    Ok(json!({ "leader": leader, "term": term, "format": format, "nodes": nodes, "ranges": ranges, "moves": moves }))
+}
+
+/// What each node that answers understands, side by side.
+async fn formats_of(cluster: &dyn Members, told: &[(Endpoint, Result<ClusterStatus, String>)]) -> BTreeMap<NodeId, Understood> {
+    let there = told.iter().filter(|(_, status)| status.is_ok());
+    let asked = there.map(|(at, _)| async move { Some((at.node, cluster.format_of(at).await.ok()?)) });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// The root's group as one node sees it.
 fn root_of(status: &ClusterStatus) -> Option<&GroupStatus> {
-    status.groups.iter().find(|group| group.group == GroupId(0))
+    status.groups.iter().find(|group| group.group == ROOT)
 }
 
 /// Has a node leave its groups, waits until it is in none, then revokes it: in this order, a crash between leaves a node that can be removed
@@ -205,7 +220,7 @@ fn root_of(status: &ClusterStatus) -> Option<&GroupStatus> {
 async fn remove(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, text: &str) -> Result<Value, Refused> {
     let node = find(operator, text).await?;
     let until = Instant::now() + REMOVE_TIME;
-    fleet.leave_metadata_node(node).await?;
+    leave(operator, cluster, fleet, node, until).await?;
     loop {
         let left = groups_of(operator, cluster, node).await;
         match left {
@@ -223,6 +238,24 @@ async fn remove(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, text:
     }
     fleet.remove_metadata_node(node).await?;
     Ok(json!({ "node": node.to_string(), "removed": true }))
+}
+
+/// Notes that a node leaves. While the cluster's format is too old for that, which may be for this very node, it goes out of the root's group
+/// first: without it the others may agree on a newer one.
+async fn leave(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, node: NodeId, until: Instant) -> Result<(), Refused> {
+    loop {
+        match fleet.leave_metadata_node(node).await {
+            Err(FleetError::Boot(BootError::Metadata(MetadataError::TooNew { .. }))) if Instant::now() < until => {}
+            left => return Ok(left?),
+        }
+        let told = ask_all(cluster, &nodes(operator).await?).await;
+        let groups = ranges::newest(&told);
+        let members = groups.get(&ROOT).map(|root| root.members.iter()).into_iter().flatten();
+        for known in members.filter(|known| known.member.at.node == node) {
+            cluster.take_out(ROOT, known.member.id).await.map_err(Refused::Failed)?;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// The groups that a node is a member of, by who leads each.

@@ -5,7 +5,7 @@ use crate::front::auth::KeyRing;
 use crate::path::DataPath;
 use crate::roster::Roster;
 use spine::id::{GroupId, MemberId};
-use spine::wire::cluster::{ClusterStatus, Endpoint, Loads, Member};
+use spine::wire::cluster::{ClusterStatus, Endpoint, Loads, Member, Understood};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +22,14 @@ pub trait Members: Send + Sync {
     fn alone(&self) -> Option<Member>;
     /// What one node says of itself, or why it does not.
     async fn status_of(&self, at: &Endpoint) -> Result<ClusterStatus, String>;
+    /// What one node understands of what others may say, or why it does not tell.
+    async fn format_of(&self, at: &Endpoint) -> Result<Understood, String>;
     /// What one node bears, or why it does not say.
     async fn loads_of(&self, at: &Endpoint) -> Result<Loads, String>;
     /// Has the group's leader hand over to another voter.
     async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), String>;
+    /// Takes a member out of a group.
+    async fn take_out(&self, group: GroupId, member: MemberId) -> Result<(), String>;
 }
 
 /// What operations are done with.

@@ -187,6 +187,10 @@ pub fn metadata(error: MetadataError) -> S3Error {
             tracing::error!(used_bytes = used, map_bytes = map, "the metadata table is full");
             slow_down("The metadata store is full: only reads and deletes are possible until space is made.")
         }
+        MetadataError::TooNew { what } => {
+            tracing::warn!(what, "something waits for metadata nodes to be upgraded");
+            unavailable()
+        }
         MetadataError::NotHere => {
             tracing::warn!("a range of the metadata moved on while it was asked for");
             unavailable()
@@ -367,6 +371,7 @@ mod tests {
             refused(Refusal::NotHere),
             refused(Refusal::BucketDeleting),
             metadata(MetadataError::NotHere),
+            metadata(MetadataError::TooNew { what: "x".into() }),
         ];
         for fault in faults {
             let status = fault.status_code().map(|s| s.as_u16());

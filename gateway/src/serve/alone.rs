@@ -3,7 +3,7 @@
 use crate::ops::operator::Members;
 use metadata::service::MetadataNode;
 use spine::id::{GroupId, MemberId};
-use spine::wire::cluster::{ClusterStatus, Endpoint, GroupCall, GroupOrder, Loads, Member};
+use spine::wire::cluster::{ClusterStatus, Endpoint, GroupCall, GroupOrder, Loads, Member, Understood};
 
 #[async_trait::async_trait]
 impl Members for MetadataNode {
@@ -15,8 +15,16 @@ impl Members for MetadataNode {
         Ok(self.status())
     }
 
+    async fn format_of(&self, _at: &Endpoint) -> Result<Understood, String> {
+        Ok(self.understood())
+    }
+
     async fn loads_of(&self, _at: &Endpoint) -> Result<Loads, String> {
         self.loads().await.map_err(|error| error.to_string())
+    }
+
+    async fn take_out(&self, _group: GroupId, _member: MemberId) -> Result<(), String> {
+        Err("a process that is alone is the only member of its groups".to_string())
     }
 
     async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), String> {

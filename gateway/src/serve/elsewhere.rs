@@ -17,7 +17,7 @@ use metadata::cluster::{Client, ClientBounds};
 use metadata::router::Router;
 use spine::id::{GroupId, MemberId};
 use spine::wire::Metadata;
-use spine::wire::cluster::{ClusterStatus, Endpoint, Loads, Member};
+use spine::wire::cluster::{ClusterStatus, Endpoint, Loads, Member, MemberChange, Understood};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -118,8 +118,17 @@ impl Members for Elsewhere {
         self.client.status_of(at).await.map_err(|error| error.to_string())
     }
 
+    async fn format_of(&self, at: &Endpoint) -> Result<Understood, String> {
+        self.client.format_of(at).await.map_err(|error| error.to_string())
+    }
+
     async fn loads_of(&self, at: &Endpoint) -> Result<Loads, String> {
         self.client.loads_of(at).await.map_err(|error| error.to_string())
+    }
+
+    async fn take_out(&self, group: GroupId, member: MemberId) -> Result<(), String> {
+        let taken = self.client.change_of(group, MemberChange::Remove(member)).await;
+        taken.map(drop).map_err(|error| error.to_string())
     }
 
     async fn transfer(&self, group: GroupId, to: MemberId) -> Result<(), String> {

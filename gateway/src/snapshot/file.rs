@@ -8,6 +8,7 @@ use crate::keys::Keys;
 use bytes::Bytes;
 use spine::id::{FleetId, GroupId};
 use spine::wire::Metadata;
+use spine::wire::format::Format;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -23,6 +24,8 @@ const BLOCKS: usize = 2;
 pub struct Summary {
     pub name: Name,
     pub fleet: Option<FleetId>,
+    /// Only metadata that understands it can take the rows.
+    pub format: Format,
     pub groups: Vec<GroupId>,
     pub rows: u64,
 }
@@ -91,7 +94,9 @@ fn beside(path: &Path) -> PathBuf {
 pub fn check(keys: &Keys, path: &Path) -> Result<Summary, SnapshotError> {
     let mut reader = Reader::open(keys, path)?;
     while reader.next()?.is_some() {}
-    Ok(Summary { name: reader.name, fleet: reader.order.fleet(), groups: reader.order.groups.clone(), rows: reader.order.rows })
+    let Order { groups, rows, .. } = reader.order.clone();
+    let format = reader.order.format().ok_or_else(|| wrong("it ends early"))?;
+    Ok(Summary { name: reader.name, fleet: reader.order.fleet(), format, groups, rows })
 }
 
 /// Items of a file, in order.

@@ -11,7 +11,8 @@ use crate::keys::Keys;
 use spine::id::FleetId;
 use spine::wire::cluster::{PART_BYTES, Row};
 use spine::wire::copy::{CopyEnd, RestoreCommand, Sum, is_counted};
-use spine::wire::{Batch, Chain, Command, Metadata, MetadataError, Reply};
+use spine::wire::root::{RootAnswer, RootQuery};
+use spine::wire::{Answer, Batch, Chain, Command, Metadata, MetadataError, Query, Reply};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +38,13 @@ pub async fn restore(metadata: &Arc<dyn Metadata>, keys: Arc<Keys>, path: &Path,
         && is != of
     {
         return Err(SnapshotError::Refused { what: format!("the copy is of fleet {of}, this is fleet {is}") });
+    }
+    let Answer::Root(RootAnswer::Format(understood)) = metadata.query(Query::Root(RootQuery::Format)).await? else {
+        return Err(strange("the format"));
+    };
+    if summary.format > understood {
+        let what = format!("the copy is of format {} and the metadata nodes have {understood}: upgrade them first", summary.format);
+        return Err(SnapshotError::Refused { what });
     }
     let (items, mut coming) = mpsc::channel(ITEMS);
     let path = path.to_owned();

@@ -14,6 +14,7 @@ use spine::id::{FleetId, GroupId};
 use spine::limit::LOG_ENTRY_BYTES;
 use spine::wire::cluster::{PART_BYTES, Row};
 use spine::wire::copy::{CopyEnd, Tally};
+use spine::wire::format::Format;
 use spine::wire::peer;
 
 /// Bytes of the longest item: a part, and one longest row.
@@ -23,11 +24,17 @@ const GROUPS: usize = 1 << 16;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Item {
-    About { fleet: Option<FleetId> },
+    /// `format`: no group of it has a newer one.
+    About {
+        fleet: Option<FleetId>,
+        format: Format,
+    },
     Group(GroupId),
     Rows(Vec<Row>),
     EndGroup(CopyEnd),
-    End { groups: u32 },
+    End {
+        groups: u32,
+    },
 }
 
 /// Items in, blocks out.
@@ -109,7 +116,7 @@ impl Unpacker {
 /// What a copy has been found to hold so far.
 #[derive(Clone, Debug, Default)]
 pub struct Order {
-    about: Option<Option<FleetId>>,
+    about: Option<(Option<FleetId>, Format)>,
     open: Option<(GroupId, Tally)>,
     pub groups: Vec<GroupId>,
     pub rows: u64,
@@ -122,7 +129,7 @@ impl Order {
     pub fn take(&mut self, item: &Item) -> Result<(), SnapshotError> {
         match (item, &mut self.open) {
             _ if self.over => return Err(wrong("something behind its end")),
-            (Item::About { fleet }, None) if self.about.is_none() => self.about = Some(*fleet),
+            (Item::About { fleet, format }, None) if self.about.is_none() => self.about = Some((*fleet, *format)),
             _ if self.about.is_none() => return Err(wrong("it does not begin with what it is of")),
             (Item::Group(group), None) if !self.groups.contains(group) && self.groups.len() < GROUPS => {
                 self.open = Some((*group, Tally::default()));
@@ -148,6 +155,11 @@ impl Order {
 
     /// The fleet that it is of, if it is one's.
     pub fn fleet(&self) -> Option<FleetId> {
-        self.about.flatten()
+        self.about.and_then(|(fleet, _)| fleet)
+    }
+
+    /// Whoever understands it understands every row.
+    pub fn format(&self) -> Option<Format> {
+        self.about.map(|(_, format)| format)
     }
 }

@@ -410,7 +410,7 @@ fn fleet(keys: &Keys, name: Name, block: &[u8]) -> Option<FleetId> {
     let mut unpacker = Unpacker::default();
     unpacker.feed(&payload);
     match unpacker.next() {
-        Ok(Some(Item::About { fleet })) => fleet,
+        Ok(Some(Item::About { fleet, .. })) => fleet,
         _ => None,
     }
 }

@@ -73,8 +73,12 @@ pub async fn take(metadata: &Arc<dyn Metadata>, keys: &Keys, name: Name, blocks:
     let Answer::Root(RootAnswer::Fleet(fleet)) = metadata.query(Query::Root(RootQuery::Fleet)).await? else {
         return Err(strange("the fleet"));
     };
-    out.push(Item::About { fleet: fleet.map(|fleet| fleet.id) }).await?;
     let copying = begin(metadata).await?;
+    // After the moments of all groups: none of them is of a newer one.
+    let Answer::Root(RootAnswer::Format(format)) = metadata.query(Query::Root(RootQuery::Format)).await? else {
+        return Err(strange("the format"));
+    };
+    out.push(Item::About { fleet: fleet.map(|fleet| fleet.id), format }).await?;
     let mut kept = Instant::now();
     for (at, (group, of)) in copying.groups.iter().enumerate() {
         out.push(Item::Group(*group)).await?;

@@ -8,6 +8,7 @@ use spine::id::{FleetId, GroupId, UnixMs};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery};
 use spine::wire::cluster::Row;
 use spine::wire::copy::{CopyEnd, RestoreCommand, Tally};
+use spine::wire::format::NEWEST;
 use spine::wire::{Answer, Batch, Chain, Command, Metadata, Query};
 use std::fs;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ fn end(rows: &[Row]) -> CopyEnd {
 fn items() -> Vec<Item> {
     let rows = rows(330, 10_000);
     let parts = rows.chunks(100).map(|rows| Item::Rows(rows.to_vec()));
-    let begin = [Item::About { fleet: Some(FleetId([3; 16])) }, Item::Group(GroupId(0))];
+    let begin = [Item::About { fleet: Some(FleetId([3; 16])), format: NEWEST }, Item::Group(GroupId(0))];
     begin.into_iter().chain(parts).chain([Item::EndGroup(end(&rows)), Item::End { groups: 1 }]).collect()
 }
 
@@ -108,7 +109,7 @@ fn a_copy_that_is_cut_off_altered_reordered_mixed_or_of_another_key_is_refused()
 fn items_out_of_order_and_a_group_that_is_not_what_its_end_says_are_refused() {
     let rows = rows(3, 10);
     let (about, group, end, over) =
-        (Item::About { fleet: None }, Item::Group(GroupId(0)), Item::EndGroup(end(&rows)), Item::End { groups: 1 });
+        (Item::About { fleet: None, format: NEWEST }, Item::Group(GroupId(0)), Item::EndGroup(end(&rows)), Item::End { groups: 1 });
     let all = Item::Rows(rows.clone());
     let fine = [&about, &group, &all, &end, &over];
     let takes = |items: &[&Item]| {
@@ -134,8 +135,13 @@ fn an_item_longer_than_a_block_lies_over_several() {
     let keys = keys();
     let row = rows(1, 3 * ROOM);
     let mut packer = Packer::new(Sealer::new(&keys, NAME));
-    let items =
-        [Item::About { fleet: None }, Item::Group(GroupId(0)), Item::Rows(row.clone()), Item::EndGroup(end(&row)), Item::End { groups: 1 }];
+    let items = [
+        Item::About { fleet: None, format: NEWEST },
+        Item::Group(GroupId(0)),
+        Item::Rows(row.clone()),
+        Item::EndGroup(end(&row)),
+        Item::End { groups: 1 },
+    ];
     let mut bytes: Vec<u8> = items.iter().flat_map(|item| packer.push(item).unwrap()).flatten().collect();
     bytes.extend(packer.finish().unwrap());
     assert!(!is_wrong(&keys, &bytes));

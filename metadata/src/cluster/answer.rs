@@ -56,6 +56,9 @@ async fn admitted(shared: &Arc<Shared>, session: &Arc<Session>, call: Call, requ
     if call == Call::Status {
         return outgoing(shared, session, call, peer::encode(&node.status())).await;
     }
+    if call == Call::Format {
+        return outgoing(shared, session, call, peer::encode(&node.understood())).await;
+    }
     if call == Call::Loads {
         return outgoing(shared, session, call, peer::encode(&node.loads().await?)).await;
     }
@@ -89,7 +92,7 @@ async fn admitted(shared: &Arc<Shared>, session: &Arc<Session>, call: Call, requ
             }
             done(node.order(order).await)?
         }
-        Call::Status | Call::Loads => return Err(invalid("answered above")),
+        Call::Status | Call::Loads | Call::Format => return Err(invalid("answered above")),
     };
     drop((body, room));
     outgoing(shared, session, call, answer).await
@@ -173,6 +176,7 @@ fn bounded(error: ClusterError) -> ClusterError {
         ClusterError::Invalid { what } => ClusterError::Invalid { what: plain(&what) },
         ClusterError::Metadata(MetadataError::Unavailable { reason }) => MetadataError::Unavailable { reason: plain(&reason) }.into(),
         ClusterError::Metadata(MetadataError::Storage { reason }) => MetadataError::Storage { reason: plain(&reason) }.into(),
+        ClusterError::Metadata(MetadataError::TooNew { what }) => MetadataError::TooNew { what: plain(&what) }.into(),
         ClusterError::Metadata(MetadataError::TooLarge { what }) => MetadataError::TooLarge { what: plain(&what) }.into(),
         error => error,
     }

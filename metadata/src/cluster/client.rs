@@ -15,8 +15,9 @@ use spine::id::{GroupId, MemberId, NodeId};
 use spine::limit::MEMBERS;
 use spine::wire::cluster::{
     self, Ask, Call, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupOrder, GroupStatus, Loads,
-    MemberChange, Propose, Proposed, RequestId,
+    MemberChange, Propose, Proposed, RequestId, Understood,
 };
+use spine::wire::format::FIRST;
 use spine::wire::peer;
 use spine::wire::{Answer, Batch, Metadata, MetadataError, Query, Reply};
 use std::collections::{BTreeMap, BTreeSet};
@@ -164,6 +165,19 @@ impl Client {
         let answer = asked.map_err(|_| CallError::Lost("it took too long".to_string()))??;
         let loads = peer::decode::<Loads>(&answer).ok().filter(Loads::is_bounded);
         loads.ok_or_else(|| CallError::Lost("what it says of its load does not read".to_string()))
+    }
+
+    /// What one process understands. Who does not know the question understands the first format.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn format_of(&self, endpoint: &Endpoint) -> Result<Understood, CallError> {
+        let link = self.link(endpoint);
+        let asked = timeout(self.bounds.attempt, link.call(Call::Format, &())).await;
+        match asked.map_err(|_| CallError::Lost("it took too long".to_string()))? {
+            Err(CallError::Refused(ClusterError::Invalid { .. })) => Ok(Understood { newest: FIRST, root: FIRST }),
+            told => told,
+        }
     }
 
     /// Asks the leader for a change of who is in the root's group.

@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoints, Image, Pinned};
 use crate::heat::Tally;
 use crate::machine::ORDINAL_BITS;
 use crate::table::{Space, TableError, TableRead, TableWrite};
-use crate::{machine, metric, propose, requests};
+use crate::{format, machine, metric, propose, requests};
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{
     AnyError, BasicNode, Entry, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageError, StorageIOError,
@@ -20,7 +20,8 @@ use openraft::{
 use serde::{Deserialize, Serialize};
 use spine::id::{GroupId, Seq};
 use spine::wire::Reply;
-use std::sync::atomic::{AtomicU64, Ordering};
+use spine::wire::format::Format;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Semaphore, oneshot};
@@ -58,12 +59,14 @@ pub struct Applier {
     group: GroupId,
     checkpoints: Arc<Checkpoints>,
     index: AtomicU64,
+    format: AtomicU8,
     tally: Tally,
 }
 
 impl Applier {
     pub fn new(group: GroupId, checkpoints: Arc<Checkpoints>) -> Result<Self, TableError> {
-        let applier = Self { group, checkpoints, index: AtomicU64::new(0), tally: Tally::default() };
+        let format = AtomicU8::new(format::of(&checkpoints.table().read()?)?.0);
+        let applier = Self { group, checkpoints, index: AtomicU64::new(0), format, tally: Tally::default() };
         let applied = applier.applied()?.0;
         applier.index.store(applied.map_or(0, |id| id.index), Ordering::Release);
         Ok(applier)
@@ -80,6 +83,11 @@ impl Applier {
 
     pub fn applied_index(&self) -> u64 {
         self.index.load(Ordering::Acquire)
+    }
+
+    /// The group's format.
+    pub fn format(&self) -> Format {
+        Format(self.format.load(Ordering::Acquire))
     }
 
     pub fn applied(&self) -> Result<(Option<LogId>, Membership), TableError> {
@@ -113,7 +121,9 @@ impl Applier {
         }
         let applied = postcard::to_allocvec(&(Some(last.log_id), &membership)).map_err(|e| TableError::Storage(e.to_string()))?;
         table.put(Space::Meta, APPLIED, &applied)?;
+        let format = format::of(&table)?;
         table.commit()?;
+        self.format.store(format.0, Ordering::Release);
         self.index.store(last.log_id.index, Ordering::Release);
         metric::APPLY_SECONDS.observe(begun.elapsed().as_secs_f64());
         Ok(outcomes)
@@ -121,7 +131,15 @@ impl Applier {
 }
 
 fn apply_payload(table: &mut dyn TableWrite, group: GroupId, payload: &Payload, index: u64) -> Result<Outcome, TableError> {
-    let batches = propose::decode(&payload.0).map_err(|e| TableError::Storage(format!("log entry {index} does not decode: {e}")))?;
+    if let Some(format) = format::raised_by(&payload.0) {
+        format::raise(table, group, format)?;
+        return Ok(Outcome::default());
+    }
+    // It is committed and means something to the others: going on without it would make another table than theirs.
+    let batches = propose::decode(&payload.0).map_err(|e| {
+        let why = format!("log entry {index} of group {group} does not decode ({e}): the version of Breakwater that wrote it may be newer");
+        TableError::Storage(why)
+    })?;
     let mut at = index << ORDINAL_BITS;
     let mut applied = Vec::with_capacity(batches.len());
     for (stamp, batch) in &batches {
@@ -195,6 +213,8 @@ impl RaftStateMachine<Types> for Machine {
         let installed = tokio::task::spawn_blocking(move || checkpoints.install(incoming)).await;
         installed.map_err(machine_error)?.map_err(machine_error)?;
         self.applier.index.store(meta.last_log_id.map_or(0, |id| id.index), Ordering::Release);
+        let format = self.applier.checkpoints.table().read().and_then(|table| format::of(&table)).map_err(machine_error)?;
+        self.applier.format.store(format.0, Ordering::Release);
         Ok(())
     }
 
@@ -226,4 +246,36 @@ fn snapshot_of(pinned: Pinned) -> Result<Snapshot<Types>, StorageError<u64>> {
     };
     let meta = SnapshotMeta { last_log_id: id.0, last_membership: id.1, snapshot_id: format!("checkpoint-{txn}") };
     Ok(Snapshot { meta, snapshot: Box::new(Image::Kept(pinned)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::NORMAL;
+    use super::*;
+    use openraft::CommittedLeaderId;
+    use spine::wire::format::{FIRST, NEWEST};
+
+    fn entry(index: u64, bytes: &[u8]) -> Entry<Types> {
+        let payload = EntryPayload::Normal(Payload(bytes::Bytes::copy_from_slice(bytes)));
+        Entry { log_id: LogId::new(CommittedLeaderId::new(1, 1), index), payload }
+    }
+
+    #[test]
+    fn an_entry_of_a_newer_version_stops_the_group_before_it_and_is_never_skipped() {
+        let dir = tempfile::tempdir().unwrap();
+        let applier = Applier::new(GroupId(0), Arc::new(Checkpoints::open(dir.path(), 16 << 20).unwrap())).unwrap();
+        let applied = || applier.applied().unwrap().0.map(|id| id.index);
+        applier.apply(&[entry(1, &[NORMAL, 0])]).unwrap();
+        // One batch with one command of a kind that nobody knows; the entry before it comes with it.
+        let unknown = [entry(2, &[NORMAL, 0]), entry(3, &[NORMAL, 1, 0, 1, 0x7f])];
+        for _ in 0..2 {
+            let why = applier.apply(&unknown).unwrap_err().to_string();
+            assert!(why.contains("log entry 3") && why.contains("may be newer"), "{why}");
+            assert_eq!((applied(), applier.applied_index(), applier.format()), (Some(1), 1, FIRST));
+        }
+        let raised = applier.apply(&[entry(2, &format::entry(NEWEST))]).unwrap();
+        assert_eq!((raised, applied(), applier.format()), (vec![Outcome::default()], Some(2), NEWEST));
+        // As after a start.
+        assert_eq!(Applier::new(GroupId(0), applier.checkpoints().clone()).unwrap().format(), NEWEST);
+    }
 }

@@ -2,11 +2,13 @@
 
 use super::log::{bytes_of, entry_of};
 use super::{LogId, Types};
+use crate::format;
 use crate::journal::Position;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use openraft::{BasicNode, CommittedLeaderId, Entry, EntryPayload, LeaderId, SnapshotMeta, StoredMembership, Vote};
 use spine::id::{GroupId, MemberId};
 use spine::wire::cluster::{Append, Appended, Ballot, LogEntry, LogPosition, Member, RequestVote, SnapshotEnd, Voted};
+use spine::wire::format::{FIRST, Format};
 
 pub fn ballot_of(vote: &Vote<u64>) -> Ballot {
     Ballot { term: vote.leader_id.term, member: MemberId(vote.leader_id.node_id), granted: vote.committed }
@@ -95,12 +97,15 @@ pub fn vote_response_of(voted: &Voted) -> VoteResponse<u64> {
     VoteResponse { vote: vote_of(&voted.ballot), vote_granted: voted.granted, last_log_id: voted.last.as_ref().map(log_id_of) }
 }
 
+/// - `format`: of the group in it.
+///
 /// # Errors
 /// A membership that does not encode, which none can.
-pub fn end_of(meta: &SnapshotMeta<u64, BasicNode>, rows: u64, digest: [u8; 32]) -> Result<SnapshotEnd, postcard::Error> {
+pub fn end_of(meta: &SnapshotMeta<u64, BasicNode>, format: Format, rows: u64, digest: [u8; 32]) -> Result<SnapshotEnd, postcard::Error> {
+    let membership = bytes_of(&EntryPayload::Membership(meta.last_membership.membership().clone()))?;
     Ok(SnapshotEnd {
         last: meta.last_log_id.as_ref().map(position_of),
-        membership: bytes_of(&EntryPayload::Membership(meta.last_membership.membership().clone()))?,
+        membership: if format == FIRST { membership } else { [format::entry(format), membership].concat().into() },
         membership_at: meta.last_membership.log_id().as_ref().map(position_of),
         name: meta.snapshot_id.clone(),
         rows,
@@ -108,16 +113,21 @@ pub fn end_of(meta: &SnapshotMeta<u64, BasicNode>, rows: u64, digest: [u8; 32]) 
     })
 }
 
+/// What a snapshot is of, and the format of the group in it.
+///
 /// # Errors
 /// The membership does not read.
-pub fn meta_of(end: &SnapshotEnd) -> Result<SnapshotMeta<u64, BasicNode>, String> {
-    let entry: Entry<Types> = entry_of(Position::default(), &end.membership)?;
+pub fn meta_of(end: &SnapshotEnd) -> Result<(SnapshotMeta<u64, BasicNode>, Format), String> {
+    let head = end.membership.get(..2).and_then(format::raised_by);
+    let membership = if head.is_some() { end.membership.slice(2..) } else { end.membership.clone() };
+    let entry: Entry<Types> = entry_of(Position::default(), &membership)?;
     let EntryPayload::Membership(membership) = entry.payload else { return Err("the membership is none".to_string()) };
-    Ok(SnapshotMeta {
+    let meta = SnapshotMeta {
         last_log_id: end.last.as_ref().map(log_id_of),
         last_membership: StoredMembership::new(end.membership_at.as_ref().map(log_id_of), membership),
         snapshot_id: end.name.clone(),
-    })
+    };
+    Ok((meta, head.unwrap_or(FIRST)))
 }
 
 /// The member that openraft knows as `id` and `node`; `None`: it is alone and has no address.
@@ -127,4 +137,26 @@ pub fn member_of(id: u64, node: &BasicNode) -> Option<Member> {
 
 pub fn node_of(member: &Member) -> BasicNode {
     BasicNode::new(member.at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::Membership;
+    use spine::wire::format::NEWEST;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    #[test]
+    fn a_snapshot_of_a_raised_group_says_so_and_does_not_read_to_who_knows_no_formats() {
+        let nodes = BTreeMap::from([(1, BasicNode::new("a")), (2, BasicNode::new("b"))]);
+        let membership = Membership::new(vec![BTreeSet::from([1, 2])], nodes);
+        let last_membership = StoredMembership::new(None, membership);
+        let meta = SnapshotMeta { last_log_id: None, last_membership, snapshot_id: "x".to_string() };
+        for format in [FIRST, NEWEST] {
+            let end = end_of(&meta, format, 7, [1; 32]).unwrap();
+            assert_eq!(meta_of(&end), Ok((meta.clone(), format)));
+            // What a version without formats does with it.
+            assert_eq!(entry_of(Position::default(), &end.membership).is_ok(), format == FIRST);
+        }
+    }
 }

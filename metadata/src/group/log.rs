@@ -1,11 +1,12 @@
 //! openraft's log storage on one group of the journal.
 //!
-//! An entry's bytes in the journal and between members: a tag, then nothing (blank), the payload (normal or identified; the tag is its first
-//! byte), or the membership by postcard.
+//! An entry's bytes in the journal and between members: a tag, then nothing (blank), the payload (normal, identified or one that raises the
+//! format; the tag is its first byte), or the membership by postcard.
 
 #![allow(clippy::result_large_err, reason = "openraft's own error")]
 
 use super::{IDENTIFIED, LogId, NORMAL, OUTDATED, Payload, Types};
+use crate::format;
 use crate::journal::{Done, GroupLog, JournalError, Position};
 use bytes::Bytes;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
@@ -188,13 +189,14 @@ pub fn entry_of(position: Position, bytes: &Bytes) -> Result<Entry<Types>, Strin
     let payload = match bytes.split_first() {
         Some((&BLANK, [])) => EntryPayload::Blank,
         Some((&(NORMAL | IDENTIFIED), _)) => EntryPayload::Normal(Payload(bytes.clone())),
+        _ if format::raised_by(bytes).is_some() => EntryPayload::Normal(Payload(bytes.clone())),
         Some((&MEMBERSHIP, rest)) => {
             EntryPayload::Membership(postcard::from_bytes(rest).map_err(|e| format!("membership of entry {}: {e}", position.index))?)
         }
         Some((kind, _)) if OUTDATED.contains(kind) => {
             return Err(format!("entry {} is of an earlier version of Breakwater, whose metadata this one does not read", position.index));
         }
-        _ => return Err(format!("entry {} is of no known kind", position.index)),
+        _ => return Err(format!("entry {} is of no known kind: a newer version of Breakwater may have written it", position.index)),
     };
     Ok(Entry { log_id: log_id(position), payload })
 }
@@ -215,6 +217,9 @@ mod tests {
         assert!(refusal(&[]).contains("no known kind"));
         assert!(refusal(&[200, 1]).contains("no known kind"));
         assert!(refusal(&[BLANK, 1]).contains("no known kind"), "a blank entry is blank");
+        assert!(refusal(&[format::RAISE, 2, 0]).contains("newer version"), "what raises a format and says more is not known yet");
+        let raise = format::entry(spine::wire::format::NEWEST);
+        assert_eq!(bytes_of(&entry_of(at, &raise).unwrap().payload).unwrap(), raise);
         assert!(refusal(&[MEMBERSHIP, 0xff]).contains("membership of entry 77"));
         for kind in [NORMAL, IDENTIFIED] {
             let bytes = Bytes::from(vec![kind, 9]);

@@ -116,6 +116,7 @@ impl Group {
                 (Step::Wait { behind }, _) => return Ok(Changed::Learning { behind }),
                 (Step::Refuse(why), _) => return Err(ClusterError::Invalid { what: why.to_string() }),
                 (Step::Learn, MemberChange::Join(member)) => {
+                    self.check_joiner(member).await?;
                     ChangeMembers::AddNodes(BTreeMap::from([(member.id.0, convert::node_of(member))]))
                 }
                 (Step::Note, MemberChange::Join(member)) => {
@@ -178,9 +179,10 @@ impl Group {
     /// Takes entries, or a sign of life, from a leader.
     ///
     /// # Errors
-    /// `OtherMember`; `Invalid` for entries that do not read; `Metadata` if the group has ended.
+    /// `OtherMember`; `Invalid` for entries that do not read; `Metadata` if the group has ended, or for entries that are too new.
     pub async fn append(&self, append: Append) -> Result<Appended, ClusterError> {
         self.check_member(append.to)?;
+        self.admit_entries(&append).await?;
         let request = convert::append_request_of(append).map_err(|what| ClusterError::Invalid { what })?;
         match self.raft.append_entries(request).await {
             Ok(response) => Ok(convert::appended_of(response)),

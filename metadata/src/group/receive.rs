@@ -9,6 +9,7 @@
 use super::apply::applied_in;
 use super::{Group, convert};
 use crate::checkpoint::{Image, Incoming, IncomingError};
+use crate::format;
 use crate::metric;
 use openraft::{BasicNode, Snapshot, SnapshotMeta};
 use spine::id::MemberId;
@@ -87,13 +88,21 @@ impl Group {
     }
 
     async fn install(&self, vote: openraft::Vote<u64>, end: SnapshotEnd, mut incoming: Incoming) -> Result<SnapshotTaken, ClusterError> {
-        let meta = convert::meta_of(&end).map_err(|reason| invalid(&reason))?;
+        let (meta, format) = convert::meta_of(&end).map_err(|reason| invalid(&reason))?;
+        self.folder.admit(format).await?;
         let marker = marker_of(&meta)?;
         let last = meta.last_log_id;
         let checked = blocking(move || {
             incoming.finish(end.rows, end.digest, &marker)?;
             let (applied, _) = applied_in(&incoming.read()?)?;
-            if applied == last { Ok(incoming) } else { Err(IncomingError::Wrong("it ends at another entry than it says")) }
+            if applied != last {
+                return Err(IncomingError::Wrong("it ends at another entry than it says"));
+            }
+            if format::of(&incoming.read()?)? == format {
+                Ok(incoming)
+            } else {
+                Err(IncomingError::Wrong("it has another format than it says"))
+            }
         });
         let image = Box::new(Image::Come(checked.await?));
         let installed = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: image }).await;

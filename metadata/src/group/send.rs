@@ -3,15 +3,17 @@
 //! What is in memory is one part. The checkpoint's moment stays pinned for as long: the table may grow meanwhile by what changes.
 
 use super::convert;
+use super::formats::understood_at;
 use crate::checkpoint::{INSTALLED, Pinned, Place, read_part};
 use crate::cluster::{CallError, Link};
+use crate::format;
 use crate::metric;
 use crate::table::Space;
 use openraft::{BasicNode, SnapshotMeta};
 use spine::id::{GroupId, MemberId};
 use spine::wire::cluster::{Ballot, Call, SnapshotPart, SnapshotTaken};
 use spine::wire::copy::Tally;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -38,6 +40,13 @@ impl Sending {
     /// Says why it was given up; the next attempt begins anew.
     pub async fn run(self) -> Result<Ballot, String> {
         let begun = Instant::now();
+        let pinned = self.pinned.clone();
+        let format = tokio::task::spawn_blocking(move || format::of(&*pinned.lock().unwrap_or_else(PoisonError::into_inner))).await;
+        let format = format.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        // It would refuse the last part, each time.
+        if let Some(newest) = understood_at(&self.link).await.filter(|newest| *newest < format) {
+            return Err(format!("the receiver understands format {newest} and not {format}: upgrade it"));
+        }
         let mut stream = [0; 16];
         getrandom::fill(&mut stream).map_err(|e| e.to_string())?;
         let (mut place, mut tally) = (Place::default(), Tally::default());
@@ -50,7 +59,7 @@ impl Sending {
             let (rows, next, counted) = read.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
             (place, tally) = (next, counted);
             let end = match place.is_end() {
-                true => Some(convert::end_of(&self.meta, tally.rows(), tally.digest()).map_err(|e| e.to_string())?),
+                true => Some(convert::end_of(&self.meta, format, tally.rows(), tally.digest()).map_err(|e| e.to_string())?),
                 false => None,
             };
             let last = end.is_some();

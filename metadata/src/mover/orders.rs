@@ -7,6 +7,7 @@ use spine::id::{Epoch, GroupId, MoveId, NodeId, UnixMs};
 use spine::limit::GROUPS;
 use spine::map::Map;
 use spine::wire::cluster::Member;
+use spine::wire::format::LEVELLED;
 use spine::wire::namespace::{NamespaceAnswer, NamespaceQuery};
 use spine::wire::range::{Handover, Holding, Mover as By, Page, Progress, RangeAnswer, RangeCommand, RangeKind, RangeQuery, RangeStatus};
 use spine::wire::root::{GroupRecord, MoveAsk, MoveRecord, MoveStep, RootAnswer, RootCommand, RootQuery, ShiftKind, ShiftRecord};
@@ -19,6 +20,8 @@ pub struct Orders {
     id: MoveId,
     attempt: u64,
     kind: RangeKind,
+    /// Receivers can be told what the rows of a page are to come to.
+    checks: bool,
 }
 
 /// What a group says of the moves of one kind that it is in.
@@ -187,7 +190,11 @@ impl Orders {
             Reply::Attempt(attempt) => attempt,
             other => return Err(refused("TakeMove", other)),
         };
-        let mut orders = Orders { groups: groups.clone(), id, attempt, kind: RangeKind::Names };
+        let checks = match root(&**groups, RootQuery::Format).await? {
+            RootAnswer::Format(format) => format >= LEVELLED,
+            _ => return Err(MoveError::Unexpected { step: "Format" }),
+        };
+        let mut orders = Orders { groups: groups.clone(), id, attempt, kind: RangeKind::Names, checks };
         orders.kind = orders.record().await?.span.kind();
         Ok(orders)
     }
@@ -219,6 +226,27 @@ impl Orders {
 
     pub async fn order(&self, group: GroupId, command: impl FnOnce(By) -> RangeCommand) -> Result<Reply, MoveError> {
         one(&*self.groups, group, Command::Range(command(by(self.id, self.attempt)))).await
+    }
+
+    /// Has the receiver take over a page that begins at `after`. Refused with `Mismatch` if it has other rows then: it has come no further, or
+    /// else, where it runs a version that cannot look itself, the move is given up.
+    pub async fn import(&self, group: GroupId, after: Progress, page: &mut Page) -> Result<Reply, MoveError> {
+        let (by, kind, upto, digest) = (by(self.id, self.attempt), self.kind, page.upto.clone(), page.digest);
+        let rows = std::mem::take(&mut page.rows);
+        if self.checks {
+            let (after, upto, rows) = (after.clone(), upto.clone(), rows.clone());
+            match self.order(group, |by| RangeCommand::ImportChecked { by, kind, after, upto, rows, digest }).await {
+                Err(MoveError::Metadata(MetadataError::TooNew { .. })) => {}
+                done => return done,
+            }
+        }
+        match one(&*self.groups, group, Command::Range(RangeCommand::Import { by, kind, after, upto, rows })).await? {
+            Reply::Imported { digest: held } if held != digest => {
+                self.give_up().await?;
+                Ok(Reply::Refused(Refusal::Mismatch))
+            }
+            reply => Ok(reply),
+        }
     }
 
     /// The move is wanted no more.

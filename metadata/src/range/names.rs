@@ -4,12 +4,14 @@
 //! intents. A row that changes while they are copied is noted ([`super::noting`]) and comes again, so a place in this order need not stay true.
 
 use super::page::{Place, Rows};
+use crate::format;
 use crate::key;
 use crate::namespace::{closed, intent};
 use crate::record::{broken, decode, each, load};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::BucketId;
 use spine::map::NamePoint;
+use spine::wire::format::LEVELLED;
 use spine::wire::namespace::{Body, PartRecord, VersionBody, VersionHead};
 use spine::wire::range::NameSpan;
 use std::collections::BTreeSet;
@@ -122,13 +124,18 @@ pub fn object_rows(table: &dyn TableRead, at: &[u8], value: &[u8]) -> Result<Vec
 /// The rows of the upload at `at`, its own first.
 pub fn upload_rows(table: &dyn TableRead, at: &[u8]) -> Result<Vec<RowKey>, TableError> {
     let upload = at.last_chunk::<16>().ok_or_else(|| broken(Space::Uploads, at))?;
-    let mut rows = vec![(Space::Uploads, at.to_vec())];
+    let (mut rows, every) = (vec![(Space::Uploads, at.to_vec())], format::of(table)? >= LEVELLED);
     each(table, Space::Parts, upload, &[], |at, value| {
         rows.push((Space::Parts, at.to_vec()));
-        // The upload alone, without a number, is where it is found by its id. Every part counts as two rows, also one without a piece:
-        // a place among them stays where it is when a part is replaced.
-        if at.len() > upload.len() {
-            rows.push((Space::Manifests, decode::<PartRecord>(Space::Parts, at, value)?.version.0.to_vec()));
+        // The upload alone, without a number, is where it is found by its id.
+        if at.len() == upload.len() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let part: PartRecord = decode(Space::Parts, at, value)?;
+        // Every part counts as two rows, also one without a piece: a place among them stays where it is when a part is replaced.
+        match every {
+            true => rows.push((Space::Manifests, part.version.0.to_vec())),
+            false => add_manifests(&mut rows, &part.body),
         }
         Ok(ControlFlow::Continue(()))
     })?;

@@ -5,13 +5,15 @@ use super::noting::{self, Noted, Noting};
 use super::{Ranges, chunks, names, page};
 use crate::chunk_index::ledger::Ledger;
 use crate::chunk_index::{self, restore};
+use crate::format;
 use crate::namespace::closed;
 use crate::record::{broken, each};
 use crate::table::{Space, TableError, TableRead, TableWrite};
 use spine::id::{BucketId, ChunkId, GroupId, Seq};
 use spine::limit::MOVE_ROWS;
 use spine::map::NamePoint;
-use spine::wire::range::{BucketStep, Handover, Holding, MovedRow, Mover, Range, RangeCommand, RangeKind};
+use spine::wire::format::LEVELLED;
+use spine::wire::range::{BucketStep, Handover, Holding, MovedRow, Mover, Progress, Range, RangeCommand, RangeKind};
 use spine::wire::{Refusal, Reply};
 use std::ops::ControlFlow;
 
@@ -37,15 +39,9 @@ fn order(table: &mut dyn TableWrite, ranges: &mut Ranges, command: &RangeCommand
     match command {
         RangeCommand::Prepare { by, range, from } => Ok(prepare(ranges, *by, range, *from).map(|()| Reply::Done)),
         RangeCommand::Export { by, range, to } => Ok(export(ranges, *by, range, *to).map(|()| Reply::Done)),
-        RangeCommand::Import { by, kind, after, upto, rows, digest } => {
-            let taken = match kind {
-                RangeKind::Names => holding::import(&mut ranges.names, *by, after, upto),
-                RangeKind::Chunks => holding::import(&mut ranges.chunks, *by, after, upto),
-            };
-            match taken {
-                Ok(()) => import(table, *kind, rows, digest),
-                Err(refusal) => Ok(Err(refusal)),
-            }
+        RangeCommand::Import { by, kind, after, upto, rows } => take_page(table, ranges, *by, *kind, (after, upto), rows, None),
+        RangeCommand::ImportChecked { by, kind, after, upto, rows, digest } => {
+            take_page(table, ranges, *by, *kind, (after, upto), rows, Some(digest))
         }
         RangeCommand::Freeze { by, kind } => Ok(freeze(ranges, *by, *kind, true)),
         RangeCommand::Thaw { by, kind } => Ok(freeze(ranges, *by, *kind, false)),
@@ -80,8 +76,30 @@ fn freeze(ranges: &mut Ranges, by: Mover, kind: RangeKind, frozen: bool) -> Resu
     Ok(Reply::Done)
 }
 
+/// Takes a page over, if the target has come to where it begins.
+///
+/// - `given`: the rows' digest, if it was told.
+fn take_page(
+    table: &mut dyn TableWrite,
+    ranges: &mut Ranges,
+    by: Mover,
+    kind: RangeKind,
+    (after, upto): (&Progress, &Progress),
+    rows: &[MovedRow],
+    given: Option<&[u8; 32]>,
+) -> Done {
+    let taken = match kind {
+        RangeKind::Names => holding::import(&mut ranges.names, by, after, upto),
+        RangeKind::Chunks => holding::import(&mut ranges.chunks, by, after, upto),
+    };
+    match taken {
+        Ok(()) => import(table, kind, rows, given),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
 /// Takes rows over and reads back what came of it. What is refused here has been written: nobody reads it, and it is written again.
-fn import(table: &mut dyn TableWrite, kind: RangeKind, rows: &[MovedRow], given: &[u8; 32]) -> Done {
+fn import(table: &mut dyn TableWrite, kind: RangeKind, rows: &[MovedRow], given: Option<&[u8; 32]>) -> Done {
     let mut ledger = Ledger::load(table)?;
     for row in rows {
         let space = *Space::ALL.get(usize::from(row.space)).ok_or_else(|| broken(Space::Changed, &row.key))?;
@@ -98,7 +116,7 @@ fn import(table: &mut dyn TableWrite, kind: RangeKind, rows: &[MovedRow], given:
         held.push((row.space, &row.key[..], held_of(table, kind, row)?));
     }
     let digest = page::digest(held.into_iter());
-    Ok(if digest == *given { Ok(Reply::Imported { digest }) } else { Err(Refusal::Mismatch) })
+    Ok(if given.is_none_or(|given| digest == *given) { Ok(Reply::Imported { digest }) } else { Err(Refusal::Mismatch) })
 }
 
 fn import_name(table: &mut dyn TableWrite, space: Space, row: &MovedRow) -> Result<(), TableError> {
@@ -156,17 +174,22 @@ fn serve(table: &mut dyn TableWrite, ranges: &mut Ranges, by: Mover, kind: Range
         // Whatever comes after this entry has a greater position.
         ranges.base = ranges.base.max(handover.seq.0.saturating_sub(at.0));
         if kind == RangeKind::Chunks {
-            if handover.held {
-                // Perhaps by a restore: what is doubted there is doubted here.
-                chunk_index::go_on_above(table, handover.above)?;
-            } else {
-                let mut ledger = Ledger::load(table)?;
-                ledger.follow(handover.above);
-                ledger.save(table)?;
-            }
+            go_on(table, handover)?;
         }
     }
     Ok(Ok(Reply::Done))
+}
+
+/// Has the chunks of a range that is taken over go on from where the other group was with them.
+fn go_on(table: &mut dyn TableWrite, handover: &Handover) -> Result<(), TableError> {
+    if handover.held && format::of(table)? >= LEVELLED {
+        // Perhaps by a restore: what is doubted there is doubted here.
+        return chunk_index::go_on_above(table, handover.above);
+    }
+    let mut ledger = Ledger::load(table)?;
+    ledger.follow(handover.above);
+    ledger.save(table)?;
+    if handover.held { restore::hold(table, true) } else { Ok(()) }
 }
 
 /// Says what is to be deleted.

@@ -11,6 +11,7 @@ use super::{ERA, STANDING};
 use crate::chunk_index::holding;
 use crate::chunk_index::ledger::{self, Ledger};
 use crate::ended::Ended;
+use crate::format;
 use crate::key;
 use crate::namespace::{closed, intent, outbox};
 use crate::range;
@@ -22,7 +23,7 @@ use spine::map::Map;
 use spine::wire::cluster::Row;
 
 /// What a replica's Meta has of its own, and its log's.
-const OWN: [&[u8]; 4] = [b"raft.", b"request", STANDING, range::RANGES];
+const OWN: [&[u8]; 5] = [b"raft.", b"request", STANDING, range::RANGES, format::FORMAT];
 /// Counters that follow from the rows that are given new positions.
 const COUNTERS: [&[u8]; 3] = [outbox::COUNTER, intent::ENDED.counter, holding::ENDED.counter];
 

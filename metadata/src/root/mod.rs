@@ -22,6 +22,7 @@ mod tenant;
 #[cfg(test)]
 mod tests;
 
+use crate::format;
 use crate::table::{TableError, TableRead, TableWrite};
 use spine::wire::Reply;
 use spine::wire::root::{RootAnswer, RootCommand, RootQuery};
@@ -86,5 +87,6 @@ pub fn answer(table: &dyn TableRead, query: &RootQuery) -> Result<RootAnswer, Ta
         RootQuery::LeavingMetadataNodes => RootAnswer::LeavingMetadataNodes(metadata_node::leaving(table)?),
         RootQuery::GroupsOf(ids) => RootAnswer::Groups(map::groups_of(table, ids)?),
         RootQuery::Shifts => RootAnswer::Shifts(shifts::all(table)?),
+        RootQuery::Format => RootAnswer::Format(format::of(table)?),
     })
 }

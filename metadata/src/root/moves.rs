@@ -9,6 +9,7 @@
 //! Not here: doing it (`mover.rs`), what the two groups make of it.
 
 use super::map;
+use crate::format;
 use crate::key;
 use crate::record::{decode, each, load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
@@ -16,6 +17,7 @@ use spine::id::{Epoch, GroupId, MoveId, UnixMs};
 use spine::limit::{MOVES, MOVES_KEPT};
 use spine::map::{Change, Map, MapError, Point, Ranges};
 use spine::wire::cluster::Member;
+use spine::wire::format::LEVELLED;
 use spine::wire::range::{Range, Span};
 use spine::wire::root::{MoveAsk, MoveRecord, MoveStep};
 use spine::wire::{Refusal, Reply};
@@ -186,7 +188,7 @@ pub fn step(table: &mut dyn TableWrite, id: MoveId, attempt: u64, to: MoveStep, 
             _ => Refusal::NoSuchRange,
         }));
     }
-    if to == MoveStep::GaveUp && known.ask.founders().is_some() {
+    if to == MoveStep::GaveUp && known.ask.founders().is_some() && format::of(table)? >= LEVELLED {
         // It has served nothing, and may not even have come about: nobody can be asked whether it has something left.
         map::note_ended(table, known.to)?;
     }

@@ -1,4 +1,5 @@
 use super::{answer, apply};
+use crate::format;
 use crate::key;
 use crate::table::memory::MemoryTable;
 use crate::table::{Space, TableWrite};
@@ -7,6 +8,7 @@ use spine::id::{BucketId, Epoch, FleetId, GroupId, InviteId, MemberId, MoveId, N
 use spine::limit::{MOVES_KEPT, SHIFTS, SHIFTS_KEPT};
 use spine::map::{Map, NamePoint};
 use spine::wire::cluster::{Endpoint, Member};
+use spine::wire::format::{FIRST, LEVELLED};
 use spine::wire::root::*;
 use spine::wire::{Refusal, Reply};
 
@@ -349,6 +351,22 @@ fn a_move_given_up_leaves_the_map_and_its_group_may_end_and_its_number_is_not_gi
     let asked = RootQuery::GroupsOf(vec![GroupId(2), GroupId(1), GroupId(9)]);
     let RootAnswer::Groups(groups) = answer(&table, &asked).unwrap() else { panic!() };
     assert_eq!(groups.iter().map(|group| (group.id, group.ended)).collect::<Vec<_>>(), [(GroupId(2), false), (GroupId(1), true)]);
+}
+
+#[test]
+fn a_group_made_for_a_move_that_is_given_up_ends_with_it_from_the_second_format_on() {
+    for (format, ended) in [(FIRST, false), (LEVELLED, true)] {
+        let mut table = MemoryTable::default();
+        format::raise(&mut table, GroupId(0), format).unwrap();
+        assert_eq!(begin(&mut table, split_at("m"), 0), Reply::Moving(MoveId(1)));
+        run(&mut table, RootCommand::GiveUpMove { id: MoveId(1) });
+        run(&mut table, RootCommand::TakeMove { id: MoveId(1) });
+        let gave_up = RootCommand::StepMove { id: MoveId(1), attempt: 1, step: MoveStep::GaveUp, now: UnixMs(2) };
+        assert_eq!(run(&mut table, gave_up), Reply::Done);
+        let RootAnswer::Groups(groups) = answer(&table, &RootQuery::GroupsOf(vec![GroupId(1)])).unwrap() else { panic!() };
+        assert_eq!(groups.iter().map(|group| group.ended).collect::<Vec<_>>(), [ended]);
+        assert_eq!(answer(&table, &RootQuery::Format).unwrap(), RootAnswer::Format(format));
+    }
 }
 
 #[test]

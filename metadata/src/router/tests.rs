@@ -4,15 +4,16 @@
 mod troubles;
 
 use super::{Groups, Router};
-use crate::machine;
 use crate::mover::{Founder, Limits, MoveError, Mover};
 use crate::root::map::ROOT;
 use crate::sample;
 use crate::table::memory::MemoryTable;
+use crate::{format, machine};
 use spine::id::*;
 use spine::map::{Map, NamePoint};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, Confirmation, ReserveOutcome};
 use spine::wire::cluster::{Endpoint, Member};
+use spine::wire::format::NEWEST;
 use spine::wire::namespace::*;
 use spine::wire::range::ALL_CHUNKS;
 use spine::wire::root::{MoveAsk, MoveRecord, RootAnswer, RootCommand, RootQuery};
@@ -42,10 +43,17 @@ impl Draw {
     }
 }
 
-#[derive(Default)]
 struct Hosted {
     table: MemoryTable,
     applied: u64,
+}
+
+impl Default for Hosted {
+    fn default() -> Self {
+        let mut table = MemoryTable::default();
+        format::raise(&mut table, ROOT, NEWEST).unwrap();
+        Hosted { table, applied: 0 }
+    }
 }
 
 /// Every group, each one table; meanwhile others have their turns.

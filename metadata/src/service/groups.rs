@@ -9,7 +9,7 @@
 //! though its asker leaves; one of them at a time changes the list.
 
 use super::hosted::{self, Hosted};
-use super::list::{self, Fate, List};
+use super::list::{self, Fate, Listed};
 use super::{OpenError, Settings};
 use crate::cluster::CallError;
 use crate::group::{GroupError, Means};
@@ -26,7 +26,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -44,15 +44,13 @@ pub struct Groups {
     pub settings: Settings,
     scans: Arc<Semaphore>,
     hosted: RwLock<BTreeMap<GroupId, Arc<Hosted>>>,
-    /// What the list on the disk says.
-    list: Mutex<List>,
 }
 
 impl Groups {
     /// Nothing runs yet: see [`Self::start`].
-    pub fn new(means: Means, settings: Settings, list: List) -> Arc<Self> {
+    pub fn new(means: Means, settings: Settings) -> Arc<Self> {
         let scans = Arc::new(Semaphore::new(settings.scans.max(1)));
-        Arc::new(Self { means, settings, scans, hosted: RwLock::default(), list: Mutex::new(list) })
+        Arc::new(Self { means, settings, scans, hosted: RwLock::default() })
     }
 
     /// Opens the root group and all that the list has, and finishes what was being removed. Returns the root group.
@@ -62,7 +60,7 @@ impl Groups {
     /// # Errors
     /// The first group that does not open; then none runs.
     pub async fn start(&self, founds: bool) -> Result<Arc<Hosted>, OpenError> {
-        let listed: Vec<(GroupId, Fate)> = self.list.lock().await.iter().map(|(group, fate)| (*group, *fate)).collect();
+        let listed: Vec<(GroupId, Fate)> = self.means.folder.listed().await.groups.iter().map(|(group, fate)| (*group, *fate)).collect();
         let opened = async {
             let root = self.open(ROOT).await?;
             if founds && !root.group.is_founded().await? {
@@ -72,7 +70,7 @@ impl Groups {
             for (group, fate) in listed {
                 match fate {
                     Fate::Hosted => drop(self.open(group).await?),
-                    Fate::Ending => self.finish_removal(group, &mut *self.list.lock().await).await?,
+                    Fate::Ending => self.finish_removal(group, &mut *self.means.folder.listed().await).await?,
                 }
             }
             Ok(root)
@@ -125,31 +123,26 @@ impl Groups {
         Ok(hosted)
     }
 
-    async fn save(&self, list: &List) -> Result<(), OpenError> {
-        let (dir, list) = (self.settings.dir.clone(), list.clone());
-        blocking(move || list::save(&dir, &list).map_err(|source| OpenError::Folder { path: dir.join(list::FILE), source })).await
-    }
-
     /// Makes room for a group, or finds it.
     async fn host(&self, group: GroupId) -> Result<Arc<Hosted>, ClusterError> {
         if let Some(hosted) = self.get(group) {
             return Ok(hosted);
         }
-        let mut list = self.list.lock().await;
+        let mut list = self.means.folder.listed().await;
         if let Some(hosted) = self.get(group) {
             return Ok(hosted);
         }
-        if list.get(&group) == Some(&Fate::Ending) {
+        if list.groups.get(&group) == Some(&Fate::Ending) {
             self.finish_removal(group, &mut list).await.map_err(|error| storage(&error))?;
         }
-        if !list.contains_key(&group) {
-            if list.len() + 1 >= GROUPS {
+        if !list.groups.contains_key(&group) {
+            if list.groups.len() + 1 >= GROUPS {
                 return Err(invalid("this process has as many groups as it may"));
             }
-            list.insert(group, Fate::Hosted);
-            if let Err(error) = self.save(&list).await {
+            list.groups.insert(group, Fate::Hosted);
+            if let Err(error) = self.means.folder.save(&list).await {
                 // Either list may be the one on the disk; both are true.
-                list.remove(&group);
+                list.groups.remove(&group);
                 return Err(storage(&error));
             }
         }
@@ -157,15 +150,15 @@ impl Groups {
     }
 
     async fn remove(&self, group: GroupId) -> Result<(), ClusterError> {
-        self.remove_listed(group, &mut *self.list.lock().await).await
+        self.remove_listed(group, &mut *self.means.folder.listed().await).await
     }
 
-    async fn remove_listed(&self, group: GroupId, list: &mut List) -> Result<(), ClusterError> {
-        if !list.contains_key(&group) {
+    async fn remove_listed(&self, group: GroupId, list: &mut Listed) -> Result<(), ClusterError> {
+        if !list.groups.contains_key(&group) {
             return Ok(());
         }
-        list.insert(group, Fate::Ending);
-        self.save(list).await.map_err(|error| storage(&error))?;
+        list.groups.insert(group, Fate::Ending);
+        self.means.folder.save(list).await.map_err(|error| storage(&error))?;
         let hosted = self.hosted.write().unwrap_or_else(PoisonError::into_inner).remove(&group);
         if let Some(hosted) = hosted {
             hosted.end().await;
@@ -175,8 +168,8 @@ impl Groups {
 
     /// Removes a group that this process is out of by `since`. What it acknowledged as a member of later stays.
     async fn let_go(&self, group: GroupId, since: &LogPosition) -> Result<(), ClusterError> {
-        let mut list = self.list.lock().await;
-        if list.get(&group) == Some(&Fate::Hosted) {
+        let mut list = self.means.folder.listed().await;
+        if list.groups.get(&group) == Some(&Fate::Hosted) {
             let hosted = match self.get(group) {
                 Some(hosted) => hosted,
                 None => self.open(group).await.map_err(|error| storage(&error))?,
@@ -194,7 +187,7 @@ impl Groups {
     }
 
     /// The group does not run; the list says that it ends.
-    async fn finish_removal(&self, group: GroupId, list: &mut List) -> Result<(), OpenError> {
+    async fn finish_removal(&self, group: GroupId, list: &mut Listed) -> Result<(), OpenError> {
         let (sender, forgotten) = tokio::sync::oneshot::channel();
         // Nobody listens only if this process ends.
         self.means.journal.group(group).forget(Box::new(move |outcome| drop(sender.send(outcome))));
@@ -206,8 +199,8 @@ impl Groups {
             _ => Ok(()),
         });
         removed.await?;
-        list.remove(&group);
-        self.save(list).await
+        list.groups.remove(&group);
+        self.means.folder.save(list).await
     }
 
     /// Does what is asked, to its end, also if the asker leaves meanwhile.

@@ -91,6 +91,7 @@ impl Hosted {
         drop(self.group.settled().await);
         self.group.check_leader()?;
         self.room.admit(&batch)?;
+        self.group.fit(&batch).await?;
         if batch.commands.is_empty() {
             return Ok(Proposed { replies: Vec::new(), seen });
         }
@@ -144,7 +145,7 @@ impl Hosted {
 
 /// Answers from one moment, unless what is there is not whole yet.
 fn answer_from(read: &dyn TableRead, group: GroupId, query: &Query) -> Result<Answer, MetadataError> {
-    let is_of_founding = matches!(query, Query::Root(RootQuery::Fleet | RootQuery::MetadataNodes | RootQuery::Lease));
+    let is_of_founding = matches!(query, Query::Root(RootQuery::Fleet | RootQuery::MetadataNodes | RootQuery::Lease | RootQuery::Format));
     if !is_of_founding && restore::is_under_way(read)? {
         return Err(MetadataError::Unavailable { reason: "metadata is being restored".into() });
     }
@@ -155,6 +156,7 @@ fn answer_from(read: &dyn TableRead, group: GroupId, query: &Query) -> Result<An
 impl Metadata for Hosted {
     async fn propose(&self, batch: Batch) -> Result<Vec<Reply>, MetadataError> {
         self.room.admit(&batch)?;
+        self.group.fit(&batch).await?;
         self.count(&batch);
         self.proposer.propose(&batch).await
     }

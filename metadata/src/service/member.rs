@@ -9,7 +9,7 @@ use crate::journal::file::write_durably;
 use spine::id::{GroupId, MemberId};
 use spine::wire::cluster::{
     Append, Appended, Appends, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Endpoint, GroupCall, GroupDone, GroupLoad,
-    GroupStatus, Loads, Member, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted, Work,
+    GroupStatus, Loads, Member, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Understood, Voted, Work,
 };
 use spine::wire::{Answer, MetadataError};
 use std::fs;
@@ -64,6 +64,11 @@ impl MetadataNode {
     /// This process and its groups as it sees them, the root group first. Never waits.
     pub fn status(&self) -> ClusterStatus {
         ClusterStatus { member: self.member(), groups: self.groups.all().iter().map(|hosted| hosted.group.status()).collect() }
+    }
+
+    /// What this process understands, and its replica of the root's group has come to.
+    pub fn understood(&self) -> Understood {
+        Understood { newest: self.groups.means.folder.newest(), root: self.root.group.format() }
     }
 
     /// What this process bears, group by group. Nothing where it is alone: there is nobody to level it with.

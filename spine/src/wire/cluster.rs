@@ -15,9 +15,11 @@
 //! group      gateway, metadata   GroupCall         GroupDone
 //! appends    metadata            Appends           Beaten
 //! loads      gateway, metadata   -                 Loads
+//! format     gateway, metadata   -                 Understood
 //! ```
 //! Bodies are postcard and have a Content-Length. What failed answers [`http_status`] and the [`ClusterError`] as body.
-//! The number in the path is the version: another one is another protocol, and an unknown path is `Invalid`.
+//! The number in the path is the version: another one is another protocol, and an unknown path is `Invalid`. What came later than others
+//! (`format.rs`) is not sent to who does not understand it; who answers `Invalid` to `format` understands the first format and no more.
 //!
 //! Every message names its group, and those of the log also the member they are for: a process whose folder was lost comes back as another
 //! member, and must never be taken for the one that has forgotten its votes.
@@ -32,6 +34,7 @@ pub use loads::{Cut, GroupLoad, HeatSlice, HotDirectory, Loads, Work};
 use crate::fleet::admission::is_address;
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::limit::{GROUPS, LOG_ENTRY_BYTES, MEMBERS};
+use crate::wire::format::Format;
 use crate::wire::{Batch, MetadataError, Query, Reply};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -70,10 +73,11 @@ pub enum Call {
     Group,
     Appends,
     Loads,
+    Format,
 }
 
 impl Call {
-    pub const ALL: [Call; 11] = [
+    pub const ALL: [Call; 12] = [
         Call::Propose,
         Call::Query,
         Call::Status,
@@ -85,6 +89,7 @@ impl Call {
         Call::Group,
         Call::Appends,
         Call::Loads,
+        Call::Format,
     ];
 
     pub fn path(self) -> &'static str {
@@ -100,6 +105,7 @@ impl Call {
             Call::Group => "/1/group",
             Call::Appends => "/1/appends",
             Call::Loads => "/1/loads",
+            Call::Format => "/1/format",
         }
     }
 
@@ -124,7 +130,7 @@ impl Call {
             Call::Append | Call::Appends => APPEND_BYTES + LOG_ENTRY_BYTES + FRAME_BYTES,
             Call::Snapshot => PART_BYTES + LOG_ENTRY_BYTES + FRAME_BYTES,
             Call::Vote | Call::Change | Call::Beats | Call::Group => FRAME_BYTES,
-            Call::Status | Call::Loads => 0,
+            Call::Status | Call::Loads | Call::Format => 0,
         }
     }
 
@@ -133,7 +139,9 @@ impl Call {
         match self {
             Call::Propose | Call::Query => ANSWER_BYTES,
             Call::Status | Call::Loads => STATUS_BYTES,
-            Call::Change | Call::Append | Call::Appends | Call::Vote | Call::Snapshot | Call::Beats | Call::Group => SHORT_ANSWER_BYTES,
+            Call::Change | Call::Append | Call::Appends | Call::Vote | Call::Snapshot | Call::Beats | Call::Group | Call::Format => {
+                SHORT_ANSWER_BYTES
+            }
         }
     }
 }
@@ -291,7 +299,8 @@ pub struct SnapshotPart {
 pub struct SnapshotEnd {
     /// The last entry that is applied in it.
     pub last: Option<LogPosition>,
-    /// The membership as of then: the bytes of its log entry, and that entry's place.
+    /// The membership as of then: the bytes of its log entry, and that entry's place. Of a group whose format was raised, the bytes of the
+    /// entry that raises it come first: who does not know those takes no such snapshot.
     pub membership: Bytes,
     pub membership_at: Option<LogPosition>,
     pub name: String,
@@ -344,6 +353,13 @@ pub struct ClusterStatus {
     /// Who answers; the endpoint is what it was told to advertise.
     pub member: Member,
     pub groups: Vec<GroupStatus>,
+}
+
+/// What one process understands, and what its replica of the root's group has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Understood {
+    pub newest: Format,
+    pub root: Format,
 }
 
 /// A group as one member sees it.
@@ -402,6 +418,7 @@ pub fn http_status(error: &ClusterError) -> u16 {
         ClusterError::Metadata(MetadataError::Unavailable { .. }) => 503,
         ClusterError::Metadata(MetadataError::Full { .. }) => 507,
         ClusterError::Metadata(MetadataError::NotHere) => 412,
+        ClusterError::Metadata(MetadataError::TooNew { .. }) => 426,
     }
 }
 

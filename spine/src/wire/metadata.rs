@@ -224,6 +224,9 @@ pub enum MetadataError {
     /// The group does not own what was asked about: look at the map again.
     #[error("the group does not own what was asked about")]
     NotHere,
+    /// A replica of the group runs a version that does not know this. Nothing was done; it works once that one is upgraded.
+    #[error("not yet: {what}")]
+    TooNew { what: String },
 }
 
 /// The metadata service: a function call in the all-in-one process, a connection elsewhere.

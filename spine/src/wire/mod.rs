@@ -4,6 +4,7 @@ pub mod admission;
 pub mod chunk;
 pub mod cluster;
 pub mod copy;
+pub mod format;
 pub mod namespace;
 pub mod peer;
 pub mod range;

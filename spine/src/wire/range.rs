@@ -158,9 +158,8 @@ pub enum RangeCommand {
     /// Source: notes every change in `range`, an end of what the group owns or all of it, and serves on.
     Export { by: Mover, range: Range, to: GroupId },
     /// Target: takes rows over whatever it has under their keys. Refused with `NotDrained` unless the target has come exactly as far as `after`.
-    /// Replies `Imported`. A page that was imported already is refused so, too: ask the target how far it has come. Refused with `Mismatch`
-    /// if the rows read back are not those of `digest` ([`Page::digest`]): the target has come no further, and the rows are written anew.
-    Import { by: Mover, kind: RangeKind, after: Progress, upto: Progress, rows: Vec<MovedRow>, digest: [u8; 32] },
+    /// Replies `Imported`. A page that was imported already is refused so, too: ask the target how far it has come.
+    Import { by: Mover, kind: RangeKind, after: Progress, upto: Progress, rows: Vec<MovedRow> },
     /// Source: refuses writes in the range.
     Freeze { by: Mover, kind: RangeKind },
     /// Source: takes Freeze back.
@@ -179,6 +178,9 @@ pub enum RangeCommand {
     /// One step for the names of `bucket` from `from` on that the group owns. `round` is the root's: a group refuses one that is older
     /// than one it has seen with `OldAttempt`. Replies `Stepped`.
     Bucket { bucket: BucketId, round: u64, step: BucketStep, from: Bytes },
+    /// As `Import`, and refused with `Mismatch` if the rows read back are not those of `digest` ([`Page::digest`]): the target has come no
+    /// further, and the rows are written anew.
+    ImportChecked { by: Mover, kind: RangeKind, after: Progress, upto: Progress, rows: Vec<MovedRow>, digest: [u8; 32] },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

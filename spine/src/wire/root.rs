@@ -3,6 +3,7 @@
 use crate::id::{BucketId, ChunkId, Epoch, FleetId, GroupId, InviteId, KeyEpoch, MoveId, NodeId, TenantId, UnixMs, WriterId};
 use crate::map::{Map, NamePoint};
 use crate::wire::cluster::Member;
+use crate::wire::format::Format;
 use crate::wire::range::Range;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -384,6 +385,8 @@ pub enum RootQuery {
     GroupsOf(Vec<GroupId>),
     /// Leaderships and replicas: those under way, and the last ones that are over, by id.
     Shifts,
+    /// The format of the root's group: every process that has a replica of any group understands it.
+    Format,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -407,4 +410,5 @@ pub enum RootAnswer {
     Moves(Vec<MoveRecord>),
     LeavingMetadataNodes(Vec<NodeId>),
     Shifts(Vec<ShiftRecord>),
+    Format(Format),
 }

@@ -18,7 +18,7 @@ use spine::wire::admission::{AdmissionRefusal, Admitted, Enlisted, JoinRequest, 
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ReserveOutcome};
 use spine::wire::cluster::{
     Append, Appended, Appends, Ask, Beaten, Beats, Change, Changed, ClusterError, ClusterStatus, Cut, Endpoint, GroupCall, GroupDone,
-    GroupOrder, Loads, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Voted,
+    GroupOrder, Loads, MemberChange, Propose, Proposed, RequestVote, SnapshotPart, SnapshotTaken, Understood, Voted,
 };
 use spine::wire::copy::{CopyPart, CopyQuery, CopyStep, RestoreCommand};
 use spine::wire::namespace::{Body, ChecksumAlgorithm, ChecksumKind, Codec, NamespaceAnswer, NamespaceCommand, NamespaceQuery};
@@ -103,6 +103,7 @@ messages! {
     ClusterError, Endpoint, Enlisted, Range, RangeKind, BucketStep, RangeCommand, RangeQuery, RangeAnswer, GroupCall, GroupOrder, GroupDone, Beats, Beaten,
     Appends, Cut, Loads, ShiftKind,
     CopyQuery, CopyStep, CopyPart, RestoreCommand,
+    Understood,
 }
 
 proptest! {

@@ -26,6 +26,7 @@ mod metadata07;
 mod metadata08;
 mod metadata09;
 mod metadata10;
+mod metadata11;
 mod row;
 mod row01;
 mod row02;
@@ -44,7 +45,7 @@ mod stage;
 
 use clap::{Parser, Subcommand};
 use conformance::content::Dice;
-use row::{Outcome, Run};
+use row::{Older, Outcome, Run};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -254,6 +255,12 @@ const METADATA: &[Row] = &[
         bar: "<= 256 MiB beside LMDB's map; < 5 % of a core",
         run: metadata10::run,
     },
+    Row {
+        number: 11,
+        what: "a cluster of an older version (--old, --old-bin) becomes one of this version process by process, under load",
+        bar: "0 lost acknowledged writes, 0 violations, 0 failed requests of clients that ask again; nothing new before all are new, no way back after",
+        run: metadata11::run,
+    },
 ];
 
 /// The allocator of the server, since a row measures parts of it in this process.
@@ -292,6 +299,12 @@ struct Choice {
     /// Folder to work in (its disk is what is measured); default: a temporary one.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Metadata 11: the commit of the older version; it is built first, which takes minutes. Default: this binary, keeping to the first format.
+    #[arg(long, value_name = "COMMIT", conflicts_with = "old_bin")]
+    old: Option<String>,
+    /// Metadata 11: the older version, built.
+    #[arg(long, value_name = "PATH")]
+    old_bin: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -321,8 +334,10 @@ fn show_all(table: &str, rows: &[Row], choice: &Choice) -> ExitCode {
         return ExitCode::from(2);
     }
     let mut held = true;
+    let older = choice.old.clone().map(Older::Commit).or(choice.old_bin.clone().map(Older::Binary));
     for row in rows {
-        let run = Run { quick: choice.quick, seed: choice.seed.unwrap_or_else(Dice::fresh_seed), dir: choice.dir.clone() };
+        let (seed, dir) = (choice.seed.unwrap_or_else(Dice::fresh_seed), choice.dir.clone());
+        let run = Run { quick: choice.quick, seed, dir, older: older.clone() };
         held &= show(table, row, &run);
     }
     if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }

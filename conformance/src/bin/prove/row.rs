@@ -11,6 +11,14 @@ pub struct Run {
     pub quick: bool,
     pub seed: u64,
     pub dir: Option<PathBuf>,
+    pub older: Option<Older>,
+}
+
+/// The version that a cluster is upgraded from.
+#[derive(Clone, Debug)]
+pub enum Older {
+    Commit(String),
+    Binary(PathBuf),
 }
 
 /// The figure beside the bar, or what did not hold.

@@ -41,6 +41,7 @@ use spine::fleet::trust::Trust;
 use spine::id::FleetId;
 use spine::wire::admission::{AdmissionRefusal, Enlisted, Place};
 use spine::wire::cluster::Endpoint;
+use spine::wire::format::{Format, NEWEST};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,6 +72,8 @@ pub struct Settings {
     pub begin: First,
     /// Whether the metadata processes are levelled out while this one leads the root group.
     pub balance: bool,
+    /// The newest format of groups that this process takes part in.
+    pub newest: Format,
 }
 
 /// What a folder without papers does.
@@ -148,7 +151,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let advertised = advertised(&settings, address)?;
     let (key, papers) = papers_of(&home, &settings.begin, &advertised).await?;
     let at = Endpoint { node: key.node(), address: advertised };
-    let (server, keeper) = open(home.clone(), key, at, papers).await?;
+    let (server, keeper) = open(home.clone(), key, at, papers, settings.newest).await?;
     let node = keeper.node.clone();
     let client = keeper.client.clone();
 
@@ -160,6 +163,9 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let replicas = tokio::spawn(replicas::run(node.clone(), client, settings.replicas, stopped.clone()));
     let operations = operations::serve(ops_socket, node.clone(), stopped);
     let mut text = format!("metadata on {address}\noperations on http://{ops_address}\nnode {}\n", node.status().member.at.node);
+    if settings.newest < NEWEST {
+        text.push_str(&format!("keeps to format {} and understands {NEWEST}\n", settings.newest));
+    }
     let left = papers::gateway_papers(home.dir());
     if left.exists() {
         text.push_str(&format!(
@@ -295,7 +301,7 @@ async fn enlist(home: &Home, token: &Token, key: &NodeKey, address: &str) -> Res
 }
 
 /// The replica, what serves it, and what keeps it a member; nothing of it runs yet.
-async fn open(home: Arc<Home>, key: NodeKey, at: Endpoint, papers: Papers) -> Result<(Server, Keeper), ServeError> {
+async fn open(home: Arc<Home>, key: NodeKey, at: Endpoint, papers: Papers, newest: Format) -> Result<(Server, Keeper), ServeError> {
     let tls = |error: &dyn std::fmt::Display| MetadataRoleError::Tls(error.to_string());
     let trust = Arc::new(Trust::new(papers.fleet, &papers.authority).map_err(|error| tls(&error))?);
     if let Some(list) = papers::load_revocations(home.dir())? {
@@ -318,6 +324,7 @@ async fn open(home: Arc<Home>, key: NodeKey, at: Endpoint, papers: Papers) -> Re
     let membership = Membership { at: at.clone(), connect, begin, beat: Beat::default() };
     let mut settings = ::metadata::service::Settings::new(home.metadata_dir());
     settings.membership = Some(membership);
+    settings.newest = newest;
     let node = MetadataNode::open(settings).await?;
     let server = Server::new(node.clone(), trust.clone(), served.clone(), Bounds::default()).map_err(|error| tls(&error))?;
     if papers.again {

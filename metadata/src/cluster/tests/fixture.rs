@@ -2,7 +2,7 @@
 
 use crate::checkpoint::INSTALLED;
 use crate::cluster::{Beat, Begin, Bounds, Client, ClientBounds, Membership, Server};
-use crate::service::{MetadataNode, Settings};
+use crate::service::{MetadataNode, OpenError, Settings};
 use crate::table::{Space, TableRead};
 use crate::{journal, propose};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType};
@@ -14,6 +14,7 @@ use spine::fleet::trust::Trust;
 use spine::id::{FleetId, NodeId, TenantId, UnixMs};
 use spine::wire::cluster::Endpoint;
 use spine::wire::copy::Tally;
+use spine::wire::format::{Format, NEWEST};
 use spine::wire::root::{RootAnswer, RootCommand, RootQuery, TenantRecord};
 use spine::wire::{Answer, Batch, Chain, Command, Metadata, Query};
 use std::net::SocketAddr;
@@ -117,6 +118,8 @@ pub struct Place {
     pub dir: TempDir,
     identity: Identity,
     shown: Arc<Shown>,
+    /// What it understands, from its next start on.
+    pub newest: Format,
     proxy: Proxy,
     pub node: Option<Arc<MetadataNode>>,
     server: Option<JoinHandle<usize>>,
@@ -134,10 +137,15 @@ pub struct Cluster {
 impl Cluster {
     /// `count` members, all of which vote.
     pub async fn start(count: usize, kept_entries: u64) -> Self {
+        Self::start_of(NEWEST, count, kept_entries).await
+    }
+
+    /// The same of a version that understands no newer format.
+    pub async fn start_of(newest: Format, count: usize, kept_entries: u64) -> Self {
         let (authority, stranger) = (Authority::new(), Authority::new());
         let mut places = Vec::new();
         for _ in 0..count {
-            places.push(Place::new(&authority).await);
+            places.push(Place { newest, ..Place::new(&authority).await });
         }
         let seeds = places.iter().map(Place::endpoint).collect();
         let client = client_of(&authority, seeds);
@@ -170,13 +178,12 @@ impl Cluster {
         self.places[n].node.as_ref().unwrap()
     }
 
-    /// Opens the folder and serves it.
-    pub async fn run(&mut self, n: usize, begin: Begin) {
-        let (authority, kept_entries) = (&self.authority, self.kept_entries);
-        let place = &mut self.places[n];
+    fn settings(&self, n: usize, begin: Begin) -> Settings {
+        let (authority, kept_entries, place) = (&self.authority, self.kept_entries, &self.places[n]);
         let beat = Beat { every: Duration::from_millis(150), election: Duration::from_millis(500), kept_entries };
         let membership = Membership { at: place.endpoint(), connect: authority.connect(place.shown.clone()), begin, beat };
-        let settings = Settings {
+        Settings {
+            newest: place.newest,
             map_bytes: 1 << 30,
             journal: journal::Settings { segment_bytes: 1 << 20, ..journal::Settings::default() },
             propose: propose::Settings { door_deadline: Duration::from_secs(2), ..propose::Settings::default() },
@@ -185,8 +192,19 @@ impl Cluster {
             log_bytes: 8 << 20,
             membership: Some(membership),
             ..Settings::new(place.dir.path())
-        };
-        let node = MetadataNode::open(settings).await.unwrap();
+        }
+    }
+
+    /// Opens the folder and serves it.
+    pub async fn run(&mut self, n: usize, begin: Begin) {
+        self.try_run(n, begin).await.unwrap();
+    }
+
+    /// # Errors
+    /// The folder cannot be opened.
+    pub async fn try_run(&mut self, n: usize, begin: Begin) -> Result<(), OpenError> {
+        let node = MetadataNode::open(self.settings(n, begin)).await?;
+        let (authority, place) = (&self.authority, &mut self.places[n]);
         let served = Arc::new(Served::default());
         served.set(place.identity.clone());
         let server = Server::new(node.clone(), authority.trust(), served, Bounds::default()).unwrap();
@@ -195,6 +213,7 @@ impl Cluster {
         place.stop = watch::Sender::new(false);
         place.server = Some(tokio::spawn(server.serve(socket, place.stop.subscribe(), Duration::from_secs(1))));
         place.node = Some(node);
+        Ok(())
     }
 
     /// Bytes of a member's log files that hold entries.
@@ -317,6 +336,7 @@ impl Place {
         Self {
             dir: tempfile::tempdir().unwrap(),
             shown: Arc::new(Shown::new(identity.clone())),
+            newest: NEWEST,
             identity,
             proxy: Proxy::start().await,
             node: None,

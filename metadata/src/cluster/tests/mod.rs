@@ -2,6 +2,7 @@
 
 mod absent;
 mod fixture;
+mod formats;
 mod founding;
 mod groups;
 mod leaders;

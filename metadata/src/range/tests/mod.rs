@@ -3,11 +3,12 @@ mod names;
 mod orders;
 
 use super::Ranges;
-use crate::machine;
 use crate::table::Space;
 use crate::table::memory::MemoryTable;
+use crate::{format, machine};
 use spine::id::{GroupId, Seq};
 use spine::map::Point;
+use spine::wire::format::NEWEST;
 use spine::wire::range::*;
 use spine::wire::{Answer, Batch, Chain, Command, MetadataError, Query, Refusal, Reply};
 
@@ -57,7 +58,9 @@ struct World {
 impl World {
     fn new(groups: usize) -> Self {
         let at = (0..groups).map(|group| 1_000_000 - 300_000 * group as u64).collect();
-        World { tables: vec![MemoryTable::default(); groups], at, moving: None, moves: 0, finished: 0, given_up: 0, sent: Vec::new() }
+        let mut tables = vec![MemoryTable::default(); groups];
+        tables.iter_mut().for_each(|table| format::raise(table, GroupId(0), NEWEST).unwrap());
+        World { tables, at, moving: None, moves: 0, finished: 0, given_up: 0, sent: Vec::new() }
     }
 
     fn send(&mut self, group: usize, command: Command) -> Reply {
@@ -164,7 +167,7 @@ impl World {
         let Ok(Answer::Range(RangeAnswer::Exported(page))) = self.ask(from, &query) else { panic!() };
         let Page { rows, upto, left, digest } = page;
         if upto != after {
-            let import = RangeCommand::Import { by, kind, after, upto: upto.clone(), rows, digest };
+            let import = RangeCommand::ImportChecked { by, kind, after, upto: upto.clone(), rows, digest };
             assert_eq!(self.order(to, import.clone()), Reply::Imported { digest }, "{import:?}");
         }
         match upto {

@@ -86,7 +86,7 @@ fn a_mover_that_was_overtaken_is_refused_at_both_ends() {
     assert_eq!(world.order(0, RangeCommand::Freeze { by: BY, kind }), refused(Refusal::OldAttempt));
     let (after, upto) = (Progress::start(), Progress::Following { change: 0 });
     let digest = digest_of(&[]);
-    let import = |by| RangeCommand::Import { by, kind, after: after.clone(), upto: upto.clone(), rows: vec![], digest };
+    let import = |by| RangeCommand::ImportChecked { by, kind, after: after.clone(), upto: upto.clone(), rows: vec![], digest };
     assert_eq!(world.order(1, import(BY)), refused(Refusal::OldAttempt));
     assert!(matches!(world.order(1, import(next)), Reply::Imported { .. }));
     assert_eq!(world.order(1, import(next)), refused(Refusal::NotDrained), "the same page again");
@@ -235,7 +235,7 @@ fn a_page_that_is_not_read_back_as_it_was_given_brings_the_target_no_further_and
     assert!(!wrong.is_empty());
     let import = |rows: Vec<MovedRow>| {
         let (after, upto, digest) = (after.clone(), page.upto.clone(), page.digest);
-        Command::Range(RangeCommand::Import { by: BY, kind, after, upto, rows, digest })
+        Command::Range(RangeCommand::ImportChecked { by: BY, kind, after, upto, rows, digest })
     };
     assert_eq!(world.send(1, import(wrong)), refused(Refusal::Mismatch));
     assert_eq!(world.state(1, kind).progress, Some(after.clone()));
@@ -259,7 +259,7 @@ fn a_version_that_is_forgotten_for_another_of_the_same_page_is_no_mismatch() {
         |n| MovedRow { space: Space::Due as u8, key: key::tagged(key::DUE_ENDED.0, ended(n)).to_vec().into(), value: Some(Bytes::new()) };
     let rows = vec![fence(0), fence(ENDED_KEPT)];
     let (after, upto, digest) = (Progress::start(), Progress::Following { change: 0 }, digest_of(&rows));
-    assert_eq!(world.order(1, RangeCommand::Import { by: BY, kind, after, upto, rows, digest }), Reply::Imported { digest });
+    assert_eq!(world.order(1, RangeCommand::ImportChecked { by: BY, kind, after, upto, rows, digest }), Reply::Imported { digest });
     assert!(!ENDED.contains(&world.tables[1], ended(0)).unwrap() && ENDED.contains(&world.tables[1], ended(ENDED_KEPT)).unwrap());
 }
 
@@ -298,7 +298,7 @@ fn a_part_without_a_piece_in_the_place_of_one_with_a_piece_hides_no_other_part()
         let query = Query::Range(RangeQuery::Export { by: BY, kind, after: after.clone(), max_bytes: 1 });
         let Ok(Answer::Range(RangeAnswer::Exported(Page { rows, upto, digest, .. }))) = world.ask(0, &query) else { panic!() };
         assert_eq!(rows.len(), 1);
-        let import = RangeCommand::Import { by: BY, kind, after, upto, rows, digest };
+        let import = RangeCommand::ImportChecked { by: BY, kind, after, upto, rows, digest };
         assert_eq!(world.order(1, import), Reply::Imported { digest });
     }
     put(&mut world, 1, 9, inline_body(), None);
