@@ -201,7 +201,8 @@ impl Carrier {
         .await
     }
 
-    /// Until the new server votes. One that answers nobody any more is not waited for as long as one that learns.
+    /// Until the new server votes. One that answers nobody any more is not waited for as long as one that learns; one that has begun to leave
+    /// not at all: whoever sees to replicas takes it out meanwhile.
     async fn enter(&self, record: &ShiftRecord) -> Result<(), StepError> {
         let ShiftRecord { group, to, .. } = record;
         let until = Instant::now() + self.waits.learn;
@@ -210,6 +211,9 @@ impl Carrier {
             let loads = self.servers.loads().await;
             if loads.iter().any(|loads| loads.member == *to) {
                 heard = Instant::now();
+            }
+            if orders::leaving(&*self.groups).await.is_ok_and(|leaving| leaving.contains(&to.at.node)) {
+                return Err(unavailable("the new server leaves").into());
             }
             let entered = match leader_of(&loads, *group) {
                 Some(leader) => self.servers.enter(to, *group, &leader.at).await,

@@ -548,6 +548,29 @@ fn who_is_to_leave_is_given_nothing_is_no_part_of_the_mean_and_no_group_is_found
 }
 
 #[test]
+fn a_server_that_begins_to_leave_gets_no_replica_that_was_on_its_way_to_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        for leaves in [false, true] {
+            let sim = Sim::new(1, 4);
+            let mut balancing = new(&sim);
+            let (from, to) = (member(0), member(3));
+            orders::begin_shift(&*sim.world, ShiftKind::Replica, ROOT, (&from, &to), "test", UnixMs(1)).await.unwrap();
+            if leaves {
+                sim.leave(3).await;
+            }
+            balancing.round(UnixMs(1_000_000)).await.unwrap();
+            rest(&sim, &mut balancing, 1_000_000).await;
+            let shifts = sim.shifts().await;
+            assert_eq!((shifts[0].ended.is_some(), shifts[0].done), (true, !leaves));
+            let group = sim.state.lock().unwrap().groups[&ROOT].clone();
+            let voters = if leaves { [0, 1, 2] } else { [1, 2, 3] };
+            assert_eq!((group.voters, group.hosted), (voters.into(), voters.into()));
+        }
+    });
+}
+
+#[test]
 fn a_step_that_panics_is_taken_up_again() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {

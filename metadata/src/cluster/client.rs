@@ -88,10 +88,13 @@ struct Known {
 }
 
 impl State {
-    /// Whether this is no older than what is known already, which it then is.
-    fn is_new(&mut self, applied: u64) -> bool {
-        let new = applied >= self.heard;
-        self.heard = self.heard.max(applied);
+    /// Whether this is no older than what is known already, which it then is. What a majority says is new also where the log is shorter than
+    /// it was: metadata was restored, and its log began again.
+    fn is_new(&mut self, told: &Told) -> bool {
+        let new = told.by_majority || told.applied >= self.heard;
+        if new {
+            self.heard = told.applied;
+        }
         new
     }
 
@@ -463,23 +466,40 @@ async fn refresh(client: Weak<Client>, every: Duration) {
         let known = client.endpoints();
         let told = join_all(known.iter().map(|endpoint| client.status_of(endpoint))).await;
         let told: Vec<ClusterStatus> = told.into_iter().flatten().collect();
-        match members_of(&told).filter(|(applied, _)| client.state().is_new(*applied)) {
-            Some((_, endpoints)) => client.know(endpoints),
+        match members_of(&told).filter(|told| client.state().is_new(told)) {
+            Some(told) => client.know(told.members),
             // All may have gone elsewhere meanwhile: whoever the caller named may know where.
             None => client.know([known, client.seeds.clone()].concat()),
         }
     }
 }
 
-/// Who is there by what processes say, and how much of the root's log whoever is believed has applied.
+/// Who is there by what processes say.
+struct Told {
+    members: Vec<Endpoint>,
+    /// How much of the root's log whoever is believed has applied.
+    applied: u64,
+    /// Whether a majority of the root's voters say the same of who leads them.
+    by_majority: bool,
+}
+
+/// Who is there, as far as anybody can be believed.
 ///
-/// Of the root's group, who has applied most is believed: one that is out of it shows for ever what it was told last, under a term that rises
-/// as it stands for election. Of another group, who leads it: its members may be out of the root's group already.
-fn members_of(told: &[ClusterStatus]) -> Option<(u64, Vec<Endpoint>)> {
+/// Of the root's group, a majority of its voters who agree are believed, else who has applied most: one that is out of it shows for ever what
+/// it was told last, under a term that rises as it stands for election. Of another group, who leads it: its members may be out of the root's
+/// group already.
+fn members_of(told: &[ClusterStatus]) -> Option<Told> {
     let leads = |status: &ClusterStatus, group: &GroupStatus| group.leader == Some(status.member.id);
     let all = || told.iter().flat_map(|status| status.groups.iter().map(move |group| (status, group)));
-    let roots = all().filter(|(_, group)| group.group == ROOT && !group.members.is_empty());
-    let (_, root) = roots.max_by_key(|(status, group)| (group.applied, leads(status, group)))?;
+    let roots = || all().filter(|(_, group)| group.group == ROOT && !group.members.is_empty());
+    let by_majority = |root: &GroupStatus| {
+        let voters: Vec<MemberId> = root.members.iter().filter(|known| known.votes).map(|known| known.member.id).collect();
+        let agrees = |(status, group): &(&ClusterStatus, &GroupStatus)| {
+            voters.contains(&status.member.id) && group.leader.is_some() && (group.leader, group.term) == (root.leader, root.term)
+        };
+        2 * roots().filter(agrees).count() > voters.len()
+    };
+    let (_, root) = roots().max_by_key(|(status, group)| (by_majority(group), group.applied, leads(status, group)))?;
     let mut led = BTreeMap::<GroupId, &GroupStatus>::new();
     for (_, group) in all().filter(|(status, group)| group.group != ROOT && leads(status, group)) {
         if led.get(&group.group).is_none_or(|known| known.term < group.term) {
@@ -487,7 +507,7 @@ fn members_of(told: &[ClusterStatus]) -> Option<(u64, Vec<Endpoint>)> {
         }
     }
     let members = led.into_values().chain([root]).flat_map(|group| &group.members).map(|known| known.member.at.clone());
-    Some((root.applied, members.collect()))
+    Some(Told { members: members.collect(), applied: root.applied, by_majority: by_majority(root) })
 }
 
 fn unavailable(reason: &str) -> ClusterError {
@@ -523,7 +543,7 @@ mod tests {
     #[test]
     fn of_the_root_who_has_applied_most_is_believed_and_of_other_groups_who_leads_them() {
         let of = |told: &[ClusterStatus]| -> Option<(u64, BTreeSet<u8>)> {
-            members_of(told).map(|(applied, endpoints)| (applied, endpoints.iter().map(|endpoint| endpoint.node.0[0]).collect()))
+            members_of(told).map(|told| (told.applied, told.members.iter().map(|endpoint| endpoint.node.0[0]).collect()))
         };
         // The first is out, and stands for election again and again.
         let out = says(1, 0, None, 900, 50, &[1, 2, 3]);
@@ -533,7 +553,13 @@ mod tests {
         let led = [says(1, 6, Some(1), 4, 9, &[1, 2]), says(2, 6, Some(2), 3, 9, &[2, 9]), says(3, 8, Some(5), 3, 9, &[5])];
         assert_eq!(of(&[&rest[..], &led].concat()), Some((80, [1, 2, 3, 4].into())));
         assert_eq!((of(&led), of(&[])), (None, None), "nobody knows the root's members");
+        // Metadata was restored on others: its log began again, and somebody of before is still there.
+        let again = [says(5, 0, Some(5), 2, 6, &[5, 6, 7]), says(6, 0, Some(5), 2, 5, &[5, 6, 7])];
+        assert_eq!(of(&[&[out.clone()][..], &again].concat()), Some((6, [5, 6, 7].into())));
+        assert_eq!(of(&[out, again[0].clone()]), Some((50, [1, 2, 3].into())), "one of three is no majority");
         let mut state = State::default();
-        assert_eq!([80, 50, 80, 81, 80].map(|applied| state.is_new(applied)), [true, false, true, true, false]);
+        let mut is_new = |applied, by_majority| state.is_new(&Told { members: vec![], applied, by_majority });
+        assert_eq!([80, 50, 80, 81, 80].map(|applied| is_new(applied, false)), [true, false, true, true, false]);
+        assert_eq!([(3, true), (2, false), (4, false)].map(|(applied, sure)| is_new(applied, sure)), [true, false, true]);
     }
 }
