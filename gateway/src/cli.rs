@@ -3,6 +3,7 @@
 use crate::admin::arguments::AdminArgs;
 use crate::config::{Config, ConfigError, DEFAULT, Overrides};
 use clap::{Args, Parser, Subcommand};
+use spine::id::NodeId;
 use spine::wire::format::{Format, NEWEST};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -152,6 +153,9 @@ struct MetadataArgs {
     /// The same where the node's key and papers are gone as well: an empty folder, and a gateway's papers (`breakwater admin metadata papers`)
     #[arg(long, value_name = "FILE", requires = "found_again")]
     papers: Option<PathBuf>,
+    /// With --found-again: this metadata node is lost for good and runs nowhere, so it need not say that it has nothing; repeat for each
+    #[arg(long, value_name = "NODE", value_parser = node, requires = "found_again")]
+    gone: Vec<NodeId>,
     /// With --init: begin with the metadata, the root key and the CA of a stopped gateway that keeps its metadata itself; it serves no more
     /// then, and an empty folder with --metadata takes its place
     #[arg(long, value_name = "DIR", requires = "init")]
@@ -283,7 +287,7 @@ fn metadata(arguments: MetadataArgs, outer: Place) -> ExitCode {
         (Some(token), _) => First::Join(token),
         (None, Some(from)) => First::Take(from),
         (None, None) if arguments.init => First::Init,
-        (None, None) if arguments.found_again => First::Again(arguments.papers),
+        (None, None) if arguments.found_again => First::Again { papers: arguments.papers, gone: arguments.gone },
         (None, None) => First::Nothing,
     };
     let MetadataArgs { listen, advertise, ops_listen, replicas, no_balance, format, .. } = arguments;
@@ -313,6 +317,12 @@ impl From<StorageArgs> for crate::serve::storage::Settings {
 
 fn host_port(text: &str) -> Result<String, String> {
     if spine::fleet::admission::is_address(text) { Ok(text.to_string()) } else { Err("not HOST:PORT".to_string()) }
+}
+
+fn node(text: &str) -> Result<NodeId, String> {
+    // As it stands in the error that asks for it, with or without the address.
+    let id = text.split_once('@').map_or(text, |(id, _)| id);
+    NodeId::parse_hex(id).ok_or_else(|| "not a node's id of 64 hexadecimal digits".to_string())
 }
 
 fn wrong(error: &ConfigError) -> ExitCode {

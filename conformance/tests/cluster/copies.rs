@@ -61,7 +61,13 @@ async fn metadata_that_is_lost_everywhere_comes_back_from_a_file_and_nothing_is_
         node.kill();
         fs::remove_dir_all(node.data().join("metadata")).unwrap();
     }
-    cluster.metadata[0].start(&["--found-again"]).unwrap();
+    // One that has nothing says so; of one that is silent nobody knows, unless somebody does.
+    cluster.metadata[1].start(&[]).unwrap();
+    let silent = cluster.metadata[2].id.clone();
+    let refused = cluster.metadata[0].start(&["--found-again"]).unwrap_err().to_string();
+    assert!(refused.contains("do not answer") && refused.contains(&silent), "{refused}");
+    assert!(!refused.contains(&cluster.metadata[1].id), "{refused}");
+    cluster.metadata[0].start(&["--found-again", "--gone", &silent]).unwrap();
     let before = s3.list_objects_v2().bucket("promises").send().await.judged().unwrap_err();
     assert!(before.is_unknown(), "answered before it was restored: {before}");
     let altered = cluster.place().join("altered");
@@ -72,9 +78,7 @@ async fn metadata_that_is_lost_everywhere_comes_back_from_a_file_and_nothing_is_
     cluster.gateways[2].kill();
     cluster.gateways[2].admin(&["metadata", "restore", text(&copy)]).unwrap();
     cluster.gateways[2].restart().unwrap();
-    for node in 1..3 {
-        cluster.metadata[node].start(&[]).unwrap();
-    }
+    cluster.metadata[2].start(&[]).unwrap();
     cluster.wait("all vote", |status| voting(status) == 3).unwrap();
     for s3 in clients.iter().take(2).chain([&client::of(&cluster.gateways[2])]) {
         assert_eq!(keys(s3).await, ["large", "small"]);
@@ -177,7 +181,10 @@ async fn many_groups_are_copied_while_they_are_written_and_come_back_on_nodes_th
     assert_eq!(fs::metadata(&papers).unwrap().permissions().mode() & 0o777, 0o600);
     let refused = cluster.metadata[0].start(&["--found-again"]).unwrap_err().to_string();
     assert!(refused.contains("belongs to no cluster"), "{refused}");
-    cluster.metadata[0].start(&["--found-again", "--papers", text(&papers)]).unwrap();
+    let all = cluster.metadata[0].start(&["--found-again", "--papers", text(&papers)]).unwrap_err().to_string();
+    assert!(old.iter().all(|node| all.contains(node)), "{all}");
+    let gone: Vec<&str> = old.iter().flat_map(|node| ["--gone", node]).collect();
+    cluster.metadata[0].start(&[&["--found-again", "--papers", text(&papers)], &gone[..]].concat()).unwrap();
     assert!(!old.contains(&cluster.metadata[0].id), "the node has a key that was deleted");
     let left = cluster.metadata[0].gateway_papers();
     cluster.gateways[0].admin(&["metadata", "restore", text(&copy), "--metadata", text(&left)]).unwrap();

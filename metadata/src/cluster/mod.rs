@@ -15,6 +15,7 @@ mod link;
 mod listen;
 mod many;
 mod peers;
+mod roster;
 mod settings;
 mod ways;
 

@@ -102,7 +102,8 @@ fn all(cluster: &mut Cluster, runtime: &Runtime, clients: &[Client], count: usiz
     if silent.is_ok() {
         return Err("a listing was answered while there is no metadata".into());
     }
-    cluster.metadata[0].start(&["--found-again"]).said("found again")?;
+    let gone = [1, 2].map(|other: usize| cluster.metadata[other].id.clone());
+    cluster.metadata[0].start(&["--found-again", "--gone", &gone[0], "--gone", &gone[1]]).said("found again")?;
     let empty = runtime.block_on(clients[2].list_objects_v2().bucket(BUCKET).send());
     if empty.is_ok() {
         return Err("a listing was answered before metadata was restored".into());

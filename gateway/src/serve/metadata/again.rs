@@ -14,6 +14,7 @@ use crate::fleet::enlist::metadata_admission;
 use crate::keys::Keys;
 use ::metadata::cluster::Client;
 use ::metadata::service::MetadataNode;
+use spine::id::NodeId;
 use spine::wire::cluster::Endpoint;
 use spine::wire::copy::RestoreCommand;
 use spine::wire::{Batch, Chain, Command, Metadata, Refusal, Reply};
@@ -39,16 +40,25 @@ pub fn of_papers(home: &Home, address: &str, from: &Path) -> Result<(NodeKey, Pa
     Ok((key, own))
 }
 
+/// Looks whether every other member has nothing, or is gone.
+///
+/// - `gone`: nodes that the operator knows to be lost for good.
+///
 /// # Errors
-/// Another member answers and has a log.
-pub async fn nobody_has_it(client: &Client, papers: &Papers, at: &Endpoint) -> Result<(), MetadataRoleError> {
+/// One answers and has a log; one does not answer, and may be there for others: two clusters would write to the same storage nodes.
+pub async fn nobody_has_it(client: &Client, papers: &Papers, at: &Endpoint, gone: &[NodeId]) -> Result<(), MetadataRoleError> {
+    let mut silent = Vec::new();
     for other in papers.members.iter().filter(|other| other.node != at.node) {
-        let there = client.status_of(other).await.is_ok_and(|status| status.groups.iter().any(|group| group.last > 0));
-        if there {
-            return Err(MetadataRoleError::StillThere { address: other.address.clone() });
+        match client.status_of(other).await {
+            Ok(status) if status.groups.iter().any(|group| group.last > 0) => {
+                return Err(MetadataRoleError::StillThere { address: other.address.clone() });
+            }
+            Ok(_) => {}
+            Err(_) if gone.contains(&other.node) => {}
+            Err(_) => silent.push(other.to_string()),
         }
     }
-    Ok(())
+    if silent.is_empty() { Ok(()) } else { Err(MetadataRoleError::Silent { nodes: silent.join(", ") }) }
 }
 
 /// Before anybody is served: an empty cluster must never be taken for one in which nothing is stored.

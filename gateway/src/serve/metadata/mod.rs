@@ -38,7 +38,7 @@ use papers::Papers;
 use spine::fleet::admission::{AdmissionError, Role, is_address};
 use spine::fleet::tls::{Served, Shown, client_of};
 use spine::fleet::trust::Trust;
-use spine::id::FleetId;
+use spine::id::{FleetId, NodeId};
 use spine::wire::admission::{AdmissionRefusal, Enlisted, Place};
 use spine::wire::cluster::Endpoint;
 use spine::wire::format::{Format, NEWEST};
@@ -81,8 +81,9 @@ pub struct Settings {
 pub enum First {
     /// Founds a cluster.
     Init,
-    /// Founds again the one that it was a member of, or that these gateway's papers are of: every replica is lost.
-    Again(Option<PathBuf>),
+    /// Founds again the one that it was a member of, or that these gateway's papers are of: every replica is lost. Members that do not
+    /// answer must be among those that are gone.
+    Again { papers: Option<PathBuf>, gone: Vec<NodeId> },
     /// Founds one with the metadata of the gateway in this folder.
     Take(PathBuf),
     /// Joins one, with this invitation.
@@ -100,8 +101,14 @@ pub enum MetadataRoleError {
     NotJoined { path: PathBuf },
     #[error("--found-again: the replica is there. path=`{path}`. Start without it.")]
     NotLost { path: PathBuf },
-    #[error("--found-again: the metadata node at {address} still has what was thought to be lost. Start without it: this node catches up.")]
+    #[error(
+        "--found-again: the metadata node at {address} still has what was thought to be lost. Start without it: this node catches up as soon as a majority of them runs."
+    )]
     StillThere { address: String },
+    #[error(
+        "--found-again: these metadata nodes do not answer and may still have what was thought to be lost: {nodes}. Start them, with whatever their folders have. One that is lost for good, and runs nowhere: --gone with the part before the @."
+    )]
+    Silent { nodes: String },
     #[error("--found-again: the new replica cannot wait for a restore. reason=`{0}`")]
     Expect(String),
     #[error("--init: the folder is in use already. path=`{path}`. Choose an empty one with --data.")]
@@ -151,7 +158,11 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let advertised = advertised(&settings, address)?;
     let (key, papers) = papers_of(&home, &settings.begin, &advertised).await?;
     let at = Endpoint { node: key.node(), address: advertised };
-    let (server, keeper) = open(home.clone(), key, at, papers, settings.newest).await?;
+    let gone = match &settings.begin {
+        First::Again { gone, .. } => &gone[..],
+        _ => &[],
+    };
+    let (server, keeper) = open(home.clone(), key, at, papers, (settings.newest, gone)).await?;
     let node = keeper.node.clone();
     let client = keeper.client.clone();
 
@@ -214,10 +225,10 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
     let known = Papers::load(home.dir())?;
     let token = match begin {
         First::Join(text) => Some(Token::through(Door::Metadata, text)?),
-        First::Init | First::Again(_) | First::Take(_) | First::Nothing => None,
+        First::Init | First::Again { .. } | First::Take(_) | First::Nothing => None,
     };
     match (known, begin, token) {
-        (Some(known), First::Again(_), _) => {
+        (Some(known), First::Again { .. }, _) => {
             if !known.again && has_replica(home) {
                 return Err(MetadataRoleError::NotLost { path: home.metadata_dir() });
             }
@@ -235,7 +246,7 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
             }
         }
         (None, First::Init, _) => found(home, address),
-        (None, First::Again(Some(from)), _) => again::of_papers(home, address, from),
+        (None, First::Again { papers: Some(from), .. }, _) => again::of_papers(home, address, from),
         (None, First::Take(from), _) => take::take(home, from, address).await,
         (None, _, Some(token)) => {
             let key = NodeKey::load_or_make(home.dir())?;
@@ -301,7 +312,13 @@ async fn enlist(home: &Home, token: &Token, key: &NodeKey, address: &str) -> Res
 }
 
 /// The replica, what serves it, and what keeps it a member; nothing of it runs yet.
-async fn open(home: Arc<Home>, key: NodeKey, at: Endpoint, papers: Papers, newest: Format) -> Result<(Server, Keeper), ServeError> {
+async fn open(
+    home: Arc<Home>,
+    key: NodeKey,
+    at: Endpoint,
+    papers: Papers,
+    (newest, gone): (Format, &[NodeId]),
+) -> Result<(Server, Keeper), ServeError> {
     let tls = |error: &dyn std::fmt::Display| MetadataRoleError::Tls(error.to_string());
     let trust = Arc::new(Trust::new(papers.fleet, &papers.authority).map_err(|error| tls(&error))?);
     if let Some(list) = papers::load_revocations(home.dir())? {
@@ -318,7 +335,7 @@ async fn open(home: Arc<Home>, key: NodeKey, at: Endpoint, papers: Papers, newes
     let client = Client::start(seeds, connect.clone(), ClientBounds::default());
     let client = client.map_err(|error| MetadataRoleError::Random(error.to_string()))?;
     if papers.again && !has_replica(&home) {
-        again::nobody_has_it(&client, &papers, &at).await?;
+        again::nobody_has_it(&client, &papers, &at, gone).await?;
     }
     let begin = if papers.founds { Begin::Found } else { Begin::Join };
     let membership = Membership { at: at.clone(), connect, begin, beat: Beat::default() };
