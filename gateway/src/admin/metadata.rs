@@ -228,8 +228,9 @@ async fn remove(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, text:
             Ok(left) if Instant::now() > until => {
                 let left: Vec<String> = left.iter().map(ToString::to_string).collect();
                 let left = left.join(", ");
+                let waits = silent(operator, cluster, node).await?;
                 return Err(Refused::Failed(format!(
-                    "the node leaves, and is still in groups {left}; ask again to have it removed after that"
+                    "the node leaves, and is still in groups {left}; ask again to have it removed after that{waits}"
                 )));
             }
             Err(error) if Instant::now() > until => return Err(error),
@@ -238,6 +239,20 @@ async fn remove(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, text:
     }
     fleet.remove_metadata_node(node).await?;
     Ok(json!({ "node": node.to_string(), "removed": true }))
+}
+
+/// What an operator whose node does not come to leave is told of others that do not answer: what it has may be theirs to take over, and nobody
+/// is given it instead of who may be back at any moment.
+async fn silent(operator: &Operator, cluster: &dyn Members, leaving: NodeId) -> Result<String, Refused> {
+    let told = ask_all(cluster, &nodes(operator).await?).await;
+    let silent = told.into_iter().filter(|(at, status)| at.node != leaving && status.is_err()).map(|(at, _)| at.to_string());
+    let silent: Vec<String> = silent.collect();
+    Ok(match &silent[..] {
+        [] => String::new(),
+        some => {
+            format!(". These do not answer, and may be waited for: {}. Start them, or remove those that are lost as well", some.join(", "))
+        }
+    })
 }
 
 /// Notes that a node leaves. While the cluster's format is too old for that, which may be for this very node, it goes out of the root's group

@@ -180,7 +180,7 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>, BootError> {
 pub(crate) fn write_whole(path: &Path, text: &str, mode: u32) -> Result<(), BootError> {
     let written = (|| {
         let beside = path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+        let mut file = create_anew(&beside, mode)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
         file.write_all(b"\n")?;
@@ -189,6 +189,16 @@ pub(crate) fn write_whole(path: &Path, text: &str, mode: u32) -> Result<(), Boot
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     })();
     written.map_err(|source| BootError::Folder { path: path.to_path_buf(), source })
+}
+
+/// Creates a file in the place of what a crash may have left there, or somebody has put there: nothing is written through a link, or into a file
+/// that is somebody else's.
+pub(crate) fn create_anew(path: &Path, mode: u32) -> std::io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
 }
 
 /// `len` random letters and digits.
@@ -208,6 +218,22 @@ pub fn random_text(len: usize) -> Result<String, BootError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_file_is_written_through_no_link_and_into_nobody_elses_file() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, beside, other) = (place.path().join("papers"), place.path().join("papers.new"), place.path().join("other"));
+        fs::write(&other, "theirs").unwrap();
+        std::os::unix::fs::symlink(&other, &beside).unwrap();
+        write_whole(&path, "secret", 0o600).unwrap();
+        assert_eq!((read_text(&path).unwrap().as_deref(), fs::read_to_string(&other).unwrap().as_str()), (Some("secret"), "theirs"));
+        // Somebody keeps the file open that a crash left.
+        let mut open = OpenOptions::new().read(true).write(true).create_new(true).open(&beside).unwrap();
+        write_whole(&path, "another", 0o600).unwrap();
+        let mut seen = String::new();
+        std::io::Read::read_to_string(&mut open, &mut seen).unwrap();
+        assert_eq!((read_text(&path).unwrap().as_deref(), seen.as_str()), (Some("another"), ""));
+    }
 
     #[test]
     fn a_folder_has_one_process_and_is_closed_to_others() {

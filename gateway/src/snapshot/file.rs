@@ -4,14 +4,14 @@ use super::block::{BLOCK_BYTES, HEAD_BYTES, Head, Name, Sealer};
 use super::item::{Item, Order, Unpacker};
 use super::take::{self, Taken, take};
 use super::{SnapshotError, at, both, wrong};
+use crate::boot::create_anew;
 use crate::keys::Keys;
 use bytes::Bytes;
 use spine::id::{FleetId, GroupId};
 use spine::wire::Metadata;
 use spine::wire::format::Format;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -60,7 +60,7 @@ pub(super) fn put(
     }
     let beside = beside(path);
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(at(&beside))?;
+        let mut file = create_anew(&beside, 0o600).map_err(at(&beside))?;
         while let Some(block) = blocks.blocking_recv() {
             file.write_all(&block).map_err(at(&beside))?;
         }
