@@ -1,12 +1,14 @@
 //! Starting, stopping, configuring, and answers that keep a connection alive.
 
 use super::{BUCKET, get, ground, put};
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use conformance::client;
+use conformance::clock::Clocks;
 use conformance::content::Content;
 use conformance::raw::{self, Request, Signer};
 use conformance::server::{Credential, Server, Settings};
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminated_server_finishes_what_it_began_and_the_next_start_finds_everything() {
@@ -44,6 +46,23 @@ async fn a_refused_request_leaves_its_connection_usable() {
     let list = Request::new("GET", &format!("/{BUCKET}")).signed(&Credential::root(), host);
     stream.write_all(&list.wire()).unwrap();
     assert_eq!(raw::read_response(&mut stream, false).unwrap().status, 200);
+}
+
+#[test]
+fn answers_say_what_the_clock_says_also_after_it_was_set_back() {
+    let place = tempfile::tempdir().unwrap();
+    let clock = Clocks::build(place.path()).unwrap().clock(place.path()).unwrap();
+    let server = Server::start_with(Settings { environment: clock.environment().to_vec(), ..Settings::default() }).unwrap();
+    let mut stream = raw::connect(server.address()).unwrap();
+    for minutes in [0, 30, 0, -30, 0] {
+        clock.set(minutes * 60_000).unwrap();
+        // Its Date is asked for, also where it refuses.
+        stream.write_all(&Request::new("GET", "/").wire()).unwrap();
+        let answer = raw::read_response(&mut stream, false).unwrap();
+        let told = DateTime::from_str(answer.header("date").unwrap(), DateTimeFormat::HttpDate).unwrap().secs();
+        let ahead = told - DateTime::from(SystemTime::now()).secs();
+        assert!((ahead - minutes * 60).abs() <= 5, "set ahead by {minutes} minutes, and answers are by {ahead} s");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use crate::front::fault::Fault;
 use crate::front::observe::RequestId;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, header};
+use s3s::dto::{Timestamp, TimestampFormat};
+use std::time::SystemTime;
 
 /// Error documents are this small; a larger body is not one.
 const ERROR_BYTES: usize = 64 << 10;
@@ -43,11 +45,22 @@ pub fn finish(response: &mut Response<s3s::Body>, id: RequestId, path: &str) -> 
     });
     let headers = response.headers_mut();
     headers.insert(header::SERVER, HeaderValue::from_static("Breakwater"));
+    if let Some(date) = date(SystemTime::now()) {
+        headers.insert(header::DATE, date);
+    }
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert("x-amz-request-id", value.clone());
         headers.insert("x-amz-id-2", value);
     }
     code
+}
+
+/// As the clock says now. hyper's own goes on saying the last one after the clock was set back, until it is that late again, and SDKs sign by
+/// what they read there.
+fn date(now: SystemTime) -> Option<HeaderValue> {
+    let mut text = Vec::with_capacity(29);
+    Timestamp::from(now).format(TimestampFormat::HttpDate, &mut text).ok()?;
+    HeaderValue::from_bytes(&text).ok()
 }
 
 /// The text of the first `<name>`, for names whose text has nothing to unescape.
@@ -116,6 +129,16 @@ mod tests {
         assert_eq!(finish(&mut response, RequestId::next(), "/b").as_deref(), Some("Forbidden"));
         assert_eq!(text(&response), "");
         assert!(response.headers().contains_key("x-amz-request-id"));
+    }
+
+    #[test]
+    fn the_date_is_that_of_the_clock_whichever_way_it_was_set() {
+        let at = |seconds| date(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        assert_eq!(at(1_700_000_000), "Tue, 14 Nov 2023 22:13:20 GMT");
+        assert_eq!(at(1_600_000_000), "Sun, 13 Sep 2020 12:26:40 GMT");
+        let mut response = Response::new(s3s::Body::empty());
+        finish(&mut response, RequestId::next(), "/b");
+        assert!(response.headers().contains_key(header::DATE));
     }
 
     #[test]
