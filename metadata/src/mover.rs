@@ -21,6 +21,7 @@ use spine::wire::cluster::Member;
 use spine::wire::range::{Handover, Mover as By, Page, Progress, RangeCommand};
 use spine::wire::root::{MoveRecord, MoveStep};
 use spine::wire::{MetadataError, Refusal, Reply};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use still::Still;
@@ -155,6 +156,10 @@ impl Mover {
                 }
             };
             orders.step(next).await?;
+            if is_left_over(&MoveRecord { step: next, ..record }) {
+                // In a newer format the step did it.
+                orders::end(&*self.groups, record.to).await?;
+            }
         }
     }
 
@@ -304,11 +309,14 @@ impl Mover {
     pub async fn end_idle(&self) -> Result<(), MoveError> {
         let (map, moves) = (orders::map(&*self.groups).await?, orders::moves(&*self.groups).await?);
         let Some(map) = map else { return Ok(()) };
+        let left_over: BTreeSet<GroupId> = moves.iter().filter(|known| is_left_over(known)).map(|known| known.to).collect();
         for record in orders::groups(&*self.groups).await? {
             let group = record.id;
             let used = map.names().of_group(group).is_some() || map.chunks().of_group(group).is_some();
             let moves = moves.iter().any(|known| !known.step.is_over() && (known.from == group || known.to == group));
-            if !used && !moves {
+            if !used && !moves && left_over.contains(&group) {
+                orders::end(&*self.groups, group).await?;
+            } else if !used && !moves {
                 self.end_if_idle(group).await;
             }
         }
@@ -343,6 +351,11 @@ impl From<Refusal> for MoveError {
             why => MoveError::Refused { step: "root", why },
         }
     }
+}
+
+/// Whether the move has left a group that was made for it and never served anything: it ends, whoever has it or not.
+fn is_left_over(record: &MoveRecord) -> bool {
+    record.step == MoveStep::GaveUp && record.ask.founders().is_some()
 }
 
 /// Whose orders these are, as the groups know it.

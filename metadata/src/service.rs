@@ -69,6 +69,8 @@ pub struct Settings {
     /// The newest format that this process takes part in; default the newest that this version understands, and never more. Smaller: it is to
     /// the others as a version that understands no more, which is there for tests of upgrades.
     pub newest: Format,
+    /// Whether formats are raised here; default true. Not where a folder is only looked into: an older version could not open it afterwards.
+    pub raises: bool,
     /// This process among others; default none: it is alone.
     pub membership: Option<Membership>,
 }
@@ -88,6 +90,7 @@ impl Settings {
             journal: journal::Settings::default(),
             propose: propose::Settings::default(),
             newest: NEWEST,
+            raises: true,
             membership: None,
         }
     }
@@ -165,11 +168,12 @@ impl MetadataNode {
             }
         };
         let watch = tokio::spawn(watch::run(groups.clone()));
+        let raises = groups.settings.raises;
         // Who is alone has nobody to wait for: what is proposed first may be new.
-        if founds {
+        if founds && raises {
             formats::look(&groups).await;
         }
-        let formats = Mutex::new(Some(tokio::spawn(formats::run(groups.clone()))));
+        let formats = Mutex::new(raises.then(|| tokio::spawn(formats::run(groups.clone()))));
         let (applied, count) = (root.group.applied_index(), groups.all().len());
         tracing::info!(applied, groups = count, seconds = begun.elapsed().as_secs_f64(), "metadata node is open");
         Ok(Arc::new(Self { groups, root, watch: Mutex::new(Some(watch)), beat, formats, _owner: owner }))

@@ -35,10 +35,12 @@ async fn a_cluster_is_upgraded_node_by_node_without_a_failed_request_and_goes_ba
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         assert_eq!(cluster.status().unwrap()["format"], 1);
     }
-    let status = cluster.status().unwrap();
-    let mut understood: Vec<u64> = status["nodes"].as_array().unwrap().iter().map(|node| node["format"].as_u64().unwrap()).collect();
-    understood.sort_unstable();
-    assert_eq!(understood, [1, 2, 2], "{status:#}");
+    let understood = |status: &serde_json::Value| {
+        let mut all: Vec<u64> = status["nodes"].as_array().unwrap().iter().filter_map(|node| node["format"].as_u64()).collect();
+        all.sort_unstable();
+        all
+    };
+    cluster.wait("all say what they understand", |status| understood(status) == [1, 2, 2]).unwrap();
     cluster.metadata[2].kill();
     cluster.metadata[2].program = Program::default();
     cluster.metadata[2].start(&[]).unwrap();

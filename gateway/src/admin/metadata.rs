@@ -255,15 +255,22 @@ async fn silent(operator: &Operator, cluster: &dyn Members, leaving: NodeId) -> 
     })
 }
 
-/// Notes that a node leaves. While the cluster's format is too old for that, which may be for this very node, it goes out of the root's group
-/// first: without it the others may agree on a newer one.
+/// Notes that a node leaves. While the cluster's format is too old for that and this very node is why, it goes out of the root's group first:
+/// without it the others may agree on a newer one.
 async fn leave(operator: &Operator, cluster: &dyn Members, fleet: &Fleet, node: NodeId, until: Instant) -> Result<(), Refused> {
     loop {
-        match fleet.leave_metadata_node(node).await {
-            Err(FleetError::Boot(BootError::Metadata(MetadataError::TooNew { .. }))) if Instant::now() < until => {}
-            left => return Ok(left?),
+        let left = fleet.leave_metadata_node(node).await;
+        let Err(FleetError::Boot(BootError::Metadata(MetadataError::TooNew { .. }))) = &left else { return Ok(left?) };
+        if Instant::now() >= until {
+            return Ok(left?);
         }
         let told = ask_all(cluster, &nodes(operator).await?).await;
+        let formats = formats_of(cluster, &told).await;
+        // One that does not answer keeps the others back as an old one does; another that is old too is for the operator to upgrade.
+        let newest = formats.values().map(|understood| understood.newest).max();
+        if formats.get(&node).is_some_and(|understood| Some(understood.newest) == newest) {
+            return Ok(left?);
+        }
         let groups = ranges::newest(&told);
         let members = groups.get(&ROOT).map(|root| root.members.iter()).into_iter().flatten();
         for known in members.filter(|known| known.member.at.node == node) {

@@ -1,10 +1,15 @@
 //! The format of a group: what it is here, raising it, and what of others is taken in by it.
+//!
+//! Invariant: a group is raised to nothing that a member of it said just before that it does not understand, the root's to nothing that one did
+//! not say that it understands; nobody becomes a member meanwhile.
 
 use super::Group;
 use crate::cluster::{CallError, Link};
 use crate::format;
+use crate::root::map::ROOT;
+use futures::future::join_all;
 use spine::wire::cluster::{Append, Call, ClusterError, Member, Understood};
-use spine::wire::format::{FIRST, Format, of_batch};
+use spine::wire::format::{FIRST, Format, agreed, of_batch};
 use spine::wire::{Batch, MetadataError};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -39,7 +44,52 @@ impl Group {
         Ok(format::may_rise(&self.applier.checkpoints().table().read()?, self.group)?)
     }
 
-    /// Raises the format, as the leader. Nothing comes of it while it may not be raised.
+    /// Raises the format as far as everybody understands it, as the leader. Nothing comes of it where that is no further than it is, while it may
+    /// not be raised, or while its members change.
+    ///
+    /// # Errors
+    /// As [`Self::raise`].
+    pub async fn rise(&self) -> Result<(), MetadataError> {
+        if !self.may_rise()? {
+            self.folder.note_holdout(format!("a range of names is on its way out of group {}", self.group));
+            return Ok(());
+        }
+        // Nobody comes in between what the members say and the entry.
+        let Ok(_members) = self.changing.try_lock() else { return Ok(()) };
+        match self.ceiling().await {
+            Some(to) if to > self.format() => self.raise(to).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The newest format that the group may have now. The root's: what all its members say that they understand, with a vote or without. Another
+    /// one's: what the root's has come to, as far as nobody in it says that it does not understand that, and a majority says anything.
+    async fn ceiling(&self) -> Option<Format> {
+        let members = self.status().members;
+        let said = join_all(members.iter().map(|known| self.understood_by(&known.member))).await;
+        let (newest, is_root) = (self.folder.newest(), self.group == ROOT);
+        let wanted = if is_root { newest } else { self.folder.agreed() };
+        let behind =
+            |said: &Option<Format>| if is_root { said.is_none_or(|said| said < wanted) } else { said.is_some_and(|said| said < wanted) };
+        if let Some((known, said)) = members.iter().zip(&said).find(|(_, said)| behind(*said)) {
+            let at = &known.member.at;
+            let who = match said {
+                Some(format) => format!("metadata node {at} understands format {format} and not {wanted}: upgrade it"),
+                None => format!("metadata node {at} does not say what it understands: start it, or remove it"),
+            };
+            if self.folder.note_holdout(who.clone()) {
+                tracing::info!(group = %self.group, who, "what came with a newer version waits");
+            }
+        }
+        if is_root {
+            return agreed(said).map(|format| format.min(newest));
+        }
+        let voters = members.iter().zip(&said).filter(|(known, _)| known.votes);
+        let (all, told) = voters.fold((0, 0), |(all, told), (_, said)| (all + 1, told + usize::from(said.is_some())));
+        agreed(said.into_iter().flatten().chain([wanted]).map(Some)).filter(|_| 2 * told > all)
+    }
+
+    /// Raises the format, as the leader, whatever the others understand.
     ///
     /// # Errors
     /// `TooNew`: this process does not understand it; `Unavailable`, `Storage`: as [`Self::submit`].
@@ -50,7 +100,14 @@ impl Group {
         drop(settled);
         // Without a majority it may never have one; then it is tried again.
         let outcome = timeout(RAISED, entry?.outcome()).await;
-        outcome.map_err(|_| MetadataError::Unavailable { reason: "raising the format took too long".into() })?.map(drop)
+        outcome.map_err(|_| MetadataError::Unavailable { reason: "raising the format took too long".into() })??;
+        if self.format() >= to {
+            tracing::info!(group = %self.group, format = %self.format(), "a group's format was raised");
+            if self.group == ROOT {
+                self.folder.note_agreed(self.format());
+            }
+        }
+        Ok(())
     }
 
     /// Has the group know all of `batch`: where it does not yet and everybody would, its format is raised.
@@ -62,13 +119,13 @@ impl Group {
         if needed <= self.format() {
             return Ok(());
         }
-        if needed <= self.folder.format() {
-            self.raise(needed).await?;
+        let newest = self.folder.newest();
+        if needed <= newest {
+            self.rise().await?;
         }
         if needed <= self.format() {
             return Ok(());
         }
-        let newest = self.folder.newest();
         let who = match needed > newest {
             true => format!("metadata node {} understands format {newest} and not {needed}: upgrade it", self.at),
             false => self.folder.holdout(),
@@ -91,13 +148,15 @@ impl Group {
     /// # Errors
     /// `Invalid`: it does not.
     pub(super) async fn check_joiner(&self, member: &Member) -> Result<(), ClusterError> {
-        let format = self.format();
+        // What was meant to be raised may be on its way.
+        let format = self.format().max(self.folder.format());
         if format == FIRST {
             return Ok(());
         }
         match self.understood_by(member).await {
             Some(newest) if newest < format => {
-                let what = format!("metadata node {} understands format {newest}, and the group has {format}: upgrade it first", member.at);
+                let what =
+                    format!("metadata node {} understands format {newest}, and there is format {format} here: upgrade it first", member.at);
                 Err(ClusterError::Invalid { what })
             }
             Some(_) | None => Ok(()),

@@ -229,16 +229,13 @@ impl Orders {
     }
 
     /// Has the receiver take over a page that begins at `after`. Refused with `Mismatch` if it has other rows then: it has come no further, or
-    /// else, where it runs a version that cannot look itself, the move is given up.
+    /// else, where it may run a version that cannot look itself, the move is given up. A receiver that is not raised yet where the root's group
+    /// is will be: `TooNew`, and the move waits.
     pub async fn import(&self, group: GroupId, after: Progress, page: &mut Page) -> Result<Reply, MoveError> {
         let (by, kind, upto, digest) = (by(self.id, self.attempt), self.kind, page.upto.clone(), page.digest);
         let rows = std::mem::take(&mut page.rows);
         if self.checks {
-            let (after, upto, rows) = (after.clone(), upto.clone(), rows.clone());
-            match self.order(group, |by| RangeCommand::ImportChecked { by, kind, after, upto, rows, digest }).await {
-                Err(MoveError::Metadata(MetadataError::TooNew { .. })) => {}
-                done => return done,
-            }
+            return self.order(group, |by| RangeCommand::ImportChecked { by, kind, after, upto, rows, digest }).await;
         }
         match one(&*self.groups, group, Command::Range(RangeCommand::Import { by, kind, after, upto, rows })).await? {
             Reply::Imported { digest: held } if held != digest => {

@@ -145,7 +145,9 @@ fn held_of<'a>(table: &'a dyn TableRead, kind: RangeKind, row: &'a MovedRow) -> 
     match (kind, space, &row.value) {
         (RangeKind::Names, Space::Meta, Some(value)) if !closed::is_later(table, &row.key, value)? => Ok(Some(&value[..])),
         // Which of the versions that have ended are remembered, each group says itself: one may be forgotten here for another of this page.
-        (RangeKind::Chunks, Space::Due, value) if noting::is_fence(&row.key) => Ok(value.as_deref()),
+        (RangeKind::Chunks, Space::Due, value) if noting::is_fence(&row.key) && (value.is_none() || format::of(table)? >= LEVELLED) => {
+            Ok(value.as_deref())
+        }
         (RangeKind::Chunks, ..) => chunks::as_noted(table, space, &row.key),
         (RangeKind::Names, ..) => table.get(space, &row.key),
     }

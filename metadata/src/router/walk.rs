@@ -123,7 +123,8 @@ async fn all_groups(router: &Router) -> Result<BTreeMap<GroupId, bool>, Metadata
         Answer::Root(RootAnswer::Moves(moves)) => {
             for known in moves.iter().filter(|known| known.ask.founders().is_some()) {
                 match known.step {
-                    MoveStep::Begun => drop(groups.remove(&known.to)),
+                    // One that was given up has served nothing, and never will.
+                    MoveStep::Begun | MoveStep::GaveUp => drop(groups.remove(&known.to)),
                     MoveStep::Copying => drop(groups.insert(known.to, false)),
                     _ => {}
                 }

@@ -8,7 +8,7 @@
 use super::OpenError;
 use super::list::{self, Listed};
 use spine::wire::MetadataError;
-use spine::wire::format::Format;
+use spine::wire::format::{FIRST, Format};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +22,8 @@ pub struct Folder {
     listed: tokio::sync::Mutex<Listed>,
     /// The format in it.
     format: AtomicU8,
+    /// What the root's group had come to when it was last looked at.
+    agreed: AtomicU8,
     /// Who keeps the groups from a newer format, for whoever asks for what is newer.
     holdout: Mutex<String>,
     /// That something too new was refused was said.
@@ -32,16 +34,26 @@ impl Folder {
     /// - `listed`: as it was read from `dir`; its format is at most `newest`.
     pub fn new(dir: &Path, newest: Format, listed: Listed) -> Self {
         let (format, holdout) = (AtomicU8::new(listed.format.0), Mutex::new("nobody was asked yet".to_string()));
-        Self { dir: dir.to_owned(), newest, listed: tokio::sync::Mutex::new(listed), format, holdout, told: AtomicBool::new(false) }
+        let (agreed, told) = (AtomicU8::new(FIRST.0), AtomicBool::new(false));
+        Self { dir: dir.to_owned(), newest, listed: tokio::sync::Mutex::new(listed), format, agreed, holdout, told }
     }
 
     pub fn newest(&self) -> Format {
         self.newest
     }
 
-    /// The newest format that anything here may have. Somebody raised a group to it, so all who have a replica of the root understand it.
+    /// The newest format that anything here may have: somebody meant to raise a group to it.
     pub fn format(&self) -> Format {
         Format(self.format.load(Ordering::Acquire))
+    }
+
+    /// What the root's group had come to when it was last looked at: all who have a replica of it understand that.
+    pub fn agreed(&self) -> Format {
+        Format(self.agreed.load(Ordering::Acquire))
+    }
+
+    pub fn note_agreed(&self, format: Format) {
+        self.agreed.fetch_max(format.0, Ordering::AcqRel);
     }
 
     /// The file, and the right to change it: with [`Self::save`].

@@ -7,7 +7,7 @@
 //! | format | since | what came with it |
 //! |---|---|---|
 //! | 1 | | all that is not named below |
-//! | 2 | metadata processes that are levelled out | [`RootCommand::LeaveMetadataNode`], `BeginShift`, `EndShift`; [`RangeCommand::ImportChecked`]; a group made for a move that is given up ends with it; every part of an upload counts as two rows of an export; [`Command::Restore`]; a chunk range that moves while the collection is held takes its doubts along |
+//! | 2 | metadata processes that are levelled out | [`RootCommand::LeaveMetadataNode`], `BeginShift`, `EndShift`; [`RangeCommand::ImportChecked`]; a group made for a move that is given up ends with it; every part of an upload counts as two rows of an export; [`Command::Restore`]; a chunk range that moves while the collection is held takes its doubts along; what a page leaves of versions that have ended is not read back |
 //!
 //! A new command, or a command that is to do something else than before, takes the next number: [`of_command`] and the state machine ask
 //! for it. Not here: a group's own format (`metadata/src/format.rs`), who raises it (`metadata/src/service/formats.rs`).

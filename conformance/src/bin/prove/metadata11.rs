@@ -183,6 +183,8 @@ impl Stage {
 
     /// The format is the first, and what is newer is refused: by name, or by a leader of the older version as a message that it cannot read.
     fn keeps(&self, when: &str) -> Result<(), String> {
+        // Longer than a leader takes to look.
+        std::thread::sleep(Duration::from_secs(2));
         self.wait_for(FIRST)?;
         match self.newer() {
             Err(error @ (ClusterError::Metadata(MetadataError::TooNew { .. }) | ClusterError::Invalid { .. })) => {

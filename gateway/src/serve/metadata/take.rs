@@ -89,7 +89,9 @@ pub async fn take(home: &Home, from: &Path, address: &str) -> Result<(NodeKey, P
 
 /// The fleet's record, out of metadata that nobody else serves; what was not in the last checkpoint is then.
 async fn fleet_of(old: &Home) -> Result<FleetRecord, String> {
-    let node = MetadataNode::open(::metadata::service::Settings::new(old.metadata_dir())).await.map_err(|error| error.to_string())?;
+    // The version that served it can open it afterwards, should this come to nothing.
+    let settings = ::metadata::service::Settings { raises: false, ..::metadata::service::Settings::new(old.metadata_dir()) };
+    let node = MetadataNode::open(settings).await.map_err(|error| error.to_string())?;
     let metadata: Arc<dyn Metadata> = node.clone();
     let answer = root_query(&metadata, RootQuery::Fleet).await;
     node.shutdown().await;

@@ -4,7 +4,7 @@ use super::fixture::{Cluster, has, tenant};
 use crate::cluster::Begin;
 use crate::service::OpenError;
 use spine::id::{GroupId, MoveId, UnixMs};
-use spine::wire::cluster::{ClusterError, GroupCall, GroupOrder};
+use spine::wire::cluster::{Changed, ClusterError, GroupCall, GroupOrder, MemberChange};
 use spine::wire::format::{FIRST, Format, NEWEST};
 use spine::wire::root::RootCommand;
 use spine::wire::{Batch, Chain, Command, Metadata, MetadataError, Refusal, Reply};
@@ -81,6 +81,56 @@ async fn a_new_group_of_a_raised_cluster_takes_what_is_new_at_once() {
     // No root's command for another group than the root's; it is known to be one, and that is what counts here.
     let replies = cluster.client.propose_to(GroupId(7), newer()).await.unwrap();
     assert_eq!(replies, [Reply::Refused(Refusal::NoSuchMove)]);
+}
+
+fn formats_of(cluster: &Cluster, group: GroupId) -> Vec<Option<Format>> {
+    (0..cluster.places.len()).map(|n| cluster.node(n).group(group).map(|hosted| hosted.group.format())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_before_is_raised_once_the_root_is_though_nothing_new_is_asked_of_it() {
+    let mut cluster = Cluster::start_of(FIRST, 3, 1_000).await;
+    let members: Vec<_> = (0..3).map(|n| cluster.node(n).member()).collect();
+    cluster.node(0).order(GroupCall { group: GroupId(7), order: GroupOrder::Create { members } }).await.unwrap();
+    for n in [0, 1] {
+        restart(&mut cluster, n, NEWEST).await;
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert_eq!(formats_of(&cluster, GroupId(7)), [Some(FIRST); 3]);
+    }
+    restart(&mut cluster, 2, NEWEST).await;
+    until("the group is raised everywhere", || formats_of(&cluster, GroupId(7)) == [Some(NEWEST); 3]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_with_an_older_member_that_is_out_of_the_root_is_not_raised_before_that_one_has_left_it() {
+    let mut cluster = Cluster::start_of(FIRST, 2, 1_000).await;
+    let members: Vec<_> = (0..2).map(|n| cluster.node(n).member()).collect();
+    let (first, old) = (members[0].id, members[1].id);
+    cluster.node(0).order(GroupCall { group: GroupId(7), order: GroupOrder::Create { members } }).await.unwrap();
+    restart(&mut cluster, 0, NEWEST).await;
+    let client = cluster.client.clone();
+    for group in [ROOT, GroupId(7)] {
+        let began = Instant::now();
+        while client.transfer(group, first).await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "group {group} is not handed over");
+        }
+    }
+    let take_out = async |group: GroupId| {
+        let began = Instant::now();
+        while client.change_of(group, MemberChange::Remove(old)).await != Ok(Changed::Done) {
+            assert!(began.elapsed() < Duration::from_secs(30), "it stays in group {group}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    take_out(ROOT).await;
+    until("the root is raised", || cluster.node(0).understood().root == NEWEST).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(formats_of(&cluster, GroupId(7)), [Some(FIRST); 2]);
+    // It still serves: nothing that one of the two refuses is in its log.
+    client.propose_to(GroupId(7), tenant(1)).await.unwrap();
+    take_out(GroupId(7)).await;
+    until("the group is raised", || formats_of(&cluster, GroupId(7))[0] == Some(NEWEST)).await;
+    client.propose_to(GroupId(7), tenant(2)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

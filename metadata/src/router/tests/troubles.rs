@@ -3,6 +3,7 @@
 use super::*;
 use crate::room;
 use crate::table::Space;
+use spine::wire::format::{FIRST, Format};
 use spine::wire::range::{Mover as By, RangeCommand, RangeKind};
 use spine::wire::root::MoveStep;
 use std::time::Instant;
@@ -23,7 +24,17 @@ struct Troubled {
 
 impl Troubled {
     async fn start() -> Arc<Troubled> {
+        Self::start_at(NEWEST).await
+    }
+
+    /// With a root of this format.
+    async fn start_at(format: Format) -> Arc<Troubled> {
         let world = World::new(1);
+        if format < NEWEST {
+            let mut table = MemoryTable::default();
+            crate::format::raise(&mut table, ROOT, format).unwrap();
+            world.groups.lock().unwrap().insert(ROOT, Hosted { table, applied: 0 });
+        }
         assert!(matches!(root(&world, sample::bucket("bucket")).await, Reply::Bucket(record) if record.id == BUCKET));
         Arc::new(Troubled {
             world,
@@ -170,7 +181,15 @@ async fn collects(router: &Router) {
 
 #[tokio::test]
 async fn a_group_that_cannot_be_made_stops_no_collector_and_its_move_can_be_given_up_without_it() {
-    let world = Troubled::start().await;
+    cannot_be_made(Troubled::start().await).await;
+}
+
+#[tokio::test]
+async fn nor_does_it_while_an_older_version_is_among_those_that_have_the_root() {
+    cannot_be_made(Troubled::start_at(FIRST).await).await;
+}
+
+async fn cannot_be_made(world: Arc<Troubled>) {
     let router = Router::new(world.clone());
     world.moved(split_at("m")).await;
     for copying in [false, true] {
