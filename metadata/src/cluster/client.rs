@@ -179,7 +179,7 @@ impl Client {
         let link = self.link(endpoint);
         let asked = timeout(self.bounds.attempt, link.call(Call::Format, &())).await;
         match asked.map_err(|_| CallError::Lost("it took too long".to_string()))? {
-            Err(CallError::Refused(ClusterError::Invalid { .. })) => Ok(Understood { newest: FIRST, root: FIRST }),
+            Err(CallError::Refused(ClusterError::Invalid { .. })) => Ok(Understood { newest: FIRST, root: FIRST, least: FIRST }),
             told => told,
         }
     }

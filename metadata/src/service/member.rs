@@ -66,9 +66,11 @@ impl MetadataNode {
         ClusterStatus { member: self.member(), groups: self.groups.all().iter().map(|hosted| hosted.group.status()).collect() }
     }
 
-    /// What this process understands, and its replica of the root's group has come to.
+    /// What this process understands, and its replicas have come to.
     pub fn understood(&self) -> Understood {
-        Understood { newest: self.groups.means.folder.newest(), root: self.root.group.format() }
+        let root = self.root.group.format();
+        let least = self.groups.all().iter().map(|hosted| hosted.group.format()).min().unwrap_or(root);
+        Understood { newest: self.groups.means.folder.newest(), root, least }
     }
 
     /// What this process bears, group by group. Nothing where it is alone: there is nobody to level it with.

@@ -355,11 +355,12 @@ pub struct ClusterStatus {
     pub groups: Vec<GroupStatus>,
 }
 
-/// What one process understands, and what its replica of the root's group has come to.
+/// What one process understands, what its replica of the root's group has come to, and the least that one of its replicas has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Understood {
     pub newest: Format,
     pub root: Format,
+    pub least: Format,
 }
 
 /// A group as one member sees it.

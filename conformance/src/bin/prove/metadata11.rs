@@ -163,11 +163,11 @@ impl Stage {
         let began = Instant::now();
         loop {
             let told = self.formats();
-            if told.as_ref().is_some_and(|told| told.iter().all(|one| one.root == format)) {
+            if told.as_ref().is_some_and(|told| told.iter().all(|one| one.root == format && one.least == format)) {
                 return Ok(());
             }
             if began.elapsed() > RAISED {
-                return Err(format!("the root's group is not at format {format} everywhere after {RAISED:?}: {told:?}"));
+                return Err(format!("not all groups are at format {format} everywhere after {RAISED:?}: {told:?}"));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
