@@ -11,6 +11,7 @@ use super::papers::{self, Papers};
 use crate::boot::credentials::{root_command, root_query};
 use crate::boot::{BootError, Home};
 use crate::core::now;
+use crate::metric::METADATA_CERTIFICATE_END;
 use bytes::Bytes;
 use metadata::cluster::Client;
 use metadata::service::MetadataNode;
@@ -53,6 +54,7 @@ pub fn identity(key: &NodeKey, certificate: &[u8]) -> Result<Identity, String> {
 impl Keeper {
     /// Runs until told to stop.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        METADATA_CERTIFICATE_END.set(self.papers.says.not_after);
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => {}
             () = self.keep() => {}
@@ -160,6 +162,7 @@ impl Keeper {
         self.served.set(identity.clone());
         self.shown.set(identity);
         (self.papers.certificate, self.papers.says) = (own.certificate.to_vec(), says);
+        METADATA_CERTIFICATE_END.set(self.papers.says.not_after);
         tracing::info!(target: "breakwater", "the certificate was renewed");
         Ok(true)
     }
