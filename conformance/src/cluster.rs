@@ -332,8 +332,11 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Until a gateway has learned of all metadata nodes: before that the one it knows is all it can ask.
-    fn wait_for_members(&self, gateway: usize, members: usize) -> io::Result<()> {
+    /// Until a gateway has learned of all metadata nodes: before that those it knows are all it can ask.
+    ///
+    /// # Errors
+    /// It has not, within a minute.
+    pub fn wait_for_members(&self, gateway: usize, members: usize) -> io::Result<()> {
         let (path, began) = (self.gateways[gateway].data().join("fleet/metadata.json"), Instant::now());
         loop {
             let text = fs::read_to_string(&path)?;

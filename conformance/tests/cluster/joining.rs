@@ -67,7 +67,7 @@ fn the_folders_of_metadata_nodes_and_of_gateways_are_refused_to_other_roles() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_metadata_node_is_taken_out_dead_or_alive_and_does_not_come_back() {
-    let mut cluster = Cluster::start(Size { metadata: 3, gateways: 1, nodes: 0 }, "").unwrap();
+    let mut cluster = Cluster::start(Size { metadata: 4, gateways: 1, nodes: 0 }, "").unwrap();
     let s3 = client::of(&cluster.gateways[0]);
     s3.create_bucket().bucket("promises").send().await.unwrap();
     let refusal = cluster.gateways[0].admin(&["metadata", "remove", "ffffffffff"]).unwrap_err().to_string();
@@ -76,13 +76,30 @@ async fn a_metadata_node_is_taken_out_dead_or_alive_and_does_not_come_back() {
     let leader = cluster.leader().expect("somebody leads");
     let id = cluster.metadata[leader].id.clone();
     cluster.gateways[0].admin(&["metadata", "remove", &id[..16]]).unwrap();
-    cluster.wait("two are left", |status| voting(status) == 2).unwrap();
+    cluster.wait("three are left", |status| voting(status) == 3).unwrap();
     s3.put_object().bucket("promises").key("k").body(b"x".to_vec().into()).send().await.unwrap();
-    // Its certificates are revoked: started again it is let in nowhere.
-    cluster.metadata[leader].start(&[]).unwrap();
+    // Another one, dead.
+    let mut left: Vec<usize> = (0..4).filter(|at| *at != leader).collect();
+    let dead = left.remove(0);
+    cluster.metadata[dead].kill();
+    let id = cluster.metadata[dead].id.clone();
+    cluster.gateways[0].admin(&["metadata", "remove", &id]).unwrap();
+    cluster.wait("two are left", |status| voting(status) == 2).unwrap();
+    s3.put_object().bucket("promises").key("k").body(b"y".to_vec().into()).send().await.unwrap();
+    // Their certificates are revoked: started again they are let in nowhere.
+    for at in [leader, dead] {
+        cluster.metadata[at].start(&[]).unwrap();
+    }
     std::thread::sleep(Duration::from_secs(4));
     let status = cluster.status().unwrap();
     assert_eq!(voting(&status), 2, "{status:#}");
+    // Of two the one, and then not the other.
+    let (one, last) = (cluster.metadata[left[0]].id.clone(), cluster.metadata[left[1]].id.clone());
+    cluster.gateways[0].admin(&["metadata", "remove", &one]).unwrap();
+    cluster.wait("one is left", |status| voting(status) == 1).unwrap();
+    let refusal = cluster.gateways[0].admin(&["metadata", "remove", &last]).unwrap_err().to_string();
+    assert!(refusal.contains("no other metadata node would stay"), "{refusal}");
+    s3.put_object().bucket("promises").key("k").body(b"z".to_vec().into()).send().await.unwrap();
     let listed = s3.list_objects_v2().bucket("promises").send().await.unwrap();
     assert_eq!(listed.contents().len(), 1);
 }
