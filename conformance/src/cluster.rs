@@ -66,6 +66,12 @@ impl MetadataNode {
         self
     }
 
+    /// Listens on another port from the next start on, as if its machine had another address.
+    pub fn elsewhere(&mut self) {
+        let host = self.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
+        self.listen = format!("{host}:0");
+    }
+
     /// Starts with more of the command line: `--init`, `--join TOKEN` or nothing. Returns once it serves, taken in or not.
     ///
     /// # Errors

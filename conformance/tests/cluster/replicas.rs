@@ -152,3 +152,28 @@ async fn of_five_metadata_nodes_any_two_may_be_lost_in_every_group() {
     let listed = s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
     assert_eq!(listed.contents().len(), KEYS.len());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_metadata_node_that_starts_at_another_address_is_found_there() {
+    let mut cluster = Cluster::start(Size { metadata: 3, gateways: 1, nodes: 0 }, "").unwrap();
+    let s3 = client::of(&cluster.gateways[0]);
+    s3.create_bucket().bucket(BUCKET).send().await.unwrap();
+    split(&cluster);
+    put(&s3).await;
+    let leader = cluster.leader().expect("somebody leads");
+    let moves = (leader + 1) % 3;
+    let before = cluster.metadata[moves].endpoint().unwrap().address;
+    cluster.metadata[moves].kill();
+    cluster.metadata[moves].elsewhere();
+    cluster.metadata[moves].start(&[]).unwrap();
+    let after = cluster.metadata[moves].endpoint().unwrap().address;
+    assert_ne!(before, after);
+    until(&cluster, "every group knows the new address", |map| have(map, 3, &before));
+    let at = |status: &Value| status["nodes"].as_array().is_some_and(|nodes| nodes.iter().any(|node| node["address"] == after.as_str()));
+    cluster.wait("all vote, one of them elsewhere", |status| voting(status) == 3 && at(status)).unwrap();
+    // Without it the last one would be alone.
+    cluster.metadata[leader].kill();
+    put(&s3).await;
+    let listed = s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
+    assert_eq!(listed.contents().len(), KEYS.len());
+}
