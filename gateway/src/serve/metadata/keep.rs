@@ -11,7 +11,6 @@ use super::papers::{self, Papers};
 use crate::boot::credentials::{root_command, root_query};
 use crate::boot::{BootError, Home};
 use crate::core::now;
-use crate::metric::METADATA_CERTIFICATE_END;
 use bytes::Bytes;
 use metadata::cluster::Client;
 use metadata::service::MetadataNode;
@@ -54,7 +53,6 @@ pub fn identity(key: &NodeKey, certificate: &[u8]) -> Result<Identity, String> {
 impl Keeper {
     /// Runs until told to stop.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        METADATA_CERTIFICATE_END.set(self.papers.says.not_after);
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => {}
             () = self.keep() => {}
@@ -62,6 +60,7 @@ impl Keeper {
     }
 
     async fn keep(&mut self) {
+        self.tell_end();
         while self.papers.founds {
             match self.found().await {
                 Ok(()) => tracing::info!(target: "breakwater", "the metadata cluster is founded"),
@@ -78,6 +77,10 @@ impl Keeper {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    fn tell_end(&self) {
+        crate::metric::METADATA_CERTIFICATE_END.set(self.papers.says.not_after);
     }
 
     /// Each step can be done again.
@@ -162,7 +165,7 @@ impl Keeper {
         self.served.set(identity.clone());
         self.shown.set(identity);
         (self.papers.certificate, self.papers.says) = (own.certificate.to_vec(), says);
-        METADATA_CERTIFICATE_END.set(self.papers.says.not_after);
+        self.tell_end();
         tracing::info!(target: "breakwater", "the certificate was renewed");
         Ok(true)
     }
