@@ -66,6 +66,12 @@ impl MetadataNode {
         self
     }
 
+    /// Listens on another port from the next start on, as if its machine had another address.
+    pub fn elsewhere(&mut self) {
+        let host = self.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
+        self.listen = format!("{host}:0");
+    }
+
     /// Starts with more of the command line: `--init`, `--join TOKEN` or nothing. Returns once it serves, taken in or not.
     ///
     /// # Errors
@@ -332,8 +338,11 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Until a gateway has learned of all metadata nodes: before that the one it knows is all it can ask.
-    fn wait_for_members(&self, gateway: usize, members: usize) -> io::Result<()> {
+    /// Until a gateway has learned of all metadata nodes: before that those it knows are all it can ask.
+    ///
+    /// # Errors
+    /// It has not, within a minute.
+    pub fn wait_for_members(&self, gateway: usize, members: usize) -> io::Result<()> {
         let (path, began) = (self.gateways[gateway].data().join("fleet/metadata.json"), Instant::now());
         loop {
             let text = fs::read_to_string(&path)?;

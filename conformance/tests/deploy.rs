@@ -89,10 +89,22 @@ impl Drop for Machine {
 
 #[test]
 fn the_guide_for_three_machines_works_as_it_is_written() {
+    follow("three-machines.md", &["token"]);
+}
+
+#[test]
+fn the_guide_for_three_metadata_nodes_works_as_it_is_written() {
+    follow("metadata-nodes.md", &["gateway-papers", "token", "invitation-b", "invitation-c"]);
+}
+
+/// Types a guide on machines A, B and C; C is gone before its last block.
+///
+/// - `carried`: files that appear in A's folder and that the reader takes to the others.
+fn follow(guide: &str, carried: &[&str]) {
     let temp = tempfile::tempdir().unwrap();
     let mut network = Network::new().unwrap();
     let hosts: Vec<Host> = (0..3).map(|_| network.host().unwrap()).collect();
-    let guide = blocks(&deploy("three-machines.md"));
+    let guide = blocks(&deploy(guide));
     assert_eq!(guide.iter().filter(|(machines, _)| machines == &["values"]).count(), 1);
     // What is everybody's own is ours here; all the rest is typed as it stands.
     let addresses: Vec<String> = hosts.iter().map(|host| host.address().to_string()).collect();
@@ -120,10 +132,12 @@ fn the_guide_for_three_machines_works_as_it_is_written() {
             let at = ["A", "B", "C"].iter().position(|known| known == name).expect("a block is for A, B or C");
             machines[at].types(block);
         }
-        let token = machines[0].root().join("token");
-        for machine in machines.iter().skip(1).filter(|machine| token.exists() && !machine.root().join("token").exists()) {
-            fs::create_dir_all(machine.root()).unwrap();
-            fs::copy(&token, machine.root().join("token")).unwrap();
+        for (file, machine) in carried.iter().flat_map(|file| machines.iter().skip(1).map(move |machine| (file, machine))) {
+            let (from, to) = (machines[0].root().join(file), machine.root().join(file));
+            if from.exists() && !to.exists() {
+                fs::create_dir_all(machine.root()).unwrap();
+                fs::copy(&from, &to).unwrap();
+            }
         }
     }
 }
@@ -141,13 +155,22 @@ fn check(words: &[&str], from: &str) {
 #[test]
 fn the_units_start_what_there_is() {
     assert!(!understood(&["gateway", "--no-such-option"]).status.success(), "--help hides a wrong option");
-    for unit in ["breakwater.service", "breakwater-gateway.service", "breakwater-storage-node.service", "breakwater-storage-node@.service"]
-    {
+    for (unit, variable) in [
+        ("breakwater.service", None),
+        ("breakwater-gateway.service", Some("BREAKWATER_GATEWAY")),
+        ("breakwater-metadata.service", Some("BREAKWATER_METADATA")),
+        ("breakwater-storage-node.service", Some("BREAKWATER_NODE")),
+        ("breakwater-storage-node@.service", Some("BREAKWATER_NODE")),
+    ] {
         let text = deploy(unit);
-        let start = text.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/breakwater ")).unwrap();
-        let options = text.lines().find_map(|line| line.strip_prefix("# BREAKWATER_NODE=\"")?.strip_suffix('"')).unwrap_or_default();
-        let line = start.replace("$BREAKWATER_NODE", options);
-        check(&line.split_whitespace().collect::<Vec<_>>(), unit);
+        let mut start = text.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/breakwater ")).unwrap().to_string();
+        if let Some(variable) = variable {
+            let example = format!("# {variable}=\"");
+            let options = text.lines().find_map(|line| line.strip_prefix(&*example)?.strip_suffix('"'));
+            start = start.replace(&format!("${variable}"), options.expect("the unit has an example of its options"));
+        }
+        assert!(!start.contains('$'), "{unit}: {start}");
+        check(&start.split_whitespace().collect::<Vec<_>>(), unit);
     }
 }
 

@@ -139,9 +139,10 @@ struct MetadataArgs {
     /// Address of /metrics and /health
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7501")]
     ops_listen: SocketAddr,
-    /// How many nodes keep each range of names or chunks; all nodes keep the root. The same at every node. An odd number: an even one bears
-    /// the loss of no more nodes than the one below it
-    #[arg(long, value_name = "NODES", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=15))]
+    /// How many nodes keep each range of names or chunks, all where there are fewer; all nodes keep the root. The same at every node. An odd
+    /// number: an even one bears the loss of no more nodes than the one below it. 3: less is written where there are more than three nodes,
+    /// and the loss of one is borne, not of two
+    #[arg(long, value_name = "NODES", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=15))]
     replicas: u8,
     /// Found a new cluster: make its CA and the root key, and leave both for the gateways in DIR/gateway-papers
     #[arg(long, conflicts_with = "join")]

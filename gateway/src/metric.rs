@@ -159,7 +159,12 @@ gauge!(SNAPSHOT_BYTES, "breakwater_snapshot_bytes", "Bytes of the newest copy of
 gauge!(
     SNAPSHOT_TIME,
     "breakwater_snapshot_time_seconds",
-    "When the newest copy of metadata that this gateway put into the store was made, by its clock"
+    "When the newest copy of metadata in the store was made, as far as this gateway knows, by the clock of the one that made it"
+);
+gauge!(
+    METADATA_CERTIFICATE_END,
+    "breakwater_metadata_certificate_end_seconds",
+    "When the certificate of this metadata node ends, since 1970; 0 where there is none"
 );
 gauge!(COLLECTION_HELD, "breakwater_collector_held", "1 while nothing is collected until an operator releases it, as after re-indexing");
 counter!(REPAIRED, "breakwater_repair_shards_total", "Owed shards delivered");
@@ -348,6 +353,7 @@ pub fn declare() {
         &DURABLE_SEALED,
         &SNAPSHOT_BYTES,
         &SNAPSHOT_TIME,
+        &METADATA_CERTIFICATE_END,
         &WRITE_MEMORY_FREE,
         &READ_MEMORY_FREE,
         &WRITES_OPEN,

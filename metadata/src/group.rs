@@ -13,6 +13,7 @@ mod apply;
 mod convert;
 mod formats;
 mod hand_over;
+mod lag;
 mod log;
 mod members;
 mod network;

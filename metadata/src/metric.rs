@@ -58,6 +58,9 @@ metric!(SNAPSHOT_BYTES: CounterVec, "breakwater_metadata_snapshot_bytes_total", 
 metric!(LEADS: Gauge, "breakwater_metadata_leads", "Groups that this process leads.");
 metric!(GROUPS: Gauge, "breakwater_metadata_groups", "Groups that this process has a replica of.");
 metric!(TERM: Gauge, "breakwater_metadata_term", "The highest term of its groups: how often somebody stood for leading.");
+metric!(BEHIND: Gauge, "breakwater_metadata_behind_entries", "Entries that a replica of its groups lacks, of the one that lacks most.");
+metric!(LEADERLESS: Gauge, "breakwater_metadata_groups_without_leader", "Its groups that nobody leads with a majority behind it.");
+metric!(SILENT: Gauge, "breakwater_metadata_nodes_silent", "Metadata nodes that do not answer, where the root group is led; 0 elsewhere.");
 metric!(RANGE_MOVES: CounterVec, "breakwater_metadata_range_moves_total", "Moves of ranges that are over.", ["outcome"]);
 metric!(RANGE_FREEZE_SECONDS: Histogram, "breakwater_metadata_range_freeze_seconds", "A range frozen while it was handed over.", SECONDS);
 metric!(LOAD_OPS: Rate, "breakwater_metadata_load_ops", "Commands and queries a second that this process bears.");
@@ -91,6 +94,8 @@ pub fn declare() {
     }
     LazyLock::force(&RANGE_FREEZE_SECONDS);
     CLUSTER_CONNECTIONS.add(0);
-    GROUPS.add(0);
+    for gauge in [&GROUPS, &BEHIND, &LEADERLESS, &SILENT] {
+        gauge.add(0);
+    }
     LazyLock::force(&READ_ROUND_READERS);
 }

@@ -12,6 +12,7 @@ pub mod decide;
 mod tests;
 
 use crate::cluster::Client;
+use crate::metric;
 use crate::root::map::ROOT;
 use crate::router::Groups;
 use decide::{Node, Says, Step, View, steps};
@@ -40,6 +41,11 @@ impl Replicas {
         Replicas { client, wanted }
     }
 
+    /// The root is led elsewhere: who does not answer is told of there.
+    pub fn rest(&self) {
+        metric::SILENT.set(0);
+    }
+
     /// Looks once, and takes the steps that are next. How many there were.
     ///
     /// # Errors
@@ -66,6 +72,8 @@ impl Replicas {
             (at, record.removed, status)
         });
         let told = join_all(asked).await;
+        let silent = told.iter().filter(|(_, removed, status)| !removed && status.is_none()).count();
+        metric::SILENT.set(i64::try_from(silent).unwrap_or(i64::MAX));
         let groups = by_leaders(told.iter().filter_map(|(.., status)| status.as_ref()));
         let says = |status: ClusterStatus| Says { hosts: status.groups.iter().map(|group| group.group).collect(), member: status.member };
         let nodes = told.into_iter().map(|(at, removed, status)| {

@@ -4,6 +4,7 @@ mod alone;
 mod copies;
 mod joining;
 mod levelling;
+mod listing;
 mod replicas;
 mod serving;
 mod splitting;

@@ -3,6 +3,7 @@
 use aws_sdk_s3::Client;
 use conformance::client;
 use conformance::cluster::{Cluster, MetadataNode, Size, voting};
+use conformance::program::Program;
 use serde_json::Value;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -43,6 +44,11 @@ fn have(map: &Value, members: usize, not_at: &str) -> bool {
     })
 }
 
+/// Metadata processes that see to three replicas of each range, however many of them there are.
+fn of_three() -> Program {
+    Program { metadata: vec!["--replicas".into(), "3".into()], ..Program::default() }
+}
+
 async fn put(s3: &Client) {
     for key in KEYS {
         s3.put_object().bucket(BUCKET).key(key).body(b"x".to_vec().into()).send().await.unwrap();
@@ -69,12 +75,14 @@ fn split(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_joins_gets_replicas_of_all_that_lack_them_and_who_is_removed_is_replaced() {
-    let mut cluster = Cluster::start(Size { metadata: 1, gateways: 1, nodes: 0 }, "").unwrap();
+    let place = tempfile::Builder::new().prefix("breakwater-replicas-").tempdir().unwrap();
+    let mut cluster = Cluster::of(of_three(), place, Size { metadata: 1, gateways: 1, nodes: 0 }).unwrap();
     let s3 = client::of(&cluster.gateways[0]);
     s3.create_bucket().bucket(BUCKET).send().await.unwrap();
     split(&cluster);
     for number in 1..3 {
         let mut node = MetadataNode::new(&cluster.place().join(format!("late-{number}")), None).unwrap();
+        node.program = of_three();
         node.start(&["--join", &cluster.invite("metadata", &[]).unwrap()]).unwrap();
         cluster.metadata.push(node);
     }
@@ -87,6 +95,7 @@ async fn who_joins_gets_replicas_of_all_that_lack_them_and_who_is_removed_is_rep
     cluster.wait("all vote", |status| voting(status) == 3).unwrap();
     // A fourth has nothing to do, until one of the three is taken out.
     let mut node = MetadataNode::new(&cluster.place().join("late-3"), None).unwrap();
+    node.program = of_three();
     node.start(&["--join", &cluster.invite("metadata", &[]).unwrap()]).unwrap();
     cluster.metadata.push(node);
     cluster.wait("four vote", |status| voting(status) == 4).unwrap();
@@ -122,6 +131,48 @@ async fn a_lost_disk_fills_again_in_every_group() {
     until(&cluster, "three replicas of everything, and nobody of before", |map| have(map, 3, ""));
     // It counts now: another one is gone.
     cluster.metadata[(lost + 1) % 3].kill();
+    put(&s3).await;
+    let listed = s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
+    assert_eq!(listed.contents().len(), KEYS.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_five_metadata_nodes_any_two_may_be_lost_in_every_group() {
+    let mut cluster = Cluster::start(Size { metadata: 5, gateways: 1, nodes: 0 }, "").unwrap();
+    let s3 = client::of(&cluster.gateways[0]);
+    s3.create_bucket().bucket(BUCKET).send().await.unwrap();
+    split(&cluster);
+    until(&cluster, "five replicas of everything", |map| have(map, 5, ""));
+    put(&s3).await;
+    let leader = cluster.leader().expect("somebody leads");
+    for at in [leader, (leader + 1) % 5] {
+        cluster.metadata[at].kill();
+    }
+    put(&s3).await;
+    let listed = s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
+    assert_eq!(listed.contents().len(), KEYS.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_metadata_node_that_starts_at_another_address_is_found_there() {
+    let mut cluster = Cluster::start(Size { metadata: 3, gateways: 1, nodes: 0 }, "").unwrap();
+    let s3 = client::of(&cluster.gateways[0]);
+    s3.create_bucket().bucket(BUCKET).send().await.unwrap();
+    split(&cluster);
+    put(&s3).await;
+    let leader = cluster.leader().expect("somebody leads");
+    let moves = (leader + 1) % 3;
+    let before = cluster.metadata[moves].endpoint().unwrap().address;
+    cluster.metadata[moves].kill();
+    cluster.metadata[moves].elsewhere();
+    cluster.metadata[moves].start(&[]).unwrap();
+    let after = cluster.metadata[moves].endpoint().unwrap().address;
+    assert_ne!(before, after);
+    until(&cluster, "every group knows the new address", |map| have(map, 3, &before));
+    let at = |status: &Value| status["nodes"].as_array().is_some_and(|nodes| nodes.iter().any(|node| node["address"] == after.as_str()));
+    cluster.wait("all vote, one of them elsewhere", |status| voting(status) == 3 && at(status)).unwrap();
+    // Without it the last one would be alone.
+    cluster.metadata[leader].kill();
     put(&s3).await;
     let listed = s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
     assert_eq!(listed.contents().len(), KEYS.len());

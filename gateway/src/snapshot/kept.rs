@@ -75,7 +75,10 @@ pub(crate) async fn run(path: Weak<DataPath>, schedule: Schedule) {
             continue;
         }
         let due = match newest(&path).await {
-            Ok(Some(made)) => is_due(made, now(), schedule.every),
+            Ok(Some(made)) => {
+                SNAPSHOT_TIME.set(i64::try_from(made.0 / 1_000).unwrap_or(i64::MAX));
+                is_due(made, now(), schedule.every)
+            }
             // The first one is not made in the haste of a start.
             Ok(None) => began.elapsed() >= schedule.every / 10,
             Err(error) => {

@@ -74,6 +74,13 @@ pub struct Balancing {
     at_work: BTreeSet<MoveId>,
 }
 
+/// Whoever levels out next tells how level it is.
+impl Drop for Balancing {
+    fn drop(&mut self) {
+        metric::IMBALANCE.set(0.0);
+    }
+}
+
 impl Balancing {
     pub fn new(groups: Arc<dyn Groups>, servers: Arc<dyn Servers>, rules: Rules, waits: Waits) -> Balancing {
         let carrier = Carrier { groups, servers, waits };

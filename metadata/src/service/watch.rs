@@ -132,6 +132,9 @@ async fn measure(all: &[Arc<Hosted>]) -> Result<(), JoinError> {
     metric::GROUPS.set(gauge(all.len() as u64));
     metric::LEADS.set(gauge(standings().filter(|(leads, _)| *leads).count() as u64));
     metric::TERM.set(gauge(standings().map(|(_, term)| term).max().unwrap_or(0)));
+    let lags: Vec<_> = all.iter().map(|hosted| hosted.group.lag()).collect();
+    metric::BEHIND.set(gauge(lags.iter().map(|lag| lag.behind).max().unwrap_or(0)));
+    metric::LEADERLESS.set(gauge(lags.iter().filter(|lag| !lag.led).count() as u64));
     Ok(())
 }
 

@@ -60,6 +60,7 @@ impl Keeper {
     }
 
     async fn keep(&mut self) {
+        self.tell_end();
         while self.papers.founds {
             match self.found().await {
                 Ok(()) => tracing::info!(target: "breakwater", "the metadata cluster is founded"),
@@ -76,6 +77,10 @@ impl Keeper {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    fn tell_end(&self) {
+        crate::metric::METADATA_CERTIFICATE_END.set(self.papers.says.not_after);
     }
 
     /// Each step can be done again.
@@ -160,6 +165,7 @@ impl Keeper {
         self.served.set(identity.clone());
         self.shown.set(identity);
         (self.papers.certificate, self.papers.says) = (own.certificate.to_vec(), says);
+        self.tell_end();
         tracing::info!(target: "breakwater", "the certificate was renewed");
         Ok(true)
     }

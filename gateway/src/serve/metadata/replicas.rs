@@ -23,6 +23,7 @@ pub async fn run(node: Arc<MetadataNode>, client: Arc<Client>, wanted: usize, mu
             tokio::time::sleep(pause).await;
             pause = LOOK;
             if !leads(&node) {
+                replicas.rest();
                 continue;
             }
             match replicas.round().await {
