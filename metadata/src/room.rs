@@ -118,7 +118,7 @@ pub(crate) fn grows(command: &Command) -> bool {
 }
 
 /// Bytes that this process may still write on the file system of `dir`.
-fn available(dir: &Path) -> io::Result<u64> {
+pub(crate) fn available(dir: &Path) -> io::Result<u64> {
     let path = CString::new(dir.as_os_str().as_bytes())?;
     // SAFETY: plain out parameter, a path that ends in zero.
     let stat = unsafe {

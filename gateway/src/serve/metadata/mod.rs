@@ -7,6 +7,7 @@
 //! --join: an invitation of a gateway -> certificate -> member.json -> taken in by the leader
 //! listeners bound -> papers -> replica open -> serving -> `keep.rs`
 //! SIGTERM: accept nothing -> finish calls -> replica -> exit 0
+//! log or table cannot be written: the same -> exit 1, so that whoever watches it starts it again
 //! ```
 //! Invariants: the fleet's CA is the one CA of storage nodes, gateways and metadata nodes; its key and the root key are in no metadata
 //! process, but for the file that `--init` leaves for the gateways; a second start asks nobody.
@@ -111,6 +112,10 @@ pub enum MetadataRoleError {
     Silent { nodes: String },
     #[error("--found-again: the new replica cannot wait for a restore. reason=`{0}`")]
     Expect(String),
+    #[error(
+        "this node's disk does not take what it writes, and nothing was acknowledged since. path=`{path}`, reason=`{reason}`. Make room there, or replace the disk, and start the node again: it opens what is really there and catches up."
+    )]
+    Failed { path: PathBuf, reason: String },
     #[error("--init: the folder is in use already. path=`{path}`. Choose an empty one with --data.")]
     NotEmpty { path: PathBuf },
     #[error("--from: the gateway's metadata cannot be taken. path=`{path}`, reason=`{reason}`")]
@@ -187,7 +192,10 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 
-    signals.wait().await;
+    let failed = tokio::select! {
+        () = signals.wait() => None,
+        reason = node.failed() => Some(MetadataRoleError::Failed { path: home.metadata_dir(), reason }),
+    };
     tracing::info!(target: "breakwater", "stopping: finishing calls");
     let _ = stop.send(true);
     tokio::select! {
@@ -201,7 +209,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let _ = operations.await;
     node.shutdown().await;
     tracing::info!(target: "breakwater", "stopped");
-    Ok(())
+    failed.map_or(Ok(()), |failed| Err(failed.into()))
 }
 
 /// A folder serves one role for life.
