@@ -8,6 +8,7 @@
 
 mod alone;
 mod copies;
+mod flight;
 mod folder;
 mod formats;
 mod groups;

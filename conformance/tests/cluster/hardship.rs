@@ -4,9 +4,14 @@ use aws_sdk_s3::Client;
 use conformance::client;
 use conformance::cluster::{Cluster, MetadataNode, Size, USUAL, voting};
 use conformance::content::Content;
+use conformance::loop_disk::{LoopDisk, LoopError};
+use conformance::program::Program;
 use conformance::server::{Server, Settings};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const BUCKET: &str = "promises";
@@ -123,4 +128,115 @@ fn a_gateway_whose_papers_name_another_cluster_says_so_and_ends() {
         "{refused}"
     );
     assert!(began.elapsed() < Duration::from_secs(40), "it took {:?}", began.elapsed());
+}
+
+/// A small disk under `place`; `None`: it cannot be had here, and the test does not run.
+fn small_disk(place: &Path, bytes: u64) -> Option<LoopDisk> {
+    match LoopDisk::make(place, bytes) {
+        Ok(disk) => Some(disk),
+        Err(error) => {
+            assert!(matches!(error, LoopError::NotRoot | LoopError::Missing(_)), "{error}");
+            println!("NOT RUN: {error}");
+            None
+        }
+    }
+}
+
+/// Three metadata nodes and a gateway; the data folder of one of the nodes is on `disk`, its log is not.
+fn on_small_disk(disk: &LoopDisk, number: usize) -> Cluster {
+    let temp = tempfile::Builder::new().prefix("breakwater-cluster-").tempdir().unwrap();
+    let (place, data) = (temp.path().join(format!("metadata-{number}")), disk.path().join("data"));
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::symlink(&data, place.join("data")).unwrap();
+    Cluster::of(Program::default(), temp, Size { metadata: 3, gateways: 1, nodes: 0 }).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_whose_disk_is_nearly_full_leaves_the_lead_to_others_and_writes_go_on() {
+    let place = tempfile::Builder::new().prefix("breakwater-full-").tempdir().unwrap();
+    let Some(disk) = small_disk(place.path(), 1 << 30) else { return };
+    let mut cluster = on_small_disk(&disk, 0);
+    assert_eq!(cluster.leader(), Some(0), "who founds it leads it");
+    let s3 = client::of(&cluster.gateways[0]);
+    s3.create_bucket().bucket(BUCKET).send().await.unwrap();
+    assert!(put(&s3, "before", body_of(1)).await);
+    // Below the reserve of 192 MiB, and far from having none.
+    let filler = disk.fill(100 << 20).unwrap();
+    let filled = Instant::now();
+    while cluster.leader().is_none_or(|leader| leader == 0) {
+        assert!(filled.elapsed() < Duration::from_secs(30), "it still leads\n{}", cluster.metadata[0].log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("somebody else leads after {:?}", filled.elapsed());
+    for number in 0..50 {
+        assert!(put(&s3, &format!("full/{number}"), body_of(1)).await, "{number}\n{}", cluster.metadata[0].log());
+    }
+    // It votes all the while: with another one gone it is needed.
+    let other = (1..3).find(|node| cluster.leader() != Some(*node)).unwrap();
+    cluster.metadata[other].kill();
+    assert!(put(&s3, "with two", body_of(1)).await);
+    cluster.metadata[other].start(&[]).unwrap();
+    std::fs::remove_file(filler).unwrap();
+    cluster.wait("all vote", |status| voting(status) == 3).unwrap();
+    assert!(put(&s3, "after", body_of(1)).await);
+    for key in ["before", "full/0", "full/49", "with two", "after"] {
+        assert_has(&s3, key, &body_of(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_metadata_node_whose_disk_takes_nothing_ends_and_says_why_and_catches_up_once_there_is_room() {
+    let place = tempfile::Builder::new().prefix("breakwater-full-").tempdir().unwrap();
+    let Some(disk) = small_disk(place.path(), 320 << 20) else { return };
+    let mut cluster = on_small_disk(&disk, 1);
+    let s3 = client::of(&cluster.gateways[0]);
+    s3.create_bucket().bucket(BUCKET).send().await.unwrap();
+    assert_ne!(cluster.leader(), Some(1), "who founds it leads it");
+    let filler = disk.fill(1 << 20).unwrap();
+    // Bodies that lie within their records, until what is left of its disk is used up.
+    let (stop, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+    let writing = (0..8).map(|writer| {
+        let (s3, stop, written) = (s3.clone(), stop.clone(), written.clone());
+        tokio::spawn(async move {
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let key = format!("{writer}/{number}");
+                assert!(put(&s3, &key, Content::dense(number, 8_000).bytes().to_vec()).await, "{key} was refused");
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    });
+    let writing: Vec<_> = writing.collect();
+    let began = Instant::now();
+    let ended = loop {
+        if let Some(status) = cluster.metadata[1].ended() {
+            break status;
+        }
+        let log = || cluster.metadata[1].log();
+        assert!(began.elapsed() < Duration::from_secs(120), "after {written:?} writes it still runs\n{}", log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    println!("it ended after {:?} and {written:?} writes", began.elapsed());
+    let log = cluster.metadata[1].log();
+    assert!(ended.code() == Some(1) && log.contains("does not take what it writes") && log.contains("Make room"), "{ended}\n{log}");
+    // The others go on, and without room it does not come back.
+    let before = written.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(written.load(Ordering::Relaxed) > before, "nothing is written without it");
+    stop.store(true, Ordering::Relaxed);
+    for writing in writing {
+        writing.await.unwrap();
+    }
+    let refused = cluster.metadata[1].start(&[]).unwrap_err().to_string();
+    assert!(refused.contains("less room than the log's next file takes"), "{refused}");
+    std::fs::remove_file(filler).unwrap();
+    cluster.metadata[1].start(&[]).unwrap();
+    cluster.wait("all vote again", |status| voting(status) == 3).unwrap();
+    // It is needed now.
+    cluster.metadata[2].kill();
+    assert!(put(&s3, "after", body_of(1)).await);
+    assert_has(&s3, "0/0", &Content::dense(0, 8_000).bytes()).await;
 }
