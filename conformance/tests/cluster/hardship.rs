@@ -7,6 +7,7 @@ use conformance::content::Content;
 use conformance::loop_disk::{LoopDisk, LoopError};
 use conformance::program::Program;
 use conformance::server::{Server, Settings};
+use conformance::tools::not_run;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -136,7 +137,7 @@ fn small_disk(place: &Path, bytes: u64) -> Option<LoopDisk> {
         Ok(disk) => Some(disk),
         Err(error) => {
             assert!(matches!(error, LoopError::NotRoot | LoopError::Missing(_)), "{error}");
-            println!("NOT RUN: {error}");
+            not_run(&error);
             None
         }
     }
@@ -239,4 +240,44 @@ async fn a_metadata_node_whose_disk_takes_nothing_ends_and_says_why_and_catches_
     cluster.metadata[2].kill();
     assert!(put(&s3, "after", body_of(1)).await);
     assert_has(&s3, "0/0", &Content::dense(0, 8_000).bytes()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_nodes_whose_certificates_ended_while_all_was_off_make_new_ones_from_a_gateways_papers() {
+    let size = Size { metadata: 3, gateways: 1, nodes: 0 };
+    let mut cluster = Cluster::start(size, "[fleet]\ncertificate_seconds = 12\n").unwrap();
+    let s3 = client::of(&cluster.gateways[0]);
+    s3.create_bucket().bucket(BUCKET).send().await.unwrap();
+    assert!(put(&s3, "before", body_of(1)).await);
+    cluster.metadata.iter_mut().for_each(MetadataNode::kill);
+    cluster.gateways[0].kill();
+    // The first one made its own, for thirty days; those of the other two are a majority.
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    start_all(&mut cluster.metadata);
+    let begun = cluster.gateways[0].begin_restart().unwrap();
+    // Longer than the gateway's own lasts, too.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(cluster.gateways[0].ops_get("/health/ready").unwrap().0, 503);
+    for node in &cluster.metadata[1..] {
+        let log = node.log();
+        assert!(log.contains("certificate has ended") && log.contains("--papers"), "{log}");
+    }
+    let papers = cluster.place().join("papers-of-now");
+    let papers = papers.to_str().unwrap();
+    cluster.gateways[0].admin(&["metadata", "papers", "--out", papers]).unwrap();
+    for node in &mut cluster.metadata[1..] {
+        node.start(&["--papers", papers]).unwrap();
+    }
+    cluster.gateways[0].finish_restart(&begun).unwrap();
+    cluster.wait("all vote", |status| voting(status) == 3).unwrap();
+    assert_has(&s3, "before", &body_of(1)).await;
+    assert!(put(&s3, "after", body_of(1)).await);
+    // Papers of another fleet are none.
+    let place = tempfile::Builder::new().prefix("breakwater-papers-").tempdir().unwrap();
+    let mut other = MetadataNode::new(&place.path().join("metadata-0"), None).unwrap();
+    other.start(&["--init"]).unwrap();
+    let refused = cluster.metadata[1].start(&["--papers", other.gateway_papers().to_str().unwrap()]).unwrap_err().to_string();
+    assert!(refused.contains("not of this node's fleet"), "{refused}");
+    cluster.metadata[1].start(&[]).unwrap();
+    cluster.wait("all vote again", |status| voting(status) == 3).unwrap();
 }

@@ -76,6 +76,11 @@ impl Elsewhere {
         futures::future::join_all(asked).await
     }
 
+    /// Renews this gateway's own certificate when it is time.
+    pub fn renew(&self) -> Result<(), FleetError> {
+        self.peers.renew()
+    }
+
     /// Follows the cluster until told to stop.
     pub async fn run(self: Arc<Elsewhere>, home: Arc<Home>, fleet: Arc<Fleet>, mut stop: watch::Receiver<bool>) {
         loop {

@@ -19,14 +19,14 @@ use spine::wire::root::RootQuery;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a request waits for the server: an ordinary start is over by then.
 pub const HOLD: Duration = Duration::from_secs(5);
 /// After how many seconds a client is told to ask again.
 pub const AGAIN: u32 = 5;
-/// How long metadata may take before it is first said that it is waited for, and how often that is said.
-const FIRST: Duration = Duration::from_secs(2);
+/// How long metadata may take to answer before everybody is asked how they are, and how often that is said.
+const LONGEST: Duration = Duration::from_secs(2);
 const SAY: Duration = Duration::from_secs(10);
 /// Pause before members are asked how they are: longer than a link that failed rests.
 const REST: Duration = Duration::from_secs(1);
@@ -47,17 +47,21 @@ pub async fn there<T>(mut is: watch::Receiver<Option<Arc<T>>>, longest: Duration
 /// Nobody who is there is a member of this fleet's metadata.
 pub async fn for_metadata(elsewhere: &Elsewhere) -> Result<(), ServeError> {
     let metadata = elsewhere.metadata();
-    let mut longest = FIRST;
+    let mut said: Option<Instant> = None;
     loop {
-        let why = match timeout(longest, root_query(&metadata, RootQuery::TenantByName(ROOT_TENANT.into()))).await {
+        let why = match timeout(LONGEST, root_query(&metadata, RootQuery::TenantByName(ROOT_TENANT.into()))).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "no majority of the metadata nodes answers".to_string(),
+            Err(_) => "no answer: no majority is there, nobody leads yet, or it is being restored".to_string(),
         };
         sleep(REST).await;
+        // It may take days.
+        elsewhere.renew()?;
         let told = judge(&elsewhere.look_round().await)?;
-        tracing::warn!(target: "breakwater", why, nodes = told, "waiting for metadata");
-        longest = SAY;
+        if said.is_none_or(|said| said.elapsed() >= SAY) {
+            tracing::warn!(target: "breakwater", why, nodes = told, "waiting for metadata");
+            said = Some(Instant::now());
+        }
     }
 }
 

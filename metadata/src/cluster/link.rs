@@ -219,7 +219,8 @@ impl Link {
     }
 }
 
-/// Why there is no TLS. Days pass, clocks are put right and certificates renewed; who is somebody else, or does not know the node's name, stays so.
+/// Why there is no TLS. Days pass, clocks are put right and certificates renewed; who is somebody else, or does not know the node's name,
+/// stays so.
 fn not_shaken(error: &io::Error) -> CallError {
     let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match (tls_error.and_then(tls::refusal), tls_error) {

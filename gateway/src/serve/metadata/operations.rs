@@ -53,5 +53,8 @@ fn ready(node: &MetadataNode) -> Response<Full<Bytes>> {
             })
         })
         .collect();
-    json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &value!({ "ready": ready, "why": failure, "groups": groups }))
+    json(
+        if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE },
+        &value!({ "ready": ready, "why": failure, "groups": groups }),
+    )
 }
