@@ -189,6 +189,13 @@ impl MetadataNode {
         serde_json::from_str(body).map_err(io::Error::other)
     }
 
+    /// How it ended, if it did by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().ok()??;
+        self.child = None;
+        Some(status)
+    }
+
     /// SIGKILL, then waits.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

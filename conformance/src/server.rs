@@ -50,6 +50,14 @@ pub struct Settings {
     pub program: Program,
 }
 
+/// A start that is under way.
+#[derive(Debug)]
+pub struct Begun {
+    at: Instant,
+    /// Where in the log it begins.
+    offset: u64,
+}
+
 /// A running (or killed) server. Dropping it ends it.
 #[derive(Debug)]
 pub struct Server {
@@ -171,15 +179,25 @@ impl Server {
     }
 
     fn launch(&mut self) -> io::Result<()> {
-        let began = Instant::now();
+        let begun = self.spawn()?;
+        self.follow(&begun)
+    }
+
+    fn spawn(&mut self) -> io::Result<Begun> {
+        let at = Instant::now();
         let mut log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         writeln!(log, "--- start ---")?;
         let offset = log.metadata()?.len();
         let mut command = self.command()?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn()?);
+        Ok(Begun { at, offset })
+    }
+
+    /// Waits until it is ready.
+    fn follow(&mut self, begun: &Begun) -> io::Result<()> {
         loop {
-            let printed = self.log_from(offset)?;
+            let printed = self.log_from(begun.offset)?;
             if let (Some(s3), Some(ops)) = (find_url(&printed, "S3 on "), find_url(&printed, "operations on ")) {
                 self.s3 = s3;
                 self.ops = ops;
@@ -201,13 +219,13 @@ impl Server {
                 self.child = None;
                 return Err(io::Error::other(format!("the server ended while starting ({status}). log:\n{}", tail(&printed))));
             }
-            if began.elapsed() > START_LIMIT {
+            if begun.at.elapsed() > START_LIMIT {
                 self.kill();
                 return Err(io::Error::other(format!("the server was not ready after {START_LIMIT:?}. log:\n{}", tail(&printed))));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.start_time = began.elapsed();
+        self.start_time = begun.at.elapsed();
         Ok(())
     }
 
@@ -316,6 +334,17 @@ impl Server {
     pub fn restart(&mut self) -> io::Result<()> {
         self.kill();
         self.launch()
+    }
+
+    /// The same, and returns at once: what it needs may not be there yet.
+    pub fn begin_restart(&mut self) -> io::Result<Begun> {
+        self.kill();
+        self.spawn()
+    }
+
+    /// Waits until a start that was begun is over, and it is ready.
+    pub fn finish_restart(&mut self, begun: &Begun) -> io::Result<()> {
+        self.follow(begun)
     }
 
     /// Everything printed so far.

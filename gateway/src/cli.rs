@@ -151,8 +151,9 @@ struct MetadataArgs {
     /// served, until `breakwater admin metadata restore`
     #[arg(long, conflicts_with_all = ["join", "init"])]
     found_again: bool,
-    /// The same where the node's key and papers are gone as well: an empty folder, and a gateway's papers (`breakwater admin metadata papers`)
-    #[arg(long, value_name = "FILE", requires = "found_again")]
+    /// A gateway's papers (`breakwater admin metadata papers`). Alone: make this node, whose certificate ended while nobody could renew it, a new
+    /// one; its replica stays. With --found-again: the node's key and papers are gone as well, and the folder is empty
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["join", "init"])]
     papers: Option<PathBuf>,
     /// With --found-again: this metadata node is lost for good and runs nowhere, so it need not say that it has nothing; repeat for each
     #[arg(long, value_name = "NODE", value_parser = node, requires = "found_again")]
@@ -284,12 +285,13 @@ fn metadata(arguments: MetadataArgs, outer: Place) -> ExitCode {
     let Some(data) = arguments.data.or(outer.data) else {
         return wrong(&ConfigError::Contradiction { what: "a metadata node needs a folder of its own: give it with --data".into() });
     };
-    let begin = match (arguments.join, arguments.from) {
-        (Some(token), _) => First::Join(token),
-        (None, Some(from)) => First::Take(from),
-        (None, None) if arguments.init => First::Init,
-        (None, None) if arguments.found_again => First::Again { papers: arguments.papers, gone: arguments.gone },
-        (None, None) => First::Nothing,
+    let begin = match (arguments.join, arguments.from, arguments.papers) {
+        (Some(token), ..) => First::Join(token),
+        (None, Some(from), _) => First::Take(from),
+        (None, None, _) if arguments.init => First::Init,
+        (None, None, papers) if arguments.found_again => First::Again { papers, gone: arguments.gone },
+        (None, None, Some(papers)) => First::Certify(papers),
+        (None, None, None) => First::Nothing,
     };
     let MetadataArgs { listen, advertise, ops_listen, replicas, no_balance, format, .. } = arguments;
     let (replicas, balance, newest) = (replicas.into(), !no_balance, Format(format));

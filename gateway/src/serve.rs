@@ -5,8 +5,8 @@
 //! SIGTERM: accept nothing -> finish requests -> fleet -> data path -> metadata -> disks -> exit 0
 //! ```
 //! `breakwater metadata` (`serve/metadata/`) and `breakwater storage-node` (`serve/storage/`) are processes of their own.
-//! Invariants: nothing is accepted before everything is open; a disk that does not open is a lost disk as long as enough others do;
-//! the two address lines are printed once everything is open. This and `main.rs` alone name all of gateway, metadata and storage node.
+//! Invariants: until everything is open requests wait, and are told to ask again if it takes long (`waiting.rs`); a disk that does not
+//! open is a lost disk as long as enough others do; the two address lines are printed once everything is open. This and `main.rs` alone name all of gateway, metadata and storage node.
 
 mod alone;
 mod compose;
@@ -18,6 +18,7 @@ mod process;
 pub mod restore;
 mod routes;
 pub mod storage;
+mod waiting;
 
 use crate::boot::credentials::RootCredentials;
 use crate::boot::escrow::Escrow;
@@ -27,7 +28,7 @@ use crate::fleet::cluster::Cluster;
 use crate::front::auth::KeyRing;
 use crate::front::guard::Rules;
 use crate::front::listen::{Bounds, Listener};
-use crate::front::service::{BodyLimits, Front};
+use crate::front::service::{self, BodyLimits, Front};
 use crate::front::tls::{self, TlsError};
 use crate::keys::Keys;
 use crate::ops;
@@ -44,6 +45,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// How long operations may take to finish once S3 has.
 const OPS_SHUTDOWN: Duration = Duration::from_secs(2);
@@ -74,6 +77,11 @@ pub enum ServeError {
     /// The data folder belongs to another role.
     #[error("{0}")]
     OtherRole(String),
+    /// Whoever answers where metadata should be is not it.
+    #[error(
+        "metadata is not where this gateway knows it to be. {0}. Bring it the papers of now: `breakwater admin metadata papers --out FILE` of a gateway that serves, then --metadata FILE, with an empty --data where it is another fleet."
+    )]
+    Strangers(String),
     #[error("the disks cannot be served to a fleet. {0}")]
     Storage(#[from] storage::StorageError),
     #[error("the metadata was not restored. {0}")]
@@ -163,35 +171,26 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     let cluster = cluster(&home, &behind)?;
     let keys = Arc::new(open_keys(&home, &behind)?);
     let credentials = RootCredentials::find(&home, |name| std::env::var(name).ok())?;
-    let (store, joined) = open(&config, &home, keys.clone(), behind, cluster).await?;
-    let roster = joined.as_ref().map_or_else(|| store.nodes().into(), |joined| joined.fleet.roster());
-    let parts = Parts::start(&config, &home, store, roster, keys, &credentials).await?;
-    if let Some(joined) = &joined {
-        parts.path.watch_fleet(joined.fleet.clone(), config.fleet.audits_per_day);
-    }
-    note(&home, ops_address)?;
-
     let (stop_s3, stopped_s3) = watch::channel(false);
     let (stop_ops, stopped_ops) = watch::channel(false);
-    let ring = KeyRing::new(parts.path.metadata().clone(), parts.path.keys().clone());
-    let front = front(&config, &parts, ring.clone())?;
-    let bounds = Bounds {
-        connections: config.limits.connections,
-        head: Duration::from_secs(config.limits.header_seconds),
-        stall: Duration::from_secs(config.limits.body_idle_seconds),
-    };
+    let ((set_front, front_is), (set_operator, operator_is)) = (watch::channel(None), watch::channel(None));
     let secure = tls.is_some();
-    let s3 = Listener { socket: s3_socket, name: "s3", tls, bounds };
-    let s3 = tokio::spawn(s3.serve(
-        move |request| {
-            let front = front.clone();
-            async move { front.handle(request).await }
-        },
-        stopped_s3,
-        config.shutdown(),
-    ));
+    let s3 = serve_s3(&config, s3_socket, tls, front_is, stopped_s3);
+    let operations = serve_operations(ops_socket, operator_is, stopped_ops);
+    let waits = cluster.is_some();
+    let started = tokio::select! {
+        started = start(&config, &home, keys, behind, cluster, &credentials) => Some(started?),
+        () = signals.wait(), if waits => None,
+    };
+    let Some((parts, joined)) = started else {
+        tracing::info!(target: "breakwater", "stopped before it served");
+        return Ok(());
+    };
+    note(&home, ops_address)?;
+    let ring = KeyRing::new(parts.path.metadata().clone(), parts.path.keys().clone());
+    set_front.send_replace(Some(front(&config, &parts, ring.clone())?));
     let operator = parts.operator(&config, &home, ring, joined.as_ref().map(|joined| joined.fleet.clone()))?;
-    let operations = serve_operations(ops_socket, operator, stopped_ops);
+    set_operator.send_replace(Some(operator));
 
     let mut text = welcome::text(s3_address, ops_address, secure, &config.region, &credentials);
     text.extend(joined.as_ref().map(|joined| format!("admission on {}\n", joined.address)));
@@ -213,12 +212,31 @@ async fn serve(config: Config, behind: Behind) -> Result<(), ServeError> {
     }
     let _ = stop_ops.send(true);
     let _ = operations.await;
+    drop((set_front, set_operator));
     if let Some(joined) = joined {
         joined.shutdown().await;
     }
     parts.shutdown().await;
     tracing::info!(target: "breakwater", "stopped");
     Ok(())
+}
+
+/// Everything behind the listeners.
+async fn start(
+    config: &Config,
+    home: &Arc<Home>,
+    keys: Arc<Keys>,
+    behind: Behind,
+    cluster: Option<Cluster>,
+    credentials: &RootCredentials,
+) -> Result<(Parts, Option<Joined>), ServeError> {
+    let (store, joined) = open(config, home, keys.clone(), behind, cluster).await?;
+    let roster = joined.as_ref().map_or_else(|| store.nodes().into(), |joined| joined.fleet.roster());
+    let parts = Parts::start(config, home, store, roster, keys, credentials).await?;
+    if let Some(joined) = &joined {
+        parts.path.watch_fleet(joined.fleet.clone(), config.fleet.audits_per_day);
+    }
+    Ok((parts, joined))
 }
 
 /// Notes where operations are served. On a full disk that is left out: deleting is what helps then, and it takes a server.
@@ -254,7 +272,11 @@ async fn open(
             let socket = bind(config.fleet.admission_listen, "--admission-listen").await?;
             let life = Duration::from_secs(config.fleet.certificate_seconds);
             let store = match cluster {
-                Some(cluster) => Store::nothing_here(Arc::new(Elsewhere::open(home, cluster, &keys, life)?)),
+                Some(cluster) => {
+                    let elsewhere = Arc::new(Elsewhere::open(home, cluster, &keys, life)?);
+                    waiting::for_metadata(&elsewhere).await?;
+                    Store::nothing_here(elsewhere)
+                }
                 None => Store::without_disks(home).await?,
             };
             if let Some(path) = recover
@@ -293,15 +315,58 @@ fn front(config: &Config, parts: &Parts, ring: Arc<KeyRing>) -> Result<Arc<Front
         allow_signature_v2: config.allow_signature_v2,
         signed_chunk_bytes: config.limits.signed_chunk_bytes,
     };
-    let limits = BodyLimits { idle: Duration::from_secs(config.limits.body_idle_seconds), drain_bytes: config.limits.drain_bytes };
     let operations = || Breakwater::new(parts.path.clone()).with_region(&config.region);
-    Ok(Front::new(operations, ring, rules, limits)?)
+    Ok(Front::new(operations, ring, rules, body_limits(config))?)
 }
 
-fn serve_operations(socket: TcpListener, operator: Arc<Operator>, stopped: watch::Receiver<bool>) -> tokio::task::JoinHandle<usize> {
+fn body_limits(config: &Config) -> BodyLimits {
+    BodyLimits { idle: Duration::from_secs(config.limits.body_idle_seconds), drain_bytes: config.limits.drain_bytes }
+}
+
+fn serve_s3(
+    config: &Config,
+    socket: TcpListener,
+    tls: Option<TlsAcceptor>,
+    front: watch::Receiver<Option<Arc<Front>>>,
+    stopped: watch::Receiver<bool>,
+) -> JoinHandle<usize> {
+    let bounds = Bounds {
+        connections: config.limits.connections,
+        head: Duration::from_secs(config.limits.header_seconds),
+        stall: Duration::from_secs(config.limits.body_idle_seconds),
+    };
+    let listener = Listener { socket, name: "s3", tls, bounds };
+    let limits = body_limits(config);
+    let handle = move |request| {
+        let front = front.clone();
+        async move {
+            match waiting::there(front, waiting::HOLD).await {
+                Some(front) => front.handle(request).await,
+                None => service::not_yet(request, limits, waiting::AGAIN).await,
+            }
+        }
+    };
+    tokio::spawn(listener.serve(handle, stopped, config.shutdown()))
+}
+
+fn serve_operations(
+    socket: TcpListener,
+    operator: watch::Receiver<Option<Arc<Operator>>>,
+    stopped: watch::Receiver<bool>,
+) -> JoinHandle<usize> {
     let bounds = Bounds { connections: 256, head: Duration::from_secs(60), stall: Duration::from_secs(60) };
     let listener = Listener { socket, name: "operations", tls: None, bounds };
-    tokio::spawn(listener.serve(move |request| ops::handle(operator.clone(), request), stopped, OPS_SHUTDOWN))
+    let handle = move |request| {
+        // Nobody who asks how it is waits for it.
+        let operator = operator.borrow().clone();
+        async move {
+            match operator {
+                Some(operator) => ops::handle(operator, request).await,
+                None => ops::not_yet(&request),
+            }
+        }
+    };
+    tokio::spawn(listener.serve(handle, stopped, OPS_SHUTDOWN))
 }
 
 async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, ServeError> {

@@ -331,6 +331,16 @@ impl Group {
         (metrics.state == ServerState::Leader && metrics.running_state.is_ok(), metrics.current_term)
     }
 
+    /// Why the group keeps nothing any more in this process: its log or its table could not be written.
+    pub fn failure(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        match &metrics.running_state {
+            Err(Fatal::StorageError(error)) => Some(error.to_string()),
+            Err(Fatal::Panicked | Fatal::Stopped) | Ok(()) => None,
+        }
+    }
+
     /// Ends the group; what is submitted after this fails.
     pub async fn shutdown(&self) {
         if let Err(e) = self.raft.shutdown().await {

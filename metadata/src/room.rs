@@ -21,13 +21,16 @@ pub struct Room {
     dir: PathBuf,
     reserve_bytes: u64,
     full: AtomicBool,
+    /// Whether that is for want of disk: other processes may have more.
+    disk_full: AtomicBool,
 }
 
 impl Room {
     pub fn new(checkpoints: Arc<Checkpoints>, dir: &Path, reserve_bytes: u64) -> Self {
         // A small map keeps a small reserve: an eighth of it.
         let reserve_bytes = reserve_bytes.min(checkpoints.table().usage().map_bytes / 8);
-        let room = Self { checkpoints, dir: dir.to_owned(), reserve_bytes, full: AtomicBool::new(false) };
+        let (full, disk_full) = Default::default();
+        let room = Self { checkpoints, dir: dir.to_owned(), reserve_bytes, full, disk_full };
         room.measure();
         room
     }
@@ -44,6 +47,7 @@ impl Room {
         let left = map_left.min(disk_left);
         // Pages that are free inside the table are as good as new ones.
         let short = left < self.reserve_bytes && left.saturating_add(table.free_bytes().unwrap_or(0)) < self.reserve_bytes;
+        self.disk_full.store(short && disk_left < self.reserve_bytes, Ordering::Release);
         let was = self.full.swap(short, Ordering::AcqRel);
         if short != was {
             tracing::warn!(full = short, map_left, disk_left, reserve = self.reserve_bytes, "room of a metadata table");
@@ -54,6 +58,11 @@ impl Room {
     /// Whether less than the reserve is left.
     pub fn is_short(&self) -> bool {
         self.full.load(Ordering::Acquire)
+    }
+
+    /// Whether that is for want of disk, of which other processes may have more. The map is as large everywhere.
+    pub fn is_short_of_disk(&self) -> bool {
+        self.disk_full.load(Ordering::Acquire)
     }
 
     /// # Errors
@@ -118,7 +127,7 @@ pub(crate) fn grows(command: &Command) -> bool {
 }
 
 /// Bytes that this process may still write on the file system of `dir`.
-fn available(dir: &Path) -> io::Result<u64> {
+pub(crate) fn available(dir: &Path) -> io::Result<u64> {
     let path = CString::new(dir.as_os_str().as_bytes())?;
     // SAFETY: plain out parameter, a path that ends in zero.
     let stat = unsafe {

@@ -8,6 +8,7 @@
 
 mod alone;
 mod copies;
+mod flight;
 mod folder;
 mod formats;
 mod groups;
@@ -24,7 +25,7 @@ use crate::cluster::{Begin, Membership, Ways};
 use crate::group::{self, Appliers, GroupError, Means};
 use crate::heat::Heat;
 use crate::journal::{self, GroupId, Journal, JournalError};
-use crate::{metric, propose};
+use crate::{metric, propose, room};
 use groups::{Groups, ROOT};
 use list::Found;
 use spine::id::MemberId;
@@ -105,6 +106,11 @@ pub enum OpenError {
     /// Alone, it would not hear what the others have agreed on.
     #[error("the metadata folder is a member's of a cluster and cannot be served alone. path=`{path}`")]
     Clustered { path: PathBuf },
+    /// Opened like this it would fail soon, and would have been counted on until then.
+    #[error(
+        "the file system of the metadata folder has less room than the log's next file takes. path=`{path}`, left=`{left}`, needed=`{needed}`. Make room there, several hundred MiB at best, and start it again."
+    )]
+    NoRoom { path: PathBuf, left: u64, needed: u64 },
     #[error("the member file does not read. path=`{path}`")]
     Member { path: PathBuf },
     #[error("the list of groups does not read. path=`{path}`")]
@@ -182,6 +188,22 @@ impl MetadataNode {
     /// A group that this process has a replica of.
     pub fn group(&self, group: GroupId) -> Option<Arc<Hosted>> {
         self.groups.get(group)
+    }
+
+    /// Why this process keeps nothing any more: its log or a table could not be written. So it stays until the folder is opened anew.
+    pub fn failure(&self) -> Option<String> {
+        let log = self.groups.means.journal.failure().map(|error| error.to_string());
+        log.or_else(|| self.groups.all().iter().find_map(|hosted| hosted.group.failure()))
+    }
+
+    /// Returns within a second after there is a [`Self::failure`].
+    pub async fn failed(&self) -> String {
+        loop {
+            if let Some(why) = self.failure() {
+                return why;
+            }
+            tokio::time::sleep(watch::TICK).await;
+        }
     }
 
     /// Finishes what was proposed, refuses the rest, takes checkpoints, and lets go of the disk. Idempotent.
@@ -262,6 +284,12 @@ fn open_files(settings: &Settings) -> Result<Files, OpenError> {
         Ok(Found::Unreadable) => return Err(OpenError::List { path }),
         Err(source) => return Err(OpenError::Folder { path, source }),
     };
+    // Who is alone has to start on a full disk: deleting is what helps then. Of several, the others go on without this one.
+    let needed = settings.journal.segment_bytes;
+    let left = room::available(&log).map_err(|source| OpenError::Folder { path: log.clone(), source })?;
+    if settings.membership.is_some() && left < needed {
+        return Err(OpenError::NoRoom { path: settings.dir.clone(), left, needed });
+    }
     let journal = Journal::open(&log, settings.journal.clone())?;
     let member = match &settings.membership {
         None if member::exists(&settings.dir)? => return Err(OpenError::Clustered { path: settings.dir.clone() }),

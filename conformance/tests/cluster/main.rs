@@ -2,6 +2,7 @@
 
 mod alone;
 mod copies;
+mod hardship;
 mod joining;
 mod levelling;
 mod listing;

@@ -98,7 +98,7 @@ impl Front {
         {
             response = answer::refusal(fault, &method);
         }
-        self.settle(&mut response, &inbound, waits).await;
+        settle(&mut response, &inbound, waits, self.limits).await;
         let code = answer::finish(&mut response, notes.id, &path);
         Outbound::new(response, notes, inbound, code)
     }
@@ -128,15 +128,30 @@ impl Front {
             }
         }
     }
+}
 
-    /// Reads what the client still sends, within bounds; what is beyond them ends the connection after the answer.
-    async fn settle(&self, response: &mut Response<s3s::Body>, inbound: &Inbound, waits: bool) {
-        let timed_out = inbound.fault().is_some_and(|fault| fault.kind == Kind::RequestTimeout);
-        // A client that waits for 100 Continue sends nothing after a final answer; asking for the body would make it. A connection that got
-        // no 100 is closed: botocore reads the next answer on it wrongly.
-        let may_drain = !timed_out && (!waits || inbound.touched());
-        if !may_drain || !inbound.drain(self.limits.drain_bytes, DRAIN_TIME, DRAIN_SILENCE).await {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
+/// Answers one request while there is nothing yet that could: it is to be asked again.
+///
+/// - `again`: seconds until then.
+pub async fn not_yet(request: Request<Incoming>, limits: BodyLimits, again: u32) -> Response<Outbound> {
+    let notes = Notes::new(RequestId::next(), request.method().clone());
+    let (parts, incoming) = request.into_parts();
+    let inbound = Inbound::new(incoming);
+    let fault = Fault::new(Kind::SlowDown, "This server has only just started and does not serve yet. Please try again.");
+    let mut response = answer::refusal(&fault, &parts.method);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(again));
+    settle(&mut response, &inbound, parts.headers.contains_key(header::EXPECT), limits).await;
+    let code = answer::finish(&mut response, notes.id, parts.uri.path());
+    Outbound::new(response, notes, inbound, code)
+}
+
+/// Reads what the client still sends, within bounds; what is beyond them ends the connection after the answer.
+async fn settle(response: &mut Response<s3s::Body>, inbound: &Inbound, waits: bool, limits: BodyLimits) {
+    let timed_out = inbound.fault().is_some_and(|fault| fault.kind == Kind::RequestTimeout);
+    // A client that waits for 100 Continue sends nothing after a final answer; asking for the body would make it. A connection that got
+    // no 100 is closed: botocore reads the next answer on it wrongly.
+    let may_drain = !timed_out && (!waits || inbound.touched());
+    if !may_drain || !inbound.drain(limits.drain_bytes, DRAIN_TIME, DRAIN_SILENCE).await {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }

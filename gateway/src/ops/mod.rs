@@ -22,6 +22,19 @@ use operator::Operator;
 use prometheus::{Encoder, TextEncoder};
 use std::sync::Arc;
 
+/// Answers one request while there is nothing yet that an operator could work with.
+pub fn not_yet(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    const WHY: &str = "the server has only just started: what it needs is not there yet; its log says for whom it waits";
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/metrics") => metrics(),
+        (&Method::GET | &Method::HEAD, "/health/live") => json(StatusCode::OK, &serde_json::json!({ "live": true })),
+        (&Method::GET | &Method::HEAD, "/health/ready") => {
+            json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "ready": false, "why": WHY }))
+        }
+        _ => failure(StatusCode::SERVICE_UNAVAILABLE, WHY),
+    }
+}
+
 /// Answers one request.
 pub async fn handle(operator: Arc<Operator>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_string();

@@ -3,6 +3,7 @@
 use super::ServeError;
 use super::elsewhere::Elsewhere;
 use super::metadata::moving;
+use super::waiting;
 use crate::boot::credentials::{RootCredentials, root_command};
 use crate::boot::disks::Slots;
 use crate::boot::{BootError, Home};
@@ -185,7 +186,7 @@ impl Parts {
             Kept::Elsewhere(_) => None,
         };
         let parts = Parts { store: Arc::new(store), roster, path, stop, moving: tokio::sync::Mutex::new(moving) };
-        match parts.introduce(home, credentials).await {
+        match waiting::patiently(parts.store.elsewhere(), async || parts.introduce(home, credentials).await).await {
             Ok(()) => {
                 if config.metadata.snapshot_seconds > 0 {
                     let every = Duration::from_secs(config.metadata.snapshot_seconds);

@@ -13,7 +13,7 @@ use crate::fleet::cluster::{Cluster, GatewayPapers, Peers};
 use crate::fleet::table::Fleet;
 use crate::keys::Keys;
 use crate::ops::operator::Members;
-use metadata::cluster::{Client, ClientBounds};
+use metadata::cluster::{CallError, Client, ClientBounds};
 use metadata::router::Router;
 use spine::id::{GroupId, MemberId};
 use spine::wire::Metadata;
@@ -65,6 +65,20 @@ impl Elsewhere {
 
     pub fn metadata(&self) -> Arc<dyn Metadata> {
         self.router.clone()
+    }
+
+    /// Every metadata node that is known, by its address, and whether it answers now.
+    pub async fn look_round(&self) -> Vec<(String, Result<(), CallError>)> {
+        let asked = self.client.endpoints().into_iter().map(|at| async move {
+            let answer = self.client.status_of(&at).await;
+            (at.address, answer.map(drop))
+        });
+        futures::future::join_all(asked).await
+    }
+
+    /// Renews this gateway's own certificate when it is time.
+    pub fn renew(&self) -> Result<(), FleetError> {
+        self.peers.renew()
     }
 
     /// Follows the cluster until told to stop.

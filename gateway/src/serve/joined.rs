@@ -1,7 +1,7 @@
 //! What a gateway has beside the parts of every server: its hold on the fleet, and the listener that admits nodes.
 
 use super::compose::Store;
-use super::{Behind, ServeError, local, routes};
+use super::{Behind, ServeError, local, routes, waiting};
 use crate::boot::Home;
 use crate::config::Config;
 use crate::fleet::listener;
@@ -37,11 +37,12 @@ impl Joined {
         let told = &config.fleet.admission_address;
         let admission_address = if told.is_empty() { address.to_string() } else { told.clone() };
         let settings = Settings { admission_address, life: Duration::from_secs(config.fleet.certificate_seconds) };
-        let fleet = match Fleet::open(home, keys, store.metadata(), settings).await {
+        let open = async || Ok(Fleet::open(home, keys.clone(), store.metadata(), settings.clone()).await?);
+        let fleet = match waiting::patiently(store.elsewhere(), open).await {
             Ok(fleet) => fleet,
             Err(error) => {
                 store.shutdown().await;
-                return Err(error.into());
+                return Err(error);
             }
         };
         let (stop, stopped) = watch::channel(false);

@@ -421,7 +421,7 @@ impl Client {
                 self.hear(group, link.endpoint(), None);
                 Verdict::NotThere
             }
-            CallError::Unreachable(_) => {
+            CallError::Unreachable(_) | CallError::Stranger(_) => {
                 self.hear(group, link.endpoint(), None);
                 Verdict::Unreached(reason())
             }

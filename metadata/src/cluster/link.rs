@@ -15,9 +15,11 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use spine::fleet::trust::Refusal;
 use spine::fleet::{name, tls};
 use spine::wire::cluster::{self, Call, ClusterError, Endpoint};
 use spine::wire::peer;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -50,6 +52,9 @@ pub enum CallError {
     /// Nothing was sent.
     #[error("not reached: {0}")]
     Unreachable(String),
+    /// Nothing was sent: who answers there is not the node, or of another fleet. No time mends that.
+    #[error("not reached: {0}")]
+    Stranger(String),
     /// It was sent, and may have been done.
     #[error("no answer: {0}")]
     Lost(String),
@@ -180,7 +185,7 @@ impl Link {
         if self.state().not_before.is_some_and(|until| Instant::now() < until) {
             return Err(CallError::Unreachable("connecting failed, and is tried again in a moment".to_string()));
         }
-        self.dial().await.inspect_err(|_| self.failed()).map_err(CallError::Unreachable)
+        self.dial().await.inspect_err(|_| self.failed())
     }
 
     /// Books a failed attempt: a connection that was not made, or whose very first exchange had no answer.
@@ -191,27 +196,38 @@ impl Link {
         state.not_before = Some(Instant::now() + pause);
     }
 
-    async fn dial(&self) -> Result<Lane, String> {
-        let name = self.name.clone().ok_or("the node's name is no name")?;
-        let stream = timeout(CONNECT, TcpStream::connect(&self.endpoint.address)).await.map_err(|_| "connecting took too long")?;
-        let stream = stream.map_err(|error| format!("connecting failed: {error}"))?;
+    async fn dial(&self) -> Result<Lane, CallError> {
+        let unreachable = |reason: &str| CallError::Unreachable(reason.to_string());
+        let name = self.name.clone().ok_or_else(|| unreachable("the node's name is no name"))?;
+        let connecting = timeout(CONNECT, TcpStream::connect(&self.endpoint.address)).await;
+        let stream = connecting.map_err(|_| unreachable("connecting took too long"))?;
+        let stream = stream.map_err(|error| unreachable(&format!("connecting failed: {error}")))?;
         let _ = stream.set_nodelay(true);
-        let shaken = timeout(CONNECT, self.connector.connect(name, stream)).await.map_err(|_| "the handshake took too long")?;
-        let mut stream = shaken.map_err(|error| {
-            let refusal = error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(tls::refusal);
-            refusal.map_or_else(|| format!("the handshake failed: {error}"), |refusal| format!("the node is refused: {refusal}"))
-        })?;
+        let shaken = timeout(CONNECT, self.connector.connect(name, stream)).await;
+        let mut stream = shaken.map_err(|_| unreachable("the handshake took too long"))?.map_err(|error| not_shaken(&error))?;
         stream.get_mut().1.set_buffer_limit(Some(BUFFER_BYTES));
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER_BYTES).max_headers(HEADERS);
         let (sender, connection) =
-            builder.handshake(TokioIo::new(stream)).await.map_err(|error| format!("the connection failed: {error}"))?;
+            builder.handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&format!("the connection failed: {error}")))?;
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to a metadata process ended");
             }
         });
         Ok(Lane { sender, kept: false, made: Instant::now(), used: Instant::now(), task })
+    }
+}
+
+/// Why there is no TLS. Days pass, clocks are put right and certificates renewed; who is somebody else, or does not know the node's name,
+/// stays so.
+fn not_shaken(error: &io::Error) -> CallError {
+    let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match (tls_error.and_then(tls::refusal), tls_error) {
+        (Some(refusal @ (Refusal::Expired | Refusal::NotYet)), _) => CallError::Unreachable(format!("the node is refused: {refusal}")),
+        (Some(refusal), _) => CallError::Stranger(format!("the node is refused: {refusal}")),
+        (None, Some(rustls::Error::AlertReceived(_))) => CallError::Stranger(format!("the handshake was refused: {error}")),
+        (None, _) => CallError::Unreachable(format!("the handshake failed: {error}")),
     }
 }
 

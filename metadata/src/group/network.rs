@@ -62,7 +62,7 @@ impl Peer {
 fn rpc_error(error: CallError) -> RpcError {
     match error {
         CallError::Lost(_) => RPCError::Network(NetworkError::new(&error)),
-        CallError::Unreachable(_) | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
+        CallError::Unreachable(_) | CallError::Stranger(_) | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
     }
 }
 

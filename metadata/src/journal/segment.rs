@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -39,6 +40,8 @@ pub struct Segments {
     spare: Arc<Mutex<Vec<PathBuf>>>,
     wanted: Mutex<Option<Sender<u64>>>,
     ready: Receiver<Result<Segment, JournalError>>,
+    /// Number of the file that was ordered last.
+    coming: AtomicU64,
     preparer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -71,20 +74,30 @@ impl Segments {
             spare,
             wanted: Mutex::new(Some(wanted)),
             ready,
+            coming: AtomicU64::new(wanted_first),
             preparer: Mutex::new(Some(preparer)),
         }))
     }
 
     /// The next empty segment; waits until it is ready, and orders the one after it.
     pub fn next(&self) -> Result<(u64, Arc<File>), JournalError> {
-        let gone = || JournalError::Stopped { reason: "no segment can be made ready any more".into() };
-        let segment = self.ready.recv().map_err(|_| gone())??;
+        let segment = match self.ready.recv().map_err(|_| gone())? {
+            Ok(segment) => segment,
+            // That was when the one before was begun: there may be room by now, and nothing of the log is in this one yet.
+            Err(_) => {
+                self.want(self.coming.load(Ordering::Relaxed))?;
+                self.ready.recv().map_err(|_| gone())??
+            }
+        };
         let out = (segment.number, segment.file.clone());
-        if let Some(wanted) = &*lock(&self.wanted) {
-            wanted.send(segment.number + 1).map_err(|_| gone())?;
-        }
+        self.want(segment.number + 1)?;
         lock(&self.held).insert(segment.number, segment);
         Ok(out)
+    }
+
+    fn want(&self, number: u64) -> Result<(), JournalError> {
+        self.coming.store(number, Ordering::Relaxed);
+        lock(&self.wanted).as_ref().map_or(Ok(()), |wanted| wanted.send(number).map_err(|_| gone()))
     }
 
     /// An entry of `group` was written into `segment`.
@@ -192,6 +205,10 @@ impl Segments {
     }
 }
 
+fn gone() -> JournalError {
+    JournalError::Stopped { reason: "no segment can be made ready any more".into() }
+}
+
 fn prepare(dir: &Path, number: u64, bytes: u64, spare: &Mutex<Vec<PathBuf>>) -> io::Result<Segment> {
     let path = path_of(dir, number);
     let old = lock(spare).pop();
@@ -209,7 +226,8 @@ fn prepare(dir: &Path, number: u64, bytes: u64, spare: &Mutex<Vec<PathBuf>>) -> 
         Some(file) => file,
         None => {
             let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-            fill_with_zeros(&file, bytes)?;
+            // What it took would be missing elsewhere.
+            fill_with_zeros(&file, bytes).inspect_err(|_| drop(fs::remove_file(&path)))?;
             file
         }
     };

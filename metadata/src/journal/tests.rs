@@ -274,6 +274,27 @@ fn after_a_failed_write_nothing_is_acknowledged_any_more() {
 }
 
 #[test]
+fn a_file_that_could_not_be_made_ready_is_tried_once_more_when_it_is_needed() {
+    for mended in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path(), small()).unwrap();
+        let log = journal.group(GROUP);
+        let in_its_place = segment::path_of(dir.path(), 2);
+        fs::create_dir(&in_its_place).unwrap();
+        append(&log, 0..3, 1_000);
+        // Long enough for the attempt that is made while the first file is filled.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        if mended {
+            fs::remove_dir(&in_its_place).unwrap();
+        }
+        let outcome = (3..200).try_for_each(|index| append_one(&log, index, 1_000));
+        assert_eq!(outcome.is_ok(), mended, "{outcome:?}");
+        assert_eq!(journal.failure().is_none(), mended);
+        journal.close();
+    }
+}
+
+#[test]
 fn concurrent_appends_of_many_groups_share_syncs_and_keep_their_order() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path(), Settings { segment_bytes: 8 << 20, ..Settings::default() }).unwrap();

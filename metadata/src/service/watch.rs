@@ -4,6 +4,7 @@
 //! Invariant: what goes wrong in looking after one group is that group's: the others are looked after as before.
 
 use super::Settings;
+use super::flight::Flight;
 use super::groups::Groups;
 use super::hosted::Hosted;
 use crate::heat::{self, Seen};
@@ -11,6 +12,7 @@ use crate::journal::GroupId;
 use crate::lmdb::Usage;
 use crate::metric;
 use futures::FutureExt;
+use spine::id::MemberId;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -54,6 +56,7 @@ fn ends(work: &str, outcome: Result<(), JoinError>) -> bool {
 /// Until it is aborted.
 pub async fn run(groups: Arc<Groups>) {
     let mut paces = HashMap::<GroupId, Pace>::new();
+    let mut flights = HashMap::<GroupId, Flight>::new();
     // What is written before the first look counts.
     let (now, written) = (Instant::now(), groups.means.journal.written_bytes());
     for hosted in groups.all() {
@@ -66,6 +69,7 @@ pub async fn run(groups: Arc<Groups>) {
         if ends("measure", measure(&all).await) || ends("feel", feel(&groups, &all).await) {
             return;
         }
+        flee(&all, &mut flights);
         let (now, written) = (Instant::now(), groups.means.journal.written_bytes());
         let applied = |hosted: &Hosted| hosted.group.applied_index();
         let begun = |hosted: &Hosted| Pace::begin(now, written, applied(hosted));
@@ -136,6 +140,30 @@ async fn measure(all: &[Arc<Hosted>]) -> Result<(), JoinError> {
     metric::BEHIND.set(gauge(lags.iter().map(|lag| lag.behind).max().unwrap_or(0)));
     metric::LEADERLESS.set(gauge(lags.iter().filter(|lag| !lag.led).count() as u64));
     Ok(())
+}
+
+/// Hands the groups that are led here to others, while this process is short of disk.
+fn flee(all: &[Arc<Hosted>], flights: &mut HashMap<GroupId, Flight>) {
+    flights.retain(|group, _| all.iter().any(|hosted| hosted.group.number() == *group));
+    for hosted in all {
+        let (leads, _) = hosted.group.standing();
+        if !leads || !hosted.room.is_short_of_disk() {
+            continue;
+        }
+        let voters = hosted.group.status().members.into_iter().filter(|member| member.votes).map(|member| member.member.id);
+        let flight = flights.entry(hosted.group.number()).or_default();
+        if let Some(to) = flight.step(Instant::now(), hosted.group.member().id, &voters.collect::<Vec<_>>()) {
+            tokio::spawn(hand_over(hosted.clone(), to));
+        }
+    }
+}
+
+async fn hand_over(hosted: Arc<Hosted>, to: MemberId) {
+    let group = hosted.group.number();
+    match hosted.group.hand_over(to).await {
+        Ok(()) => tracing::warn!(%group, %to, "the disk is nearly full: another member leads the group now"),
+        Err(error) => tracing::warn!(%group, %to, %error, "the disk is nearly full, and the group could not be handed over"),
+    }
 }
 
 /// Makes rates of what the groups have done since the last time.

@@ -1,3 +1,6 @@
+//! What a gateway's papers do for a metadata node: they have the CA's key, wrapped by the root key.
+//!
+//! `--papers`: every certificate ended while all was off, and nobody is there who could renew them: the node makes one for its own key.
 //! `--found-again`: one node begins a cluster anew whose replicas are all lost.
 //!
 //! Where the node's key and papers are left, it is the node that it was. Where they are gone as well, `--papers` gives it what a gateway
@@ -38,6 +41,24 @@ pub fn of_papers(home: &Home, address: &str, from: &Path) -> Result<(NodeKey, Pa
     gateways.save(&papers::gateway_papers(home.dir()))?;
     own.save(home.dir())?;
     Ok((key, own))
+}
+
+/// A new certificate for a node that has its key and papers, made by what lies in `from`. Its replica stays what it is, and so does what was
+/// said of it: who was removed is refused as before.
+pub fn certify(home: &Home, known: Papers, address: &str, from: &Path) -> Result<(NodeKey, Papers), MetadataRoleError> {
+    let GatewayPapers { fleet, authority, authority_key, root_key, .. } = GatewayPapers::load(from)?;
+    let key = NodeKey::load_or_make(home.dir())?;
+    if fleet != known.fleet || authority != known.authority || key.node() != known.says.node {
+        return Err(MetadataRoleError::OtherFleet { path: from.to_path_buf() });
+    }
+    let opened = Authority::open(fleet, &Keys::of(&root_key).unwrap_fleet_key(fleet, &authority_key)?, &authority)?;
+    let issued = opened.certify(key.node(), &metadata_admission(fleet, address), now(), FIRST_LIFE)?;
+    let certified = Papers::new(authority, issued.certificate.to_vec(), known.members, known.founds);
+    let certified = certified.map_err(|reason| MetadataRoleError::Papers { path: home.dir().to_path_buf(), reason })?;
+    let certified = Papers { again: known.again, ..certified };
+    certified.save(home.dir())?;
+    tracing::info!(target: "breakwater", "this node has a new certificate");
+    Ok((key, certified))
 }
 
 /// Looks whether every other member has nothing, or is gone.

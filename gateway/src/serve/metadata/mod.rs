@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! --init: CA, root key and the first certificate -> gateway-papers, member.json -> founds a cluster of one
+//! --papers: of a node whose certificate ended while all was off: a new one (`again.rs`)
 //! --found-again: the same of a cluster whose replicas are all lost (`again.rs`); empty, and silent until it is restored
 //! --init --from: the same with the metadata, root key and CA of a gateway that kept its own -> `take.rs`
 //! --join: an invitation of a gateway -> certificate -> member.json -> taken in by the leader
 //! listeners bound -> papers -> replica open -> serving -> `keep.rs`
 //! SIGTERM: accept nothing -> finish calls -> replica -> exit 0
+//! log or table cannot be written: the same -> exit 1, so that whoever watches it starts it again
 //! ```
 //! Invariants: the fleet's CA is the one CA of storage nodes, gateways and metadata nodes; its key and the root key are in no metadata
 //! process, but for the file that `--init` leaves for the gateways; a second start asks nobody.
@@ -56,6 +58,8 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 /// How often and how many times a gateway that does not answer is asked to admit: it may be starting itself.
 const JOIN_PAUSE: Duration = Duration::from_secs(2);
 const JOIN_TRIES: usize = 10;
+/// What is said where the node's certificate has ended. It starts all the same: the clock may be wrong.
+const ENDED: &str = "this node's certificate has ended, by this machine's clock: gateways and other metadata nodes refuse it. Where a majority of the others serves, start it with an invitation: --join TOKEN (`breakwater admin metadata invite`). Where all have ended: --papers FILE (`breakwater admin metadata papers`, in a gateway's folder, served or not)";
 /// Life of the first node's first certificate: thirty days. Gateways renew it long before.
 const FIRST_LIFE: Duration = Duration::from_secs(30 * 86_400);
 
@@ -84,6 +88,8 @@ pub enum First {
     /// Founds again the one that it was a member of, or that these gateway's papers are of: every replica is lost. Members that do not
     /// answer must be among those that are gone.
     Again { papers: Option<PathBuf>, gone: Vec<NodeId> },
+    /// Is an error; one with papers makes its node a new certificate by these gateway's papers.
+    Certify(PathBuf),
     /// Founds one with the metadata of the gateway in this folder.
     Take(PathBuf),
     /// Joins one, with this invitation.
@@ -99,6 +105,8 @@ pub enum MetadataRoleError {
         "this folder belongs to no cluster. path=`{path}`. Found one with --init, or ask for an invitation (`breakwater admin metadata invite`) and give it with --join."
     )]
     NotJoined { path: PathBuf },
+    #[error("--papers: these are not of this node's fleet, or the node's key is not the one that was certified. path=`{path}`")]
+    OtherFleet { path: PathBuf },
     #[error("--found-again: the replica is there. path=`{path}`. Start without it.")]
     NotLost { path: PathBuf },
     #[error(
@@ -111,6 +119,10 @@ pub enum MetadataRoleError {
     Silent { nodes: String },
     #[error("--found-again: the new replica cannot wait for a restore. reason=`{0}`")]
     Expect(String),
+    #[error(
+        "this node's disk does not take what it writes, and nothing was acknowledged since. path=`{path}`, reason=`{reason}`. Make room there, or replace the disk, and start the node again: it opens what is really there and catches up."
+    )]
+    Failed { path: PathBuf, reason: String },
     #[error("--init: the folder is in use already. path=`{path}`. Choose an empty one with --data.")]
     NotEmpty { path: PathBuf },
     #[error("--from: the gateway's metadata cannot be taken. path=`{path}`, reason=`{reason}`")]
@@ -187,7 +199,10 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 
-    signals.wait().await;
+    let failed = tokio::select! {
+        () = signals.wait() => None,
+        reason = node.failed() => Some(MetadataRoleError::Failed { path: home.metadata_dir(), reason }),
+    };
     tracing::info!(target: "breakwater", "stopping: finishing calls");
     let _ = stop.send(true);
     tokio::select! {
@@ -201,7 +216,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let _ = operations.await;
     node.shutdown().await;
     tracing::info!(target: "breakwater", "stopped");
-    Ok(())
+    failed.map_or(Ok(()), |failed| Err(failed.into()))
 }
 
 /// A folder serves one role for life.
@@ -225,7 +240,7 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
     let known = Papers::load(home.dir())?;
     let token = match begin {
         First::Join(text) => Some(Token::through(Door::Metadata, text)?),
-        First::Init | First::Again { .. } | First::Take(_) | First::Nothing => None,
+        First::Init | First::Again { .. } | First::Certify(_) | First::Take(_) | First::Nothing => None,
     };
     match (known, begin, token) {
         (Some(known), First::Again { .. }, _) => {
@@ -236,12 +251,17 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
             known.save(home.dir())?;
             Ok((NodeKey::load_or_make(home.dir())?, known))
         }
+        (Some(known), First::Certify(from), _) => again::certify(home, known, address, from),
         (Some(known), _, token) => {
             let key = NodeKey::load_or_make(home.dir())?;
             let over = u64::try_from(known.says.not_after).unwrap_or(0) <= now().0 / 1_000;
             match token {
                 // It was away for longer than its certificate lasted; its key is known, and an invitation says where to ask.
                 Some(token) if over => Ok((key.clone(), enlist(home, &token, &key, address).await?)),
+                None if over => {
+                    tracing::error!(target: "breakwater", "{ENDED}");
+                    Ok((key, known))
+                }
                 _ => Ok((key, known)),
             }
         }

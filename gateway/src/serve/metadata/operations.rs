@@ -35,12 +35,14 @@ fn answer(node: &MetadataNode, request: &Request<Incoming>) -> Response<Full<Byt
     }
 }
 
-/// 200 while the root group, which comes first, has a leader that this node knows of and gives this node a vote. The others come and go.
+/// 200 while the root group, which comes first, has a leader that this node knows of and gives this node a vote, and its disk takes what is
+/// written. The others come and go.
 fn ready(node: &MetadataNode) -> Response<Full<Bytes>> {
     let status = node.status();
     let me = status.member.id;
     let votes = |group: &spine::wire::cluster::GroupStatus| group.members.iter().any(|m| m.member.id == me && m.votes);
-    let ready = status.groups.first().is_some_and(|group| group.leader.is_some() && votes(group));
+    let failure = node.failure();
+    let ready = failure.is_none() && status.groups.first().is_some_and(|group| group.leader.is_some() && votes(group));
     let groups: Vec<serde_json::Value> = status
         .groups
         .iter()
@@ -51,5 +53,8 @@ fn ready(node: &MetadataNode) -> Response<Full<Bytes>> {
             })
         })
         .collect();
-    json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &value!({ "ready": ready, "groups": groups }))
+    json(
+        if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE },
+        &value!({ "ready": ready, "why": failure, "groups": groups }),
+    )
 }
