@@ -7,5 +7,6 @@ mod levelling;
 mod replicas;
 mod serving;
 mod splitting;
+mod status;
 mod takeover;
 mod upgrading;
