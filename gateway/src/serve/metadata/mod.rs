@@ -25,7 +25,7 @@ use super::{ServeError, bind, local, process};
 use crate::boot::{BootError, Home};
 use crate::core::now;
 use crate::fleet::apply::{self, ApplyError, Gate};
-use crate::fleet::authority::{Authority, AuthorityError};
+use crate::fleet::authority::{Authority, AuthorityError, fingerprint};
 use crate::fleet::cluster::GatewayPapers;
 use crate::fleet::enlist::{METADATA, metadata_admission};
 use crate::fleet::table;
@@ -49,7 +49,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use storage_node::NodeKey;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// How long running calls may take to finish after SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -111,6 +111,14 @@ pub enum MetadataRoleError {
     Silent { nodes: String },
     #[error("--found-again: the new replica cannot wait for a restore. reason=`{0}`")]
     Expect(String),
+    #[error(
+        "--join: the invitation is for another cluster than the one that this folder belongs to. path=`{path}`. Choose an empty folder with --data, or start without --join."
+    )]
+    OtherCluster { path: PathBuf },
+    #[error(
+        "this node was removed from its cluster for good, and nobody talks to it any more. path=`{path}`. To use the machine again, choose an empty folder with --data and ask for a new invitation (`breakwater admin metadata invite`)."
+    )]
+    Removed { path: PathBuf },
     #[error("--init: the folder is in use already. path=`{path}`. Choose an empty one with --data.")]
     NotEmpty { path: PathBuf },
     #[error("--from: the gateway's metadata cannot be taken. path=`{path}`, reason=`{reason}`")]
@@ -162,13 +170,15 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
         First::Again { gone, .. } => &gone[..],
         _ => &[],
     };
-    let (server, keeper) = open(home.clone(), key, at, papers, (settings.newest, gone)).await?;
+    let (server, mut keeper) = open(home.clone(), key, at, papers, (settings.newest, gone)).await?;
+    keeper.gate = gate_of(&settings.begin)?;
     let node = keeper.node.clone();
     let client = keeper.client.clone();
 
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(server.serve(socket, stopped.clone(), SHUTDOWN));
-    let keeping = tokio::spawn(keeper.run(stopped.clone()));
+    let (tell_removed, removed) = oneshot::channel();
+    let keeping = tokio::spawn(keeper.run(stopped.clone(), tell_removed));
     let moving = tokio::spawn(moving::run(node.clone(), client.clone(), stopped.clone()));
     let levelling = tokio::spawn(levelling::run(node.clone(), client.clone(), settings.balance, stopped.clone()));
     let replicas = tokio::spawn(replicas::run(node.clone(), client, settings.replicas, stopped.clone()));
@@ -187,7 +197,10 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 
-    signals.wait().await;
+    let failed = tokio::select! {
+        () = signals.wait() => None,
+        Ok(()) = removed => Some(MetadataRoleError::Removed { path: home.dir().to_path_buf() }),
+    };
     tracing::info!(target: "breakwater", "stopping: finishing calls");
     let _ = stop.send(true);
     tokio::select! {
@@ -201,7 +214,14 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let _ = operations.await;
     node.shutdown().await;
     tracing::info!(target: "breakwater", "stopped");
-    Ok(())
+    failed.map_or(Ok(()), |failed| Err(failed.into()))
+}
+
+/// Where an invitation says that nodes are admitted.
+fn gate_of(begin: &First) -> Result<Option<Gate>, MetadataRoleError> {
+    let First::Join(text) = begin else { return Ok(None) };
+    let Token { address, fingerprint, .. } = Token::through(Door::Metadata, text)?;
+    Ok(Some(Gate { address, fingerprint }))
 }
 
 /// A folder serves one role for life.
@@ -237,6 +257,10 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
             Ok((NodeKey::load_or_make(home.dir())?, known))
         }
         (Some(known), _, token) => {
+            // The same command line at each start is no error; what it was for is done.
+            if token.as_ref().is_some_and(|token| token.fingerprint != fingerprint(&known.authority)) {
+                return Err(MetadataRoleError::OtherCluster { path: home.dir().to_path_buf() });
+            }
             let key = NodeKey::load_or_make(home.dir())?;
             let over = u64::try_from(known.says.not_after).unwrap_or(0) <= now().0 / 1_000;
             match token {
@@ -297,6 +321,9 @@ async fn enlist(home: &Home, token: &Token, key: &NodeKey, address: &str) -> Res
                 tries += 1;
                 tokio::time::sleep(JOIN_PAUSE).await;
             }
+            Err(ApplyError::Refused(AdmissionRefusal::Retired { .. })) => {
+                return Err(MetadataRoleError::Removed { path: home.dir().to_path_buf() });
+            }
             Err(error) => return Err(error.into()),
         }
     };
@@ -324,6 +351,9 @@ async fn open(
     if let Some(list) = papers::load_revocations(home.dir())? {
         trust.revoke(&list).map_err(|error| tls(&error))?;
     }
+    if trust.is_revoked(key.node()) {
+        return Err(MetadataRoleError::Removed { path: home.dir().to_path_buf() }.into());
+    }
     let own = identity(&key, &papers.certificate).map_err(|error| tls(&error))?;
     let (served, shown) = (Arc::new(Served::default()), Arc::new(Shown::new(own.clone())));
     served.set(own);
@@ -347,7 +377,7 @@ async fn open(
     if papers.again {
         again::expect(&node).await?;
     }
-    Ok((server, Keeper { home, key, at, papers, trust, served, shown, node, client }))
+    Ok((server, Keeper { home, key, at, papers, trust, served, shown, node, client, gate: None }))
 }
 
 fn has_replica(home: &Home) -> bool {
