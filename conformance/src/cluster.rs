@@ -228,6 +228,19 @@ impl MetadataNode {
         None
     }
 
+    /// How it ends by itself, or `None` if it still runs after `limit`.
+    pub fn ends(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let began = Instant::now();
+        while began.elapsed() < limit {
+            if let Some(status) = self.child.as_mut()?.try_wait().ok()? {
+                self.child = None;
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        None
+    }
+
     /// Everything printed so far.
     pub fn log(&self) -> String {
         fs::read(self.place.join("node.log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()

@@ -78,7 +78,9 @@ impl Room {
 
 /// Noting a node is what every start does for every disk, a few bytes each: a server whose disk is full has to start. A fleet whose
 /// gateway is full goes on renewing certificates, and its operator can still shut a node out. A move that was begun goes on to its end, or
-/// back: its steps rewrite a record, and what it frees comes last. A gateway without the lease would free nothing at all.
+/// back: its steps rewrite a record, and what it frees comes last. A gateway without the lease would free nothing at all. A metadata node
+/// that is full can be replaced: another one is invited and let in, it gives its groups up, and goes; meanwhile its kind has its
+/// certificates renewed. A few bytes a node, an invitation and a shift, of which so many are kept.
 pub(crate) fn grows(command: &Command) -> bool {
     !matches!(
         command,
@@ -88,7 +90,12 @@ pub(crate) fn grows(command: &Command) -> bool {
                 | RootCommand::RevokeKey { .. }
                 | RootCommand::DeleteBucket { .. }
                 | RootCommand::EndDelete { .. }
+                | RootCommand::BeginShift { .. }
                 | RootCommand::EndShift { .. }
+                | RootCommand::CreateInvite(_)
+                | RootCommand::AdmitMetadataNode(_)
+                | RootCommand::LeaveMetadataNode { .. }
+                | RootCommand::RemoveMetadataNode { .. }
                 | RootCommand::AdmitNode(_)
                 | RootCommand::SetNodeState { .. }
                 | RootCommand::UseInvite { .. }
@@ -138,4 +145,63 @@ pub(crate) fn available(dir: &Path) -> io::Result<u64> {
         stat
     };
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use spine::id::{BucketId, Epoch, GroupId, InviteId, MemberId, MoveId, NodeId, TenantId, UnixMs};
+    use spine::map::NamePoint;
+    use spine::wire::cluster::{Endpoint, Member};
+    use spine::wire::root::{BucketRecord, InviteRecord, MetadataNodeRecord, MoveAsk, ShiftKind, TenantRecord, Versioning};
+
+    fn node(n: u8) -> NodeId {
+        NodeId([n; 32])
+    }
+
+    #[test]
+    fn a_full_metadata_node_can_be_replaced_and_certificates_are_renewed_while_there_is_no_room() {
+        let now = UnixMs(1);
+        let member = |n: u8| Member { id: MemberId(u64::from(n)), at: Endpoint { node: node(n), address: "10.0.0.1:7500".into() } };
+        let (address, certificate) = ("10.0.0.1:7500".to_string(), Bytes::from_static(b"certificate"));
+        let record = MetadataNodeRecord { id: node(1), address, certificate, not_after: now, removed: false, admitted: now, changed: now };
+        let (kind, group, reason) = (ShiftKind::Replica, GroupId(0), "it is full".to_string());
+        let let_in = [
+            RootCommand::CreateInvite(InviteRecord { id: InviteId([1; 32]), created: now, expires: now, uses_left: 1 }),
+            RootCommand::UseInvite { id: InviteId([1; 32]), now },
+            RootCommand::AdmitMetadataNode(record),
+            RootCommand::LeaveMetadataNode { node: node(1), now },
+            RootCommand::BeginShift { kind, group, from: member(1), to: member(2), reason, now },
+            RootCommand::EndShift { id: MoveId(1), done: true, now },
+            RootCommand::RemoveMetadataNode { node: node(1), now },
+            RootCommand::Revoke { version: 1, list: Bytes::new() },
+        ];
+        for command in let_in {
+            assert!(!grows(&Command::Root(command.clone())), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn what_clients_and_operators_add_is_refused_while_there_is_no_room() {
+        let (now, tenant) = (UnixMs(1), TenantId(1));
+        let bucket = BucketRecord {
+            id: BucketId(1),
+            name: "promises".into(),
+            tenant,
+            created: now,
+            chunk_bytes: 1 << 20,
+            versioning: Versioning::Unversioned,
+            location: String::new(),
+        };
+        let ask = MoveAsk::SplitNames { at: NamePoint::new(BucketId(1), "m"), members: Vec::new() };
+        let refused = [
+            RootCommand::CreateTenant(TenantRecord { id: tenant, name: "t".into(), secrets: Vec::new(), created: now, revoked: false }),
+            RootCommand::CreateBucket(bucket),
+            RootCommand::BeginMove { ask, expected: Epoch(1), reason: String::new(), now },
+        ];
+        for command in refused {
+            assert!(grows(&Command::Root(command.clone())), "{command:?}");
+        }
+    }
 }

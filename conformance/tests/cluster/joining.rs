@@ -39,6 +39,32 @@ fn a_metadata_node_joins_with_an_invitation_for_such_and_starts_again_without() 
 }
 
 #[test]
+fn a_metadata_node_starts_again_with_the_same_command_line_and_not_with_another_clusters_invitation() {
+    let mut cluster = Cluster::start(SMALL, "").unwrap();
+    let mut node = MetadataNode::new(&cluster.place().join("another"), None).unwrap();
+    let token = cluster.invite("metadata", &[]).unwrap();
+    node.start(&["--join", &token]).unwrap();
+    cluster.wait("both vote", |status| voting(status) == 2).unwrap();
+    assert!(node.terminate(Duration::from_secs(30)).unwrap().success());
+    node.start(&["--join", &token]).unwrap();
+    cluster.wait("both vote again", |status| voting(status) == 2).unwrap();
+    assert!(cluster.metadata[0].terminate(Duration::from_secs(30)).unwrap().success());
+    cluster.metadata[0].start(&["--init"]).unwrap();
+    cluster.wait("both vote still", |status| voting(status) == 2).unwrap();
+    let other = Cluster::start(SMALL, "").unwrap();
+    let theirs = other.invite("metadata", &[]).unwrap();
+    assert!(node.terminate(Duration::from_secs(30)).unwrap().success());
+    let refusal = refused(&mut node, &["--join", &theirs]);
+    assert!(refusal.contains("for another cluster than the one that this folder belongs to"), "{refusal}");
+    // Nothing was used up or changed by that.
+    node.start(&[]).unwrap();
+    cluster.wait("both vote in the end", |status| voting(status) == 2).unwrap();
+    let mut theirs_alone = MetadataNode::new(&other.place().join("another"), None).unwrap();
+    theirs_alone.start(&["--join", &theirs]).unwrap();
+    other.wait("both of the other cluster vote", |status| voting(status) == 2).unwrap();
+}
+
+#[test]
 fn the_folders_of_metadata_nodes_and_of_gateways_are_refused_to_other_roles() {
     let mut cluster = Cluster::start(SMALL, "").unwrap();
     let listen = ["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"];
@@ -78,9 +104,16 @@ async fn a_metadata_node_is_taken_out_dead_or_alive_and_does_not_come_back() {
     cluster.gateways[0].admin(&["metadata", "remove", &id[..16]]).unwrap();
     cluster.wait("two are left", |status| voting(status) == 2).unwrap();
     s3.put_object().bucket("promises").key("k").body(b"x".to_vec().into()).send().await.unwrap();
-    // Its certificates are revoked: started again it is let in nowhere.
-    cluster.metadata[leader].start(&[]).unwrap();
-    std::thread::sleep(Duration::from_secs(4));
+    // Its certificates are revoked: started again it is let in nowhere, and says so, at the latest once a gateway has told it.
+    let invitation = cluster.invite("metadata", &[]).unwrap();
+    match cluster.metadata[leader].start(&["--join", &invitation]) {
+        Ok(()) => {
+            let ended = cluster.metadata[leader].ends(Duration::from_secs(90));
+            assert_eq!(ended.and_then(|status| status.code()), Some(1), "{}", cluster.metadata[leader].log());
+            assert!(cluster.metadata[leader].log().contains("was removed from its cluster for good"));
+        }
+        Err(error) => assert!(error.to_string().contains("was removed from its cluster for good"), "{error}"),
+    }
     let status = cluster.status().unwrap();
     assert_eq!(voting(&status), 2, "{status:#}");
     let listed = s3.list_objects_v2().bucket("promises").send().await.unwrap();

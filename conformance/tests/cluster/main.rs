@@ -9,5 +9,6 @@ mod listing;
 mod replicas;
 mod serving;
 mod splitting;
+mod status;
 mod takeover;
 mod upgrading;

@@ -235,7 +235,16 @@ pub enum RebalanceCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum MetadataCommand {
-    /// Show the metadata nodes: who leads, who votes, how far each is
+    /// Show the metadata nodes and what they bear, the ranges, the hottest directories and the past moves
+    ///
+    /// Of each node: whether it leads, votes, learns or leaves, whether it answers or why not, which format it understands, how far it is and
+    /// how far behind, its load and how many groups it leads, and the end of its certificate if that is less than a week away.
+    ///
+    /// Of each range of names and chunks: its group, that group's load, who leads it and who has replicas. Of the hottest directories, as a
+    /// tree: operations a second on all that is below, and which groups, led by whom, have it. Of splits, merges, moves and shifts: when,
+    /// from where to where, how they ended and why they were begun; the last 32, and with --json all that are kept (some 500).
+    ///
+    /// While no metadata node leads the root group: the nodes that this gateway knows, who of them answers, and what to do.
     Status,
     /// Make an invitation for one `breakwater metadata --join`; it is shown once, here
     #[command(visible_alias = "add")]

@@ -270,27 +270,7 @@ fn show_metadata(command: &MetadataCommand, answer: &Value) -> String {
         }
         MetadataCommand::Reconcile => super::recovery::show_reconciled(answer),
         MetadataCommand::Status | MetadataCommand::Restore { .. } | MetadataCommand::Papers { .. } => {
-            let line = |node: &Value| {
-                let short: String = text(node, "node").chars().take(12).collect();
-                let is = |field: &str| node[field] == true;
-                let role = match () {
-                    () if is("removed") => "removed",
-                    () if is("leads") => "leads",
-                    () if is("votes") => "votes",
-                    () if node["member"].is_string() => "learns",
-                    () => "outside",
-                };
-                let number = |field: &str| node[field].as_u64().map_or_else(|| "-".to_string(), |number| number.to_string());
-                let answers = if is("answers") { "answers" } else { "silent" };
-                let (address, applied, lag) = (text(node, "address"), number("applied"), number("lag"));
-                let ops = node["load"]["ops"].as_f64().map_or_else(|| "-".to_string(), |ops| format!("{ops:.1}"));
-                let (term, format) = (number("term"), number("format"));
-                format!(
-                    "{short}  {address:<24} {role:<8} {answers:<8} format {format}  term {term}  applied {applied}  behind {lag}  {ops} ops/s"
-                )
-            };
-            let ranges = super::heat::text(answer, crate::core::now().0);
-            format!("format {}\n{}\n{ranges}", answer["format"], lines(&answer["nodes"], line))
+            super::cluster_text::text(answer, crate::core::now().0)
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What `admin metadata status` shows of the load: what each metadata node bears, the ranges with their heat, and what moved last and why.
 //!
-//! Bounded: as many ranges as there are, hottest directories of the hottest ones, the last moves. Not here: which node is who (`metadata.rs`).
+//! Bounded: as many ranges as there are, the hottest directories that each group names, and those of all groups as one tree; moves as
+//! many as the root group keeps. Not here: which node is who (`metadata.rs`), how it is printed (`cluster_text.rs`).
 
+use super::heat_tree::{Branch, tree};
 use super::ranges::{bucket_names, moves, show_point, show_range, the_map, wrong_answer};
 use super::server::Refused;
 use crate::boot::credentials::root_query;
@@ -10,14 +12,23 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use spine::id::{BucketId, GroupId};
 use spine::map::NamePoint;
-use spine::wire::cluster::{Endpoint, GroupLoad, Loads, Work};
+use spine::wire::cluster::{Endpoint, GroupLoad, HotDirectory, Loads, Work};
 use spine::wire::root::{MoveAsk, MoveRecord, RootAnswer, RootQuery, ShiftKind, ShiftRecord};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Moves that are shown, the last ones.
-const MOVES: usize = 32;
-/// Ranges whose hottest directories are shown.
-const HOT: usize = 16;
+/// Directories of the tree.
+const DIRECTORIES: usize = 512;
+
+/// What the root group and the leaders say together.
+pub(super) struct Told {
+    pub ranges: Value,
+    /// The hottest directories as a tree, each after the one that it lies in.
+    pub directories: Value,
+    /// How many more of those were named.
+    pub directories_left_out: usize,
+    /// Newest first.
+    pub moves: Value,
+}
 
 fn per_second(work: &Work) -> Value {
     let ops = work.milli_ops as f64 / 1e3;
@@ -67,22 +78,42 @@ fn leaders(loads: &[Loads]) -> BTreeMap<GroupId, (&Loads, &GroupLoad)> {
     out
 }
 
-fn hottest(group: &GroupLoad, names: &BTreeMap<BucketId, String>) -> Vec<Value> {
-    let show = |bucket: BucketId, directory: &[u8]| show_point(&NamePoint::new(bucket, directory), names);
-    let one = |heat: u64| (heat as f64 / 100.0).round() / 10.0;
-    group.hottest.iter().map(|hot| json!({ "directory": show(hot.bucket, &hot.directory), "ops": one(hot.heat) })).collect()
+/// Operations a second, of thousandths.
+fn one(heat: u64) -> f64 {
+    (heat as f64 / 100.0).round() / 10.0
 }
 
-/// Ranges with their heat, and what moved last, newest first.
-pub(super) async fn tell(operator: &Operator, loads: &[Loads]) -> Result<(Value, Value), Refused> {
+fn show_directory(bucket: BucketId, directory: &[u8], names: &BTreeMap<BucketId, String>) -> String {
+    show_point(&NamePoint::new(bucket, directory), names)
+}
+
+fn hottest(group: &GroupLoad, names: &BTreeMap<BucketId, String>) -> Vec<Value> {
+    let show = |hot: &HotDirectory| json!({ "directory": show_directory(hot.bucket, &hot.directory, names), "ops": one(hot.heat) });
+    group.hottest.iter().map(show).collect()
+}
+
+/// The hottest directories of all groups, those above them, and who has them; and how many more there are.
+fn directories(led: &BTreeMap<GroupId, (&Loads, &GroupLoad)>, names: &BTreeMap<BucketId, String>) -> (Value, usize) {
+    let (branches, more) = tree(led.iter().map(|(id, (_, group))| (*id, &group.hottest[..])), DIRECTORIES);
+    let leaders = |groups: &BTreeSet<GroupId>| -> BTreeSet<String> {
+        groups.iter().filter_map(|id| led.get(id)).map(|(of, _)| of.member.at.address.clone()).collect()
+    };
+    let show = |branch: &Branch| {
+        json!({
+            "directory": show_directory(branch.bucket, &branch.directory, names), "depth": branch.depth, "ops": one(branch.heat),
+            "groups": branch.groups.iter().map(|id| id.0).collect::<Vec<_>>(), "leaders": leaders(&branch.groups),
+        })
+    };
+    (branches.iter().map(show).collect(), more)
+}
+
+/// Ranges with their heat, the hottest directories, and what moved, newest first.
+pub(super) async fn tell(operator: &Operator, loads: &[Loads]) -> Result<Told, Refused> {
     let (map, names) = (the_map(operator).await?, bucket_names(operator).await?);
     let led = leaders(loads);
-    let mut by_heat: Vec<(u64, GroupId)> = led.iter().map(|(id, (_, group))| (group.work.milli_ops, *id)).collect();
-    by_heat.sort_unstable_by(|a, b| b.cmp(a));
-    by_heat.truncate(HOT);
     let range = |kind: &str, from: String, group: GroupId| {
         let known = led.get(&group);
-        let hot = known.filter(|_| kind == "names" && by_heat.iter().any(|(_, hot)| *hot == group));
+        let hot = known.filter(|_| kind == "names");
         json!({
             "kind": kind, "from": from, "group": group.0, "leader": known.map(|(of, _)| of.member.at.address.clone()),
             "replicas": known.map(|(_, group)| group.voters.iter().map(|voter| voter.at.address.clone()).collect::<Vec<_>>()),
@@ -98,8 +129,8 @@ pub(super) async fn tell(operator: &Operator, loads: &[Loads]) -> Result<(Value,
     let mut told: Vec<(u64, Value)> = ranges_moved.iter().map(|record| (record.id.0, of_move(record, &names))).collect();
     told.extend(shifts.iter().map(|record| (record.id.0, of_shift(record))));
     told.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
-    told.truncate(MOVES);
-    Ok((json!(ranges), told.into_iter().map(|(_, told)| told).collect()))
+    let (directories, directories_left_out) = directories(&led, &names);
+    Ok(Told { ranges: json!(ranges), directories, directories_left_out, moves: told.into_iter().map(|(_, told)| told).collect() })
 }
 
 fn of_move(record: &MoveRecord, names: &BTreeMap<BucketId, String>) -> Value {
@@ -131,40 +162,4 @@ fn of_shift(record: &ShiftRecord) -> Value {
         "state": state, "over": record.ended.is_some(), "begun_ms": record.begun.0, "ended_ms": record.ended.map(|at| at.0),
         "reason": record.reason,
     })
-}
-
-/// As lines for a person; `now_ms`: moves are told by how long ago they were.
-pub(super) fn text(answer: &Value, now_ms: u64) -> String {
-    let each = |field: &str| answer[field].as_array().cloned().unwrap_or_default();
-    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
-    let number = |value: &Value| value.as_f64().map_or_else(|| "-".to_string(), |number| format!("{number:.1}"));
-    let mut lines = vec!["ranges:".to_string()];
-    for range in each("ranges") {
-        let from = range["from"].as_str().filter(|from| !from.is_empty()).unwrap_or("(the beginning)").to_string();
-        let leader = range["leader"].as_str().unwrap_or("nobody who answers");
-        let ops = number(&range["load"]["ops"]);
-        let kind = word(&range["kind"]);
-        lines.push(format!("  {kind:<7} from {from:<40} group {:<5} {ops:>9} ops/s  led by {leader}", range["group"]));
-        for hot in range["hottest"].as_array().into_iter().flatten() {
-            lines.push(format!("          {:<45} {:>21} ops/s", word(&hot["directory"]), number(&hot["ops"])));
-        }
-    }
-    let moves = each("moves");
-    if !moves.is_empty() {
-        lines.push("last moves:".to_string());
-    }
-    for told in moves {
-        let ago = now_ms.saturating_sub(told["begun_ms"].as_u64().unwrap_or(now_ms)) / 1_000;
-        let where_to = match told["to_group"].as_u64() {
-            Some(to) => format!("group {} -> group {to}", told["group"]),
-            None => format!("group {}, {} -> {}", told["group"], word(&told["from"]), word(&told["to"])),
-        };
-        lines.push(format!(
-            "  {ago:>7} s ago  {:<10} {where_to}, {}, {}",
-            word(&told["what"]),
-            word(&told["state"]),
-            word(&told["reason"])
-        ));
-    }
-    lines.join("\n")
 }

@@ -5,6 +5,9 @@ use serde_json::Value;
 /// What `admin metadata map` prints.
 pub(super) fn text(answer: &Value) -> String {
     let mut lines = vec![format!("map of epoch {}", answer["epoch"])];
+    if let Some(trouble) = answer["trouble"].as_str() {
+        lines.push(format!("as this gateway saw it last: {trouble}"));
+    }
     for (title, field) in [("names", "names"), ("chunks", "chunks")] {
         lines.push(format!("{title}:"));
         lines.extend(each(&answer[field]).map(range));
@@ -25,7 +28,11 @@ fn range(range: &Value) -> String {
     let from = range["from"].as_str().filter(|from| !from.is_empty()).unwrap_or("(the beginning)");
     let owner = &range["owner"];
     let leader = owner["address"].as_str().map_or_else(|| "nobody leads it now".to_string(), |address| format!("led by {address}"));
-    format!("  from {from:<48} group {:<5} {leader}", owner["group"])
+    let all = |field: &str| each(&owner[field]).filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    let (members, learning) = (all("members"), all("learning"));
+    let members = if members.is_empty() { String::new() } else { format!(", replicas at {members}") };
+    let learning = if learning.is_empty() { String::new() } else { format!(", learning: {learning}") };
+    format!("  from {from:<48} group {:<5} {leader}{members}{learning}", owner["group"])
 }
 
 fn a_move(record: &Value) -> String {

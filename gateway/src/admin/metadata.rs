@@ -5,6 +5,7 @@
 //! ```
 //! Not here: what members do (`metadata::cluster`), papers (`fleet/enlist.rs`).
 
+use super::roll::{self, Roll, root_of};
 use super::server::{Refused, parse};
 use super::{heat, ranges};
 use crate::boot::BootError;
@@ -162,17 +163,17 @@ pub(super) async fn ask_all(cluster: &dyn Members, records: &[MetadataNodeRecord
     join_all(asked).await
 }
 
-/// Each node as it says itself and what it bears; the ranges with their heat, and what moved last.
+/// Each node as it says itself and what it bears; the ranges with their heat, and what moved. Told also while the root has no leader, as far
+/// as it is known then.
 async fn status(operator: &Operator, cluster: &dyn Members) -> Result<Value, Refused> {
-    let records = nodes(operator).await?;
-    let told = ask_all(cluster, &records).await;
+    let Roll { records, leaving, told, trouble } = roll::call(operator, cluster).await;
     let loads = heat::ask(cluster, told.iter().filter(|(_, status)| status.is_ok()).map(|(at, _)| at.clone()).collect()).await;
     let formats = formats_of(cluster, &told).await;
     let groups = || told.iter().filter_map(|(_, status)| status.as_ref().ok()).filter_map(root_of);
     // Of several that think they lead, the one of the highest term does.
     let newest = groups().filter(|group| group.leader.is_some()).max_by_key(|group| group.term);
     let leader = newest.and_then(|group| group.leader);
-    let members = newest.map(|group| group.members.clone()).unwrap_or_default();
+    let members = newest.or_else(|| groups().max_by_key(|group| group.term)).map(|group| group.members.clone()).unwrap_or_default();
     let last = groups().filter(|group| Some(group.term) == newest.map(|newest| newest.term)).map(|group| group.last).max();
     let nodes: Vec<Value> = records
         .iter()
@@ -185,7 +186,8 @@ async fn status(operator: &Operator, cluster: &dyn Members) -> Result<Value, Ref
             let member = members.iter().find(|known| known.member.at.node == record.id && is_it(known.member.id));
             json!({
                 "node": record.id.to_string(), "address": record.address, "removed": record.removed,
-                "certificate_ends_ms": record.not_after.0, "answers": status.is_some(),
+                "leaves": trouble.is_none().then(|| leaving.contains(&record.id)),
+                "certificate_ends_ms": trouble.is_none().then_some(record.not_after.0), "answers": status.is_some(),
                 "silent_because": said.and_then(|status| status.as_ref().err()),
                 "member": member.map(|known| known.member.id.to_string()), "votes": member.is_some_and(|known| known.votes),
                 "leads": member.is_some_and(|known| Some(known.member.id) == leader),
@@ -195,12 +197,22 @@ async fn status(operator: &Operator, cluster: &dyn Members) -> Result<Value, Ref
             })
         })
         .collect();
-    // Who is there is told also while the root has no leader that could tell of ranges.
-    let ranges = tokio::time::timeout(RANGES_TIME, heat::tell(operator, &loads)).await;
-    let (ranges, moves) = ranges.ok().and_then(Result::ok).unwrap_or((Value::Null, Value::Null));
+    // Who did not tell who is there tells of no ranges either.
+    let ranges = match &trouble {
+        None => tokio::time::timeout(RANGES_TIME, heat::tell(operator, &loads)).await.ok().and_then(Result::ok),
+        Some(_) => None,
+    };
     let (leader, term) = (leader.map(|id| id.to_string()), newest.map(|group| group.term));
     let format = formats.values().map(|understood| understood.root.0).max();
-    Ok(json!({ "leader": leader, "term": term, "format": format, "nodes": nodes, "ranges": ranges, "moves": moves }))
+    let mut answer = json!({
+        "leader": leader, "term": term, "format": format, "records_known": trouble.is_none(), "trouble": trouble, "nodes": nodes,
+        "ranges": null, "directories": null, "moves": null,
+    });
+    if let Some(heat::Told { ranges, directories, directories_left_out, moves }) = ranges {
+        (answer["ranges"], answer["directories"], answer["moves"]) = (ranges, directories, moves);
+        answer["directories_left_out"] = json!(directories_left_out);
+    }
+    Ok(answer)
 }
 
 /// What each node that answers understands, side by side.
@@ -208,11 +220,6 @@ async fn formats_of(cluster: &dyn Members, told: &[(Endpoint, Result<ClusterStat
     let there = told.iter().filter(|(_, status)| status.is_ok());
     let asked = there.map(|(at, _)| async move { Some((at.node, cluster.format_of(at).await.ok()?)) });
     join_all(asked).await.into_iter().flatten().collect()
-}
-
-/// The root's group as one node sees it.
-fn root_of(status: &ClusterStatus) -> Option<&GroupStatus> {
-    status.groups.iter().find(|group| group.group == ROOT)
 }
 
 /// Has a node leave its groups, waits until it is in none, then revokes it: in this order, a crash between leaves a node that can be removed

@@ -8,6 +8,7 @@
 //! Not here: carrying them out (`metadata::mover`), when to (an operator's word, or `metadata::balancing`).
 
 use super::metadata::{ask_all, find, nodes};
+use super::roll::{self, Roll};
 use super::server::Refused;
 use crate::boot::BootError;
 use crate::boot::credentials::root_query;
@@ -130,10 +131,20 @@ pub(super) fn newest(told: &[(Endpoint, Result<ClusterStatus, String>)]) -> BTre
     out
 }
 
-/// The ranges in order, with who leads their groups, and the moves.
+/// What the root group has to say of the map.
+async fn from_the_root(operator: &Operator) -> Result<(Map, Vec<MoveRecord>, BTreeMap<BucketId, String>), Refused> {
+    Ok((the_map(operator).await?, moves(operator).await?, bucket_names(operator).await?))
+}
+
+/// The ranges in order, with who leads their groups, and the moves. While the root group does not tell: as this process saw the map last,
+/// without the names of buckets.
 pub(super) async fn map(operator: &Operator, cluster: &dyn Members) -> Result<Value, Refused> {
-    let (map, moves, names) = (the_map(operator).await?, moves(operator).await?, bucket_names(operator).await?);
-    let groups = newest(&ask_all(cluster, &nodes(operator).await?).await);
+    let Roll { told, trouble, .. } = roll::call(operator, cluster).await;
+    let (map, moves, names) = match (&trouble, cluster.known_map()) {
+        (Some(_), Some(known)) => (Map::clone(&known), Vec::new(), BTreeMap::new()),
+        _ => from_the_root(operator).await?,
+    };
+    let groups = newest(&told);
     let owner = |group: GroupId| {
         let known = groups.get(&group);
         let leader = known.and_then(|known| known.members.iter().find(|member| Some(member.member.id) == known.leader));
@@ -160,7 +171,7 @@ pub(super) async fn map(operator: &Operator, cluster: &dyn Members) -> Result<Va
             })
         })
         .collect();
-    Ok(json!({ "epoch": map.epoch().0, "names": subtrees, "chunks": chunks, "moves": moves }))
+    Ok(json!({ "epoch": map.epoch().0, "trouble": trouble, "names": subtrees, "chunks": chunks, "moves": moves }))
 }
 
 /// Who votes in the group that is to be split: the same found the new one, for which all of them have to be there.

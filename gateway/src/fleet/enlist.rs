@@ -14,6 +14,7 @@ use crate::boot::BootError;
 use crate::boot::credentials::{root_command, root_query};
 use crate::core::now;
 use spine::fleet::admission::{Admission, Role};
+use spine::fleet::certificate;
 use spine::id::{FleetId, UnixMs};
 use spine::wire::admission::{AdmissionRefusal, Applicant, Enlisted, JoinRequest, Place, RenewRequest, SECRET_BYTES};
 use spine::wire::cluster::Endpoint;
@@ -62,13 +63,15 @@ impl Fleet {
         }
     }
 
-    /// Certificates for metadata nodes of which a third of a life is left. Gateways that do so at once each make one; either is good.
+    /// Certificates for metadata nodes of which a third of a life is left, or that are of days to come. Gateways that do so at once each make
+    /// one; either is good.
     pub async fn renew_metadata_nodes(&self) -> Result<(), FleetError> {
         let Ok(live) = self.live() else { return Ok(()) };
         let time = now();
         for known in self.metadata_nodes().await?.into_iter().filter(|known| !known.removed) {
-            let left = Duration::from_millis(known.not_after.0.saturating_sub(time.0));
-            if left > self.settings.life / 3 {
+            // What does not read is of no use to the node either.
+            let not_before = certificate::read(&known.certificate).map_or(i64::MAX, |says| says.not_before);
+            if !is_due(not_before, known.not_after, time, self.settings.life) {
                 continue;
             }
             let issued =
@@ -117,6 +120,16 @@ impl Fleet {
     }
 }
 
+/// Whether a metadata node is to get another certificate than one of these days.
+///
+/// - `not_before`: seconds since the epoch. Later than now: whoever made it had a clock that was far ahead, so that nobody whose clock is right
+///   believes it, and the node's own runs out. Certificates begin a little before they are made, so that a clock may be a little ahead.
+fn is_due(not_before: i64, not_after: UnixMs, now: UnixMs, life: Duration) -> bool {
+    let left = Duration::from_millis(not_after.0.saturating_sub(now.0));
+    let begun = u64::try_from(not_before).map_or(not_before < 0, |begins| begins <= now.0 / 1_000);
+    left <= life / 3 || !begun
+}
+
 /// What the CA says of a metadata node. Machine and zone say nothing of it yet.
 pub fn metadata_admission(fleet: FleetId, address: &str) -> Admission {
     let (machine, zone) = (METADATA.to_string(), METADATA.to_string());
@@ -127,5 +140,36 @@ fn only(nodes: &[Applicant]) -> Result<&Applicant, AdmissionRefusal> {
     match nodes {
         [one] => Ok(one),
         _ => Err(AdmissionRefusal::Invalid { what: "not one metadata node".into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFE: Duration = Duration::from_secs(30 * 86_400);
+    const DAY: u64 = 86_400;
+
+    #[test]
+    fn a_certificate_is_renewed_when_a_third_of_its_life_is_left() {
+        let due = |day: u64| is_due(100, UnixMs((100 + 30 * DAY) * 1_000), UnixMs((100 + day * DAY) * 1_000), LIFE);
+        assert_eq!([0, 1, 19, 20, 29, 40].map(due), [false, false, false, true, true, true]);
+    }
+
+    #[test]
+    fn a_certificate_from_a_clock_that_was_far_ahead_is_renewed_at_once_and_one_of_a_longer_life_is_not() {
+        let now = 1_000 * DAY;
+        // Made by one whose clock was so many seconds ahead; certificates begin a quarter of an hour before they are made.
+        let due = |ahead: u64, life: u64| {
+            let made = now + ahead;
+            is_due(made as i64 - 900, UnixMs((made + life) * 1_000), UnixMs(now * 1_000), LIFE)
+        };
+        assert_eq!([0, 600, 901, DAY, 400 * DAY].map(|ahead| due(ahead, 30 * DAY)), [false, false, true, true, true]);
+        assert!(!due(0, 300 * DAY), "another gateway is configured to make them last longer");
+    }
+
+    #[test]
+    fn a_certificate_that_does_not_read_is_made_anew() {
+        assert!(is_due(i64::MAX, UnixMs(u64::MAX), UnixMs(5), LIFE));
     }
 }

@@ -5,6 +5,7 @@ use crate::front::auth::KeyRing;
 use crate::path::DataPath;
 use crate::roster::Roster;
 use spine::id::{GroupId, MemberId};
+use spine::map::Map;
 use spine::wire::cluster::{ClusterStatus, Endpoint, Loads, Member, Understood};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,10 @@ pub type Compact = Box<dyn Fn() -> futures::future::BoxFuture<'static, ()> + Sen
 pub trait Members: Send + Sync {
     /// This process, where it keeps metadata itself; there are no others then.
     fn alone(&self) -> Option<Member>;
+    /// The nodes as this process remembers them, nobody asked.
+    fn known(&self) -> Vec<Endpoint>;
+    /// The map as this process last saw it, nobody asked.
+    fn known_map(&self) -> Option<Arc<Map>>;
     /// What one node says of itself, or why it does not.
     async fn status_of(&self, at: &Endpoint) -> Result<ClusterStatus, String>;
     /// What one node understands of what others may say, or why it does not tell.

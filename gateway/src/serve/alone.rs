@@ -3,12 +3,22 @@
 use crate::ops::operator::Members;
 use metadata::service::MetadataNode;
 use spine::id::{GroupId, MemberId};
+use spine::map::Map;
 use spine::wire::cluster::{ClusterStatus, Endpoint, GroupCall, GroupOrder, Loads, Member, Understood};
+use std::sync::Arc;
 
 #[async_trait::async_trait]
 impl Members for MetadataNode {
     fn alone(&self) -> Option<Member> {
         Some(self.member())
+    }
+
+    fn known(&self) -> Vec<Endpoint> {
+        vec![self.member().at]
+    }
+
+    fn known_map(&self) -> Option<Arc<Map>> {
+        None
     }
 
     async fn status_of(&self, _at: &Endpoint) -> Result<ClusterStatus, String> {

@@ -16,6 +16,7 @@ use crate::ops::operator::Members;
 use metadata::cluster::{CallError, Client, ClientBounds};
 use metadata::router::Router;
 use spine::id::{GroupId, MemberId};
+use spine::map::Map;
 use spine::wire::Metadata;
 use spine::wire::cluster::{ClusterStatus, Endpoint, Loads, Member, MemberChange, Understood};
 use std::path::Path;
@@ -126,6 +127,14 @@ impl Elsewhere {
 impl Members for Elsewhere {
     fn alone(&self) -> Option<Member> {
         None
+    }
+
+    fn known(&self) -> Vec<Endpoint> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).members.clone()
+    }
+
+    fn known_map(&self) -> Option<Arc<Map>> {
+        Some(self.router.map())
     }
 
     async fn status_of(&self, at: &Endpoint) -> Result<ClusterStatus, String> {

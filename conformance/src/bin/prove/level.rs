@@ -104,7 +104,7 @@ pub struct Moved {
     pub what: String,
 }
 
-/// Adds what `admin metadata status` tells of moves that were begun, by their numbers; it shows the last 32.
+/// Adds what `admin metadata status` tells of moves that were begun, by their numbers; it shows all that are kept.
 ///
 /// # Errors
 /// No gateway answers, or something else.

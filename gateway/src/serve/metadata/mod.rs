@@ -27,7 +27,7 @@ use super::{ServeError, bind, local, process};
 use crate::boot::{BootError, Home};
 use crate::core::now;
 use crate::fleet::apply::{self, ApplyError, Gate};
-use crate::fleet::authority::{Authority, AuthorityError};
+use crate::fleet::authority::{Authority, AuthorityError, fingerprint};
 use crate::fleet::cluster::GatewayPapers;
 use crate::fleet::enlist::{METADATA, metadata_admission};
 use crate::fleet::table;
@@ -51,7 +51,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use storage_node::NodeKey;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// How long running calls may take to finish after SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -123,6 +123,14 @@ pub enum MetadataRoleError {
         "this node's disk does not take what it writes, and nothing was acknowledged since. path=`{path}`, reason=`{reason}`. Make room there, or replace the disk, and start the node again: it opens what is really there and catches up."
     )]
     Failed { path: PathBuf, reason: String },
+    #[error(
+        "--join: the invitation is for another cluster than the one that this folder belongs to. path=`{path}`. Choose an empty folder with --data, or start without --join."
+    )]
+    OtherCluster { path: PathBuf },
+    #[error(
+        "this node was removed from its cluster for good, and nobody talks to it any more. path=`{path}`. To use the machine again, choose an empty folder with --data and ask for a new invitation (`breakwater admin metadata invite`)."
+    )]
+    Removed { path: PathBuf },
     #[error("--init: the folder is in use already. path=`{path}`. Choose an empty one with --data.")]
     NotEmpty { path: PathBuf },
     #[error("--from: the gateway's metadata cannot be taken. path=`{path}`, reason=`{reason}`")]
@@ -174,13 +182,15 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
         First::Again { gone, .. } => &gone[..],
         _ => &[],
     };
-    let (server, keeper) = open(home.clone(), key, at, papers, (settings.newest, gone)).await?;
+    let (server, mut keeper) = open(home.clone(), key, at, papers, (settings.newest, gone)).await?;
+    keeper.gate = gate_of(&settings.begin)?;
     let node = keeper.node.clone();
     let client = keeper.client.clone();
 
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(server.serve(socket, stopped.clone(), SHUTDOWN));
-    let keeping = tokio::spawn(keeper.run(stopped.clone()));
+    let (tell_removed, removed) = oneshot::channel();
+    let keeping = tokio::spawn(keeper.run(stopped.clone(), tell_removed));
     let moving = tokio::spawn(moving::run(node.clone(), client.clone(), stopped.clone()));
     let levelling = tokio::spawn(levelling::run(node.clone(), client.clone(), settings.balance, stopped.clone()));
     let replicas = tokio::spawn(replicas::run(node.clone(), client, settings.replicas, stopped.clone()));
@@ -202,6 +212,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let failed = tokio::select! {
         () = signals.wait() => None,
         reason = node.failed() => Some(MetadataRoleError::Failed { path: home.metadata_dir(), reason }),
+        Ok(()) = removed => Some(MetadataRoleError::Removed { path: home.dir().to_path_buf() }),
     };
     tracing::info!(target: "breakwater", "stopping: finishing calls");
     let _ = stop.send(true);
@@ -217,6 +228,13 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     node.shutdown().await;
     tracing::info!(target: "breakwater", "stopped");
     failed.map_or(Ok(()), |failed| Err(failed.into()))
+}
+
+/// Where an invitation says that nodes are admitted.
+fn gate_of(begin: &First) -> Result<Option<Gate>, MetadataRoleError> {
+    let First::Join(text) = begin else { return Ok(None) };
+    let Token { address, fingerprint, .. } = Token::through(Door::Metadata, text)?;
+    Ok(Some(Gate { address, fingerprint }))
 }
 
 /// A folder serves one role for life.
@@ -253,6 +271,10 @@ async fn papers_of(home: &Home, begin: &First, address: &str) -> Result<(NodeKey
         }
         (Some(known), First::Certify(from), _) => again::certify(home, known, address, from),
         (Some(known), _, token) => {
+            // The same command line at each start is no error; what it was for is done.
+            if token.as_ref().is_some_and(|token| token.fingerprint != fingerprint(&known.authority)) {
+                return Err(MetadataRoleError::OtherCluster { path: home.dir().to_path_buf() });
+            }
             let key = NodeKey::load_or_make(home.dir())?;
             let over = u64::try_from(known.says.not_after).unwrap_or(0) <= now().0 / 1_000;
             match token {
@@ -317,6 +339,9 @@ async fn enlist(home: &Home, token: &Token, key: &NodeKey, address: &str) -> Res
                 tries += 1;
                 tokio::time::sleep(JOIN_PAUSE).await;
             }
+            Err(ApplyError::Refused(AdmissionRefusal::Retired { .. })) => {
+                return Err(MetadataRoleError::Removed { path: home.dir().to_path_buf() });
+            }
             Err(error) => return Err(error.into()),
         }
     };
@@ -344,6 +369,9 @@ async fn open(
     if let Some(list) = papers::load_revocations(home.dir())? {
         trust.revoke(&list).map_err(|error| tls(&error))?;
     }
+    if trust.is_revoked(key.node()) {
+        return Err(MetadataRoleError::Removed { path: home.dir().to_path_buf() }.into());
+    }
     let own = identity(&key, &papers.certificate).map_err(|error| tls(&error))?;
     let (served, shown) = (Arc::new(Served::default()), Arc::new(Shown::new(own.clone())));
     served.set(own);
@@ -367,7 +395,7 @@ async fn open(
     if papers.again {
         again::expect(&node).await?;
     }
-    Ok((server, Keeper { home, key, at, papers, trust, served, shown, node, client }))
+    Ok((server, Keeper { home, key, at, papers, trust, served, shown, node, client, gate: None }))
 }
 
 fn has_replica(home: &Home) -> bool {
