@@ -42,6 +42,7 @@ mod row11;
 mod row12;
 mod row13;
 mod stage;
+mod subtrees;
 
 use clap::{Parser, Subcommand};
 use conformance::content::Dice;
@@ -197,13 +198,13 @@ const FLEET: &[Row] = &[
 const METADATA: &[Row] = &[
     Row {
         number: 1,
-        what: "three gateways, mixed load, a kill, pause, partition or clock jump every 20 s",
+        what: "three gateways, mixed load over several groups, a kill, pause, partition or clock jump every 20 s beside splits and merges",
         bar: "0 linearizability violations, 0 stale lists, 0 lost acknowledged writes",
         run: metadata01::run,
     },
     Row {
         number: 2,
-        what: "kill -9 of the leader under load",
+        what: "kill -9 of the busiest leader of several groups under load",
         bar: "serving again < 10 s, median < 3 s; a client that retries sees no error",
         run: metadata02::run,
     },
@@ -239,7 +240,7 @@ const METADATA: &[Row] = &[
     },
     Row {
         number: 8,
-        what: "the replica of one node deleted, then all three, restored from a copy in the store",
+        what: "the replica of one node deleted, then all three, restored from a copy in the store, then a node's whole folder",
         bar: "catches up by itself; same listing hash up to the copy; nothing collected before reconciliation",
         run: metadata08::run,
     },
