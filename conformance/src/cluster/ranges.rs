@@ -66,25 +66,37 @@ impl Cluster {
         }
     }
 
-    /// Begins a move (`split`, `merge`) and waits until it is over.
+    /// Begins a move (`split`, `merge`) and waits until it is through.
     ///
     /// # Errors
-    /// It was refused, given up, or is not through after `limit`; then with the metadata processes' logs.
+    /// It was refused, given up, or is not over after `limit`.
     pub fn moved(&self, arguments: &[&str], limit: Duration) -> Result<(), String> {
         let begun = self.order(arguments)?;
+        let number = begun["move"].as_u64().ok_or_else(|| format!("{arguments:?} began no move: {begun}"))?;
+        match self.over(&[number], limit)?.iter().find(|record| record["step"] != "Done") {
+            None => Ok(()),
+            Some(record) => Err(format!("{arguments:?} was given up: {record}")),
+        }
+    }
+
+    /// Waits until moves of these numbers are over, done or given up; as the map shows them then.
+    ///
+    /// # Errors
+    /// One is not over after `limit`; with the metadata processes' logs.
+    pub fn over(&self, moves: &[u64], limit: Duration) -> Result<Vec<Value>, String> {
         let since = Instant::now();
         loop {
             let map = self.map().map_err(|error| error.to_string())?;
-            let all = map["moves"].as_array().cloned().unwrap_or_default();
-            let this = all.iter().find(|record| record["move"] == begun["move"]).cloned().unwrap_or_default();
-            match this["step"].as_str() {
-                Some("Done") => return Ok(()),
-                Some("GaveUp") => return Err(format!("{arguments:?} was given up: {this}")),
-                _ if since.elapsed() > limit => {
+            let all = map["moves"].as_array().map_or(&[][..], Vec::as_slice);
+            let of = |number: &u64| all.iter().find(|record| record["move"].as_u64() == Some(*number)).cloned().unwrap_or_default();
+            let records: Vec<Value> = moves.iter().map(of).collect();
+            match records.iter().find(|record| record["over"] != true) {
+                None => return Ok(records),
+                Some(record) if since.elapsed() > limit => {
                     let logs: String = self.metadata.iter().map(|node| node.log()).collect();
-                    return Err(format!("{arguments:?} is not through after {limit:?}: {this}\n{logs}"));
+                    return Err(format!("a move is not over after {limit:?}: {record}\n{logs}"));
                 }
-                _ => std::thread::sleep(Duration::from_millis(100)),
+                Some(_) => std::thread::sleep(Duration::from_millis(100)),
             }
         }
     }

@@ -116,20 +116,7 @@ impl Changes {
     /// # Errors
     /// One is not over in time.
     pub fn settle(&self, cluster: &Cluster) -> Result<usize, String> {
-        let began = Instant::now();
-        loop {
-            let map = cluster.map().said("the map")?;
-            let all = map["moves"].as_array().map_or(&[][..], Vec::as_slice);
-            let own: Vec<&Value> =
-                all.iter().filter(|known| known["move"].as_u64().is_some_and(|number| self.moves.contains(&number))).collect();
-            match own.iter().find(|known| known["over"] != true) {
-                None => return Ok(own.iter().filter(|known| known["step"] == "GaveUp").count()),
-                Some(known) if began.elapsed() > SETTLED => {
-                    return Err(format!("a move is not over {SETTLED:?} after the last fault: {known}"));
-                }
-                Some(_) => std::thread::sleep(Duration::from_millis(500)),
-            }
-        }
+        Ok(cluster.over(&self.moves, SETTLED)?.iter().filter(|record| record["step"] == "GaveUp").count())
     }
 }
 
