@@ -32,9 +32,9 @@ const DAY_MS: i64 = 86_400_000;
 const MINUTES_MS: i64 = 600_000;
 
 pub fn run(run: &Run) -> Outcome {
-    let length = run.size(Duration::from_secs(1_800), Duration::from_secs(120));
+    let length = run.size(Duration::from_secs(1_800), Duration::from_secs(90));
     // As many a second.
-    let least = run.size(10_000, 666);
+    let least = run.size(10_000, 500);
     let mut dice = run.dice();
     let mut network = Network::new().said("hosts")?;
     let mut stage = Stage::start(&mut network, run)?;
