@@ -5,6 +5,8 @@
 
 mod ranges;
 
+pub use ranges::Led;
+
 use crate::clock::{Clock, Clocks};
 use crate::fleet::{StorageNode, serving};
 use crate::hosts::{Host, Network};
@@ -307,10 +309,10 @@ impl Cluster {
         Self::begin(temp, size, config, Some(network), How::default())
     }
 
-    /// The same, where metadata processes and gateways have wall clocks of their own.
+    /// The same, where metadata processes and gateways have wall clocks of their own, and the metadata processes are levelled out.
     pub fn on_hosts_by_clocks(network: &mut Network, temp: TempDir, size: Size, config: &str) -> io::Result<Cluster> {
         let clocks = Some(Clocks::build(temp.path())?);
-        Self::begin(temp, size, config, Some(network), How { clocks, ..How::default() })
+        Self::begin(temp, size, config, Some(network), How { clocks, balance: true, ..How::default() })
     }
 
     fn begin(temp: TempDir, size: Size, config: &str, mut network: Option<&mut Network>, how: How) -> io::Result<Cluster> {

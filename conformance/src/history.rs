@@ -1,9 +1,15 @@
 //! Clients that work on the same few keys through several gateways at once, and what each of them saw, for `linear.rs` to judge.
 //!
 //! Keys come in generations: each is used for a few seconds and then left alone, so that histories stay short enough to be judged, and is
-//! read once more at the end, through every gateway. Every put has a value of its own; a listing is a read of every key of its generation.
-//! Invariants: an operation without a clear answer counts as one that nobody knows of; whatever was read must be, byte for byte, what some put
-//! sent; all choices follow from a seed.
+//! read once more at the end, through every gateway. A generation's keys lie in three lanes, which may be several groups':
+//!
+//! ```text
+//! LANE/generation-NUMBER/NUMBER/key
+//! ```
+//! Every put has a value of its own. A listing is of one lane of a generation, at once or page by page: a read of every key there. With a
+//! delimiter each key is rolled up for itself, so that the listing says whether something is there.
+//! Invariants: an operation without an answer, or with a 503, counts as one that nobody knows of, and any other 5xx is a contradiction;
+//! whatever was read must be, byte for byte, what some put sent; all choices follow from a seed.
 
 use crate::client::{Failure, Judge};
 use crate::content::Dice;
@@ -19,8 +25,11 @@ use tokio::task::JoinSet;
 
 /// Where all keys are.
 pub const BUCKET: &str = "histories";
-/// Keys of one generation.
-const KEYS: usize = 6;
+/// The first parts of all keys, each for as much of the work.
+pub const LANES: [&str; 3] = ["a", "b", "c"];
+/// Keys of one generation in a lane, and in all.
+const IN_LANE: usize = 3;
+pub const KEYS: usize = IN_LANE * LANES.len();
 /// How long a generation is worked on.
 const GENERATION: Duration = Duration::from_secs(8);
 /// Bodies are this long or that: the one lies within its record, the other is a chunk with shards.
@@ -29,6 +38,10 @@ const LARGE: usize = 20 << 10;
 /// How long a client waits between two operations, and after one that failed, at most.
 const PAUSE_MS: usize = 40;
 const FAILED_MS: usize = 200;
+/// Pages of one listing after which it does not end: each has at least one key, but for the last.
+const PAGES: usize = 2 * IN_LANE + 2;
+/// How long the last reading of a key or lane is tried.
+const LAST: Duration = Duration::from_secs(60);
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -37,11 +50,13 @@ pub struct History {
     pub keys: BTreeMap<(u64, usize), Vec<Operation>>,
     /// What no judge is needed for: bytes that nobody put, refusals that make no sense.
     pub wrong: Vec<String>,
-    /// Writes that were acknowledged; reads and listings that were answered; operations of which nobody knows.
+    /// Writes that were acknowledged as done.
     pub written: u64,
+    /// Keys that were read or listed, and conditions that were answered with no.
     pub read: u64,
+    /// Operations of which nobody knows.
     pub unknown: u64,
-    /// Longest time between two writes that were acknowledged one after the other.
+    /// Longest time in which no write of some lane was acknowledged, up to the moment when the clients were stopped.
     pub silence: Duration,
 }
 
@@ -57,8 +72,20 @@ struct Shared {
 struct State {
     history: History,
     etags: HashMap<String, Value>,
-    last_write: Duration,
+    /// Of each lane.
+    last_write: [Duration; LANES.len()],
 }
+
+/// How a listing is asked for.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// Whether keys are rolled up at the next slash.
+    rolled: bool,
+    /// Most of a page; `None`: all at once.
+    page: Option<i32>,
+}
+
+const WHOLE: Way = Way { rolled: false, page: None };
 
 /// Clients at work.
 pub struct Work {
@@ -77,8 +104,33 @@ fn value_of(bytes: &[u8]) -> Option<Value> {
     (body(value) == bytes).then_some(value)
 }
 
+fn lane_of(number: usize) -> usize {
+    number / IN_LANE
+}
+
+/// Of one generation in one lane.
+fn directory(generation: u64, lane: usize) -> String {
+    format!("{}/generation-{generation:06}/", LANES[lane])
+}
+
+/// What a listing with a delimiter shows of a key.
+fn rolled_up(generation: u64, number: usize) -> String {
+    format!("{}{}/", directory(generation, lane_of(number)), number % IN_LANE)
+}
+
+/// Of the `number`th key of [`KEYS`] of a generation.
 fn key(generation: u64, number: usize) -> String {
-    format!("generation-{generation:06}/key-{number}")
+    format!("{}key", rolled_up(generation, number))
+}
+
+/// Where such a key lies, as `BUCKET/KEY`.
+pub fn place(generation: u64, number: usize) -> String {
+    format!("{BUCKET}/{}", key(generation, number))
+}
+
+/// Whether nobody knows if it was done: no answer, or the one that says to ask again. Any other 5xx is a fault of the server's.
+fn is_unclear(failure: &Failure) -> bool {
+    matches!(failure, Failure::Unknown(_)) || failure.status() == 503
 }
 
 /// Makes the bucket and sets `workers` clients to work, each operation through any of `gateways`.
@@ -109,21 +161,28 @@ impl Work {
         (state.history.written, state.history.unknown)
     }
 
+    /// The generation that is worked on now.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation()
+    }
+
     /// Stops the clients, reads every key through every gateway, and gives what was seen.
     pub async fn end(mut self) -> History {
         self.shared.stop.store(true, Ordering::Relaxed);
+        let stopped = self.shared.began.elapsed();
         while self.tasks.join_next().await.is_some() {}
-        let generations = self.shared.generation();
-        let mut dice = Dice::new(self.seed);
-        for generation in 0..=generations {
-            for gateway in 0..self.shared.clients.len() {
-                self.shared.list(usize::MAX, gateway, generation).await;
+        let (shared, gateways, mut dice) = (&*self.shared, self.shared.clients.len(), Dice::new(self.seed));
+        shared.still_until(stopped);
+        for generation in 0..=shared.generation() {
+            for (gateway, lane) in (0..gateways).flat_map(|gateway| (0..LANES.len()).map(move |lane| (gateway, lane))) {
+                shared.at_last(move || shared.list(usize::MAX, gateway, generation, lane, WHOLE)).await;
             }
             for number in 0..KEYS {
-                self.shared.get(usize::MAX, dice.below(self.shared.clients.len()), (generation, number)).await;
+                let gateway = dice.below(gateways);
+                shared.at_last(move || async move { shared.get(usize::MAX, gateway, (generation, number)).await.is_some() }).await;
             }
         }
-        let mut history = std::mem::take(&mut self.shared.state().history);
+        let mut history = std::mem::take(&mut shared.state().history);
         history.keys.retain(|_, operations| !operations.is_empty());
         history
     }
@@ -145,7 +204,10 @@ async fn work(shared: Arc<Shared>, number: usize, mut dice: Dice) {
                 None => shared.create(number, gateway, place).await,
             },
             12..15 => shared.head(number, gateway, place).await,
-            15..17 => shared.list(number, gateway, place.0).await,
+            15..17 => {
+                let way = Way { rolled: dice.chance(50), page: [None, Some(1), Some(2)][dice.below(3)] };
+                shared.list(number, gateway, place.0, lane_of(place.1), way).await
+            }
             _ => match shared.get(number, gateway, place).await {
                 Some(Some(value)) => {
                     seen.insert(place, value);
@@ -174,20 +236,39 @@ impl Shared {
 
     fn note(&self, client: usize, place: (u64, usize), called: u64, returned: Option<u64>, act: Act) {
         let mut state = self.state();
-        let writes = !matches!(act, Act::Read(_));
-        match (returned, writes) {
+        let writes = !matches!(act, Act::Read(_) | Act::Present);
+        let done = writes && !matches!(act, Act::Create { done: false, .. } | Act::Swap { done: false, .. });
+        match (returned, done) {
             (None, _) => state.history.unknown += 1,
             (Some(_), false) => state.history.read += 1,
             (Some(returned), true) => {
                 state.history.written += 1;
-                let at = Duration::from_nanos(returned);
-                let silence = at.saturating_sub(state.last_write);
+                let (at, lane) = (Duration::from_nanos(returned), lane_of(place.1));
+                let silence = at.saturating_sub(state.last_write[lane]);
                 state.history.silence = state.history.silence.max(silence);
-                state.last_write = state.last_write.max(at);
+                state.last_write[lane] = state.last_write[lane].max(at);
             }
         }
         if returned.is_some() || writes {
             state.history.keys.entry(place).or_default().push(Operation { client, called, returned, act });
+        }
+    }
+
+    /// Counts the silence that had not ended by then, too.
+    fn still_until(&self, stopped: Duration) {
+        let mut state = self.state();
+        let still = state.last_write.iter().map(|last| stopped.saturating_sub(*last)).max().unwrap_or_default();
+        state.history.silence = state.history.silence.max(still);
+    }
+
+    /// Reads until that is answered: what is never read again may be lost without anybody's seeing it.
+    async fn at_last<F: Future<Output = bool>>(&self, read: impl Fn() -> F) {
+        let began = Instant::now();
+        while !read().await {
+            if began.elapsed() > LAST {
+                return self.wrong(format!("what was written could not be read at the end, for {LAST:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(FAILED_MS as u64)).await;
         }
     }
 
@@ -221,14 +302,18 @@ impl Shared {
         let returned = Some(self.now());
         match (ended, refused) {
             (Ok(()), _) => self.note(client, place, called, returned, done),
-            (Err(failure), _) if failure.is_unknown() => {
+            (Err(failure), _) if is_unclear(&failure) => {
                 self.note(client, place, called, None, done);
                 return false;
             }
             // Nothing was done, and it says nothing of what is there: others were at it.
             (Err(failure), Some(_)) if failure.status() == 409 => {}
             (Err(failure), Some(refused)) if matches!(failure.status(), 412 | 404) => self.note(client, place, called, returned, refused),
-            (Err(failure), _) => self.wrong(format!("{done:?} of {} answered {failure}", key(place.0, place.1))),
+            (Err(failure), _) => {
+                self.wrong(format!("{done:?} of {} answered {failure}", key(place.0, place.1)));
+                // It may have been done all the same.
+                self.note(client, place, called, None, done);
+            }
         }
         true
     }
@@ -306,7 +391,7 @@ impl Shared {
     fn missed(&self, name: &str, failure: &Failure) -> Option<Option<Value>> {
         match failure.status() {
             404 => Some(None),
-            _ if failure.is_unknown() => None,
+            _ if is_unclear(failure) => None,
             _ => {
                 self.wrong(format!("a read of {name} answered {failure}"));
                 None
@@ -314,33 +399,60 @@ impl Shared {
         }
     }
 
-    async fn list(&self, client: usize, gateway: usize, generation: u64) -> bool {
+    /// Whether it was answered, to its last page.
+    async fn list(&self, client: usize, gateway: usize, generation: u64, lane: usize, way: Way) -> bool {
         let called = self.now();
-        let prefix = format!("generation-{generation:06}/");
-        let listed = self.clients[gateway].list_objects_v2().bucket(BUCKET).prefix(&prefix).send().await.judged();
-        let returned = self.now();
-        let listed = match listed {
-            Ok(listed) => listed,
-            Err(failure) => {
-                if !failure.is_unknown() {
-                    self.wrong(format!("a listing of {prefix} answered {failure}"));
-                }
-                self.state().history.unknown += 1;
-                return false;
-            }
+        let Some(found) = self.listed(gateway, generation, lane, way).await else {
+            self.state().history.unknown += 1;
+            return false;
         };
-        let mut found = [None; KEYS];
-        for object in listed.contents() {
-            let number = (0..KEYS).find(|number| object.key() == Some(key(generation, *number).as_str()));
-            match (number, self.by_etag(object.e_tag())) {
-                (Some(number), Some(value)) if found[number].is_none() => found[number] = Some(value),
-                _ => self.wrong(format!("a listing of {prefix} has {:?} with {:?}", object.key(), object.e_tag())),
-            }
-        }
-        for (number, value) in found.into_iter().enumerate() {
-            self.note(client, (generation, number), called, Some(returned), Act::Read(value));
+        let returned = Some(self.now());
+        for (number, act) in found.into_iter().enumerate() {
+            self.note(client, (generation, lane * IN_LANE + number), called, returned, act);
         }
         true
+    }
+
+    /// What a listing says of each key of a lane; `None`: not all of it was answered.
+    async fn listed(&self, gateway: usize, generation: u64, lane: usize, way: Way) -> Option<[Act; IN_LANE]> {
+        let prefix = directory(generation, lane);
+        let (mut found, mut token) = ([Act::Read(None); IN_LANE], None);
+        for _ in 0..PAGES {
+            let page = self.clients[gateway].list_objects_v2().bucket(BUCKET).prefix(&prefix).set_max_keys(way.page);
+            let page = page.set_delimiter(way.rolled.then(|| "/".to_string())).set_continuation_token(token);
+            let page = match page.send().await.judged() {
+                Ok(page) => page,
+                Err(failure) if is_unclear(&failure) => return None,
+                Err(failure) => {
+                    self.wrong(format!("a listing of {prefix} by {way:?} answered {failure}"));
+                    return None;
+                }
+            };
+            let objects =
+                page.contents().iter().map(|object| (object.key(), self.by_etag(object.e_tag()).map(|value| Act::Read(Some(value)))));
+            let rolled = page.common_prefixes().iter().map(|rolled| (rolled.prefix(), Some(Act::Present)));
+            let told: Vec<(Option<&str>, Option<Act>)> = objects.chain(rolled).collect();
+            if way.page.is_some_and(|most| told.len() > most as usize) {
+                self.wrong(format!("a listing of {prefix} by {way:?} has a page of {}", told.len()));
+            }
+            for (name, act) in told {
+                let number = (0..IN_LANE).find(|number| {
+                    let number = lane * IN_LANE + number;
+                    let wanted = if way.rolled { rolled_up(generation, number) } else { key(generation, number) };
+                    name == Some(wanted.as_str())
+                });
+                match (number, act) {
+                    (Some(number), Some(act)) if found[number] == Act::Read(None) => found[number] = act,
+                    _ => self.wrong(format!("a listing of {prefix} by {way:?} has {name:?} with {act:?}, beside {found:?}")),
+                }
+            }
+            token = page.next_continuation_token().map(str::to_owned);
+            if token.is_none() {
+                return Some(found);
+            }
+        }
+        self.wrong(format!("a listing of {prefix} by {way:?} has more than {PAGES} pages"));
+        None
     }
 }
 
@@ -372,6 +484,27 @@ pub fn judge(history: &History) -> Judged {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_key_lies_in_its_lane_and_is_rolled_up_for_itself() {
+        let mut seen = std::collections::BTreeSet::new();
+        for number in 0..KEYS {
+            let (lane, key) = (lane_of(number), key(7, number));
+            assert!(key.starts_with(&directory(7, lane)) && key.starts_with(&rolled_up(7, number)), "{key}");
+            assert_eq!(rolled_up(7, number).strip_prefix(&directory(7, lane)).unwrap().matches('/').count(), 1);
+            assert!(seen.insert(rolled_up(7, number)));
+            assert_eq!(place(7, number), format!("{BUCKET}/{key}"));
+        }
+    }
+
+    #[test]
+    fn only_no_answer_and_503_leave_open_whether_something_was_done() {
+        let answered = |status| Failure::Answered { status, code: String::new() };
+        assert!(is_unclear(&Failure::Unknown("cut off".into())) && is_unclear(&answered(503)));
+        for status in [400, 403, 404, 409, 412, 500, 501, 507] {
+            assert!(!is_unclear(&answered(status)), "{status}");
+        }
+    }
 
     #[test]
     fn a_body_says_which_put_it_is_of_and_half_of_one_does_not() {

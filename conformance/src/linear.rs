@@ -25,6 +25,8 @@ pub enum Act {
     Delete,
     /// What was there.
     Read(Option<Value>),
+    /// That something was there, and not what.
+    Present,
     /// Put if nothing is there: whether it was done.
     Create {
         value: Value,
@@ -53,6 +55,7 @@ fn step(state: Option<Value>, act: Act, known: bool) -> Option<Option<Value>> {
         Act::Put(value) => Some(Some(value)),
         Act::Delete => Some(None),
         Act::Read(seen) => (!known || seen == state).then_some(state),
+        Act::Present => (!known || state.is_some()).then_some(state),
         Act::Create { value, done } => {
             let does = state.is_none();
             (!known || does == done).then_some(if does { Some(value) } else { state })
@@ -97,7 +100,7 @@ fn needed(operation: &Operation) -> Option<Value> {
         _ if operation.returned.is_none() => None,
         Act::Read(seen) => seen,
         Act::Swap { expected, done: true, .. } => Some(expected),
-        Act::Put(_) | Act::Delete | Act::Create { .. } | Act::Swap { done: false, .. } => None,
+        Act::Put(_) | Act::Delete | Act::Present | Act::Create { .. } | Act::Swap { done: false, .. } => None,
     }
 }
 
@@ -119,7 +122,7 @@ fn simplify(operations: &mut [Operation]) {
                 }
                 *done &= known;
             }
-            Act::Put(_) | Act::Delete | Act::Read(_) => {}
+            Act::Put(_) | Act::Delete | Act::Read(_) | Act::Present => {}
         }
     }
 }
@@ -128,7 +131,7 @@ fn simplify(operations: &mut [Operation]) {
 fn is_put(operations: &[Operation], wanted: Value) -> bool {
     operations.iter().any(|operation| match operation.act {
         Act::Put(value) | Act::Create { value, .. } | Act::Swap { value, .. } => value == wanted,
-        Act::Delete | Act::Read(_) => false,
+        Act::Delete | Act::Read(_) | Act::Present => false,
     })
 }
 
@@ -185,7 +188,7 @@ impl Search<'_> {
 pub fn judge(operations: &[Operation]) -> Verdict {
     let mut operations = operations.to_vec();
     // What nobody knows and no state follows from explains nothing.
-    operations.retain(|operation| operation.returned.is_some() || !matches!(operation.act, Act::Read(_)));
+    operations.retain(|operation| operation.returned.is_some() || !matches!(operation.act, Act::Read(_) | Act::Present));
     operations.sort_by_key(|operation| operation.called);
     let told = operations.clone();
     simplify(&mut operations);
@@ -282,6 +285,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_to_be_there_was_put_and_not_deleted_before_whatever_it_is() {
+        use Act::*;
+        assert!(holds(&[op(0, 1, Put(1)), op(2, 3, Present), op(4, 5, Put(2)), op(6, 7, Present)]));
+        assert!(!holds(&[op(0, 1, Present)]), "nobody had put anything");
+        assert!(!holds(&[op(0, 1, Put(1)), op(2, 3, Delete), op(4, 5, Present)]), "it had been deleted");
+        assert!(holds(&[op(0, 1, Put(1)), op(2, 9, Delete), op(4, 5, Present), op(6, 7, Read(None))]));
+        assert!(!holds(&[op(0, 1, Put(1)), op(2, 9, Delete), op(4, 5, Read(None)), op(6, 7, Present)]), "it came back by itself");
+        assert!(holds(&[unknown(0, Put(1)), op(1, 2, Present), op(3, 4, Read(Some(1)))]));
+    }
+
+    #[test]
     fn a_put_that_nobody_knows_of_may_show_at_any_time_or_never_and_does_not_vanish_again() {
         use Act::*;
         assert!(holds(&[unknown(0, Put(1)), op(1, 2, Read(None)), op(3, 4, Read(Some(1)))]));
@@ -338,9 +352,10 @@ mod tests {
                     let returned = (!dice.chance(20)).then(|| called + dice.below(8) as u64);
                     let value = n as u64 + 1;
                     let other = dice.between(1, 4) as u64;
-                    let act = match dice.below(6) {
+                    let act = match dice.below(7) {
                         0 | 1 => Act::Put(value),
                         2 => Act::Delete,
+                        5 => Act::Present,
                         3 => Act::Read(dice.chance(70).then_some(other)),
                         4 => Act::Create { value, done: dice.chance(50) },
                         _ => Act::Swap { expected: other, value, done: dice.chance(50) },

@@ -49,6 +49,8 @@ pub struct Load {
     stop: AtomicBool,
     done: AtomicU64,
     late: AtomicU64,
+    /// Microseconds of the operation that took longest.
+    slowest: AtomicU64,
     failed: AtomicU64,
     why: Mutex<Vec<String>>,
 }
@@ -67,8 +69,8 @@ impl Load {
             pattern.write(&routers[0], keys).await?;
         }
         let (hot, stop) = (AtomicUsize::new(UNIFORM), AtomicBool::new(false));
-        let (done, late, failed, why) = Default::default();
-        Ok(Arc::new(Load { routers, pattern, hot, percent, stop, done, late, failed, why }))
+        let (done, late, slowest, failed, why) = Default::default();
+        Ok(Arc::new(Load { routers, pattern, hot, percent, stop, done, late, slowest, failed, why }))
     }
 
     /// From now on most operations go to this prefix; [`UNIFORM`]: to all alike.
@@ -93,7 +95,10 @@ impl Load {
                 let (load, mut dice) = (self.clone(), dice.fork());
                 let nth = begun as usize;
                 tokio::spawn(async move {
-                    match load.one(nth, &mut dice).await {
+                    let asked = Instant::now();
+                    let ended = load.one(nth, &mut dice).await;
+                    load.slowest.fetch_max(asked.elapsed().as_micros() as u64, Ordering::Relaxed);
+                    match ended {
                         Ok(()) => load.done.fetch_add(1, Ordering::Relaxed),
                         Err(why) => load.fail(why),
                     };
@@ -113,6 +118,11 @@ impl Load {
     /// Operations done so far, those that had to wait, and those that failed.
     pub fn counts(&self) -> (u64, u64, u64) {
         (self.done.load(Ordering::Relaxed), self.late.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+
+    /// How long the slowest operation took from when it began, failed or not.
+    pub fn slowest(&self) -> Duration {
+        Duration::from_micros(self.slowest.load(Ordering::Relaxed))
     }
 
     /// Why the first of them failed.

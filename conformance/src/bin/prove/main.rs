@@ -42,6 +42,7 @@ mod row11;
 mod row12;
 mod row13;
 mod stage;
+mod subtrees;
 
 use clap::{Parser, Subcommand};
 use conformance::content::Dice;
@@ -197,26 +198,26 @@ const FLEET: &[Row] = &[
 const METADATA: &[Row] = &[
     Row {
         number: 1,
-        what: "three gateways, mixed load, a kill, pause, partition or clock jump every 20 s",
+        what: "three gateways, mixed load over several groups, a kill, pause, partition or clock jump every 20 s beside splits and merges",
         bar: "0 linearizability violations, 0 stale lists, 0 lost acknowledged writes",
         run: metadata01::run,
     },
     Row {
         number: 2,
-        what: "kill -9 of the leader under load",
+        what: "kill -9 of the busiest leader of several groups under load",
         bar: "serving again < 10 s, median < 3 s; a client that retries sees no error",
         run: metadata02::run,
     },
     Row {
         number: 3,
         what: "skewed load, 90 % on one prefix, on 3 servers that are levelled out",
-        bar: "max/mean <= 1.25 within 60 s; freeze p99 < 50 ms; 0 failed requests; no subtree moves twice in 120 s",
+        bar: "max/mean <= 1.25 within 60 s; freeze p99 < 50 ms; 0 failed requests, none slower than 5 s; no subtree moves twice in 120 s",
         run: metadata03::run,
     },
     Row {
         number: 4,
         what: "load that shifts every 5 min for 30 min, then uniform load for 30 min",
-        bar: "at most 4 moves a shift; none under the uniform load once it is spread; no subtree moves twice in 120 s",
+        bar: "at most 4 moves a shift; none under the uniform load after its first 300 s; no subtree moves twice in 120 s",
         run: metadata04::run,
     },
     Row {
@@ -227,7 +228,7 @@ const METADATA: &[Row] = &[
     },
     Row {
         number: 6,
-        what: "operations a second, 1 and 3 nodes, 1 to 64 groups, synced log",
+        what: "commits of small objects a second, 1 and 3 nodes, 1 to 64 groups with a range each, synced log",
         bar: ">= 70 % of plain openraft with an empty state machine over the same log, in the same run",
         run: metadata06::run,
     },
@@ -239,7 +240,7 @@ const METADATA: &[Row] = &[
     },
     Row {
         number: 8,
-        what: "the replica of one node deleted, then all three, restored from a copy in the store",
+        what: "the replica of one node deleted, then all three, restored from a copy in the store, then a node's whole folder",
         bar: "catches up by itself; same listing hash up to the copy; nothing collected before reconciliation",
         run: metadata08::run,
     },
@@ -251,7 +252,7 @@ const METADATA: &[Row] = &[
     },
     Row {
         number: 10,
-        what: "memory and idle CPU of three processes with 200 groups",
+        what: "memory and idle CPU of three processes with 200 groups of a range each",
         bar: "<= 256 MiB beside LMDB's map; < 5 % of a core",
         run: metadata10::run,
     },

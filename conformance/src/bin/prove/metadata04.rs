@@ -1,7 +1,8 @@
 //! Row 4 of the metadata cluster: nine of ten operations on one prefix, another one every five minutes, and then on all alike.
 //!
-//! As row 3. Every aim of the load, the first and the uniform one with them, may cost so many moves and no more; once the uniform load is
-//! spread, nothing moves any more.
+//! As row 3. Every aim of the load, the first and the uniform one with them, may cost so many moves and no more: the uniform load begins
+//! where the last aim has left everything, so that its first 300 s may cost moves as those of any other aim. After them nothing moves any
+//! more, and that is what is watched for half an hour.
 
 use crate::level;
 use crate::row::{Outcome, Progress, Run, Said, runtime};
@@ -58,7 +59,7 @@ pub fn run(run: &Run) -> Outcome {
     let twice = level::twice(&moves);
     load.failures().iter().chain(&twice).for_each(|why| println!("  {why}"));
     let figure = format!(
-        "{costs:?} moves for {aims} aims every {} s and the uniform load; {late_moves} moves in {} s of uniform load then, max/mean {pressure:.2} \
+        "{costs:?} moves for {aims} aims every {} s and as long of uniform load after them; {late_moves} moves in {} s more of it, max/mean {pressure:.2} \
          (operations alone {operations:.2}); {late} operations late, {failed} failed; {} moved twice in 120 s",
         each.as_secs(),
         uniform.as_secs(),

@@ -117,15 +117,7 @@ fn split(cluster: &Cluster, at: usize) -> Result<(), String> {
 
 /// Has a process lead the group of the range that begins here.
 fn lead(cluster: &Cluster, at: usize, to: usize) -> Result<(), String> {
-    let (group, _) = owner(cluster, at)?;
-    let began = Instant::now();
-    loop {
-        match cluster.gateways[0].admin(&["metadata", "move", &group.to_string(), &cluster.metadata[to].id]) {
-            Ok(_) => return Ok(()),
-            Err(error) if began.elapsed() > LEADER => return Err(format!("group {group} is not led by node {to}: {error}")),
-            Err(_) => std::thread::sleep(Duration::from_millis(200)),
-        }
-    }
+    cluster.lead(owner(cluster, at)?.0, to, LEADER)
 }
 
 /// What was done while the bucket was listed.

@@ -1,16 +1,18 @@
-//! Row 8 of the metadata cluster: replicas deleted, first one and then all of them.
+//! Row 8 of the metadata cluster: replicas deleted, first one, then all of them, and then everything that a node has.
 //!
-//! First half: the leader's replica deleted while clients write; it must come back by itself, be needed (another node is killed) and show
-//! the same listing. Second half: names and chunks are split, so that there are three groups, a copy is put into the store, more is written,
+//! First part: the leader's replica deleted while clients write; it must come back by itself, be needed (another node is killed) and show
+//! the same listing. Second part: names and chunks are split, so that there are three groups, a copy is put into the store, more is written,
 //! and all three replicas are deleted. What is left is what storage nodes hold, the root key and an export. A scratch gateway that knows no
 //! metadata finds the copy by its chunks; the first metadata node founds the cluster again, empty, and it is restored; the others join. Then:
 //! the listing as of the copy, through every gateway; bodies read back byte for byte; nothing collected or swept while it is held, though a
-//! collector of seconds and the operator's own sweep try; and once reconciled, the collection goes on by itself.
+//! collector of seconds and the operator's own sweep try; and once reconciled, the collection goes on by itself. Third part: the leader's whole
+//! folder is deleted, its key and its papers too, while there are several groups. It is nobody any more: another node is invited and joins,
+//! the old one is removed, and the listing is the same, also with another node dead.
 
 use crate::row::{FAST_COLLECTOR, Outcome, Run, Said, runtime};
 use aws_sdk_s3::Client;
 use conformance::client;
-use conformance::cluster::{Cluster, USUAL, voting};
+use conformance::cluster::{Cluster, MetadataNode, USUAL, voting};
 use conformance::content::Content;
 use conformance::fleet::StorageNode;
 use conformance::server::{Server, Settings};
@@ -31,6 +33,8 @@ const LARGE_EVERY: usize = 250;
 const LARGE: usize = 100_000;
 /// How long an idle collector is watched that must not do anything: many times its interval and grace.
 const WATCHED: Duration = Duration::from_secs(10);
+/// How long a split, and a change of who has replicas of the groups, may take.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub fn run(run: &Run) -> Outcome {
     let count = run.size(50_000, 3_000);
@@ -43,12 +47,13 @@ pub fn run(run: &Run) -> Outcome {
     let more = count + count / 10;
     let caught_up = one(&mut cluster, &runtime, &clients, count..more)?;
     let all = all(&mut cluster, &runtime, &clients, more)?;
+    let instead = whole(&mut cluster, &runtime, &clients, more..more + count / 20)?;
     Ok(format!(
-        "the leader's replica of {more} objects deleted: caught up by itself in {caught_up:.1?}, same listing hash through 3 gateways with another node dead; all three deleted: {all}"
+        "the leader's replica of {more} objects deleted: caught up by itself in {caught_up:.1?}, same listing hash through 3 gateways with another node dead; all three deleted: {all}; the leader's whole folder deleted: another node invited in its place, with replicas of all groups, and the old one removed after {instead:.1?}, same listing hash with another node dead"
     ))
 }
 
-/// The first half; how long catching up took.
+/// The first part; how long catching up took.
 fn one(cluster: &mut Cluster, runtime: &Runtime, clients: &[Client], range: std::ops::Range<usize>) -> Result<Duration, String> {
     let more = range.end;
     let lost = cluster.leader().ok_or("nobody leads")?;
@@ -72,10 +77,10 @@ fn one(cluster: &mut Cluster, runtime: &Runtime, clients: &[Client], range: std:
     Ok(caught_up)
 }
 
-/// The second half; its figure.
+/// The second part; its figure.
 fn all(cluster: &mut Cluster, runtime: &Runtime, clients: &[Client], count: usize) -> Outcome {
     for place in [["--at", SPLIT], ["--chunk", "80"]] {
-        split(cluster, &place)?;
+        cluster.moved(&[&["split"], &place[..]].concat(), PATIENCE)?;
     }
     let (_, before) = runtime.block_on(list(&clients[0]))?;
     let (escrow, copy) = (cluster.place().join("escrow"), cluster.place().join("copy"));
@@ -129,21 +134,63 @@ fn all(cluster: &mut Cluster, runtime: &Runtime, clients: &[Client], count: usiz
     ))
 }
 
-/// Has half of the names, or of the chunks, go to a group of their own.
-fn split(cluster: &Cluster, place: &[&str]) -> Result<(), String> {
-    let begun = json(&cluster.gateways[0], &[&["metadata", "split"], place].concat())?;
+/// The third part; how long it took until another node was there in the place of the one that is lost.
+fn whole(cluster: &mut Cluster, runtime: &Runtime, clients: &[Client], range: std::ops::Range<usize>) -> Result<Duration, String> {
+    let end = range.end;
+    let lost = cluster.leader().ok_or("nobody leads")?;
+    let old = cluster.metadata[lost].id.clone();
+    cluster.metadata[lost].kill();
+    fs::remove_dir_all(cluster.metadata[lost].data()).said("delete a node's folder")?;
+    runtime.block_on(write(clients, range))?;
+    let (listed, before) = runtime.block_on(list(&clients[0]))?;
+    if listed != end {
+        return Err(format!("{listed} of {end} objects are listed while a node is lost"));
+    }
+    let began = Instant::now();
+    let mut node = MetadataNode::new(&cluster.place().join("metadata-instead"), None).said("a folder for another node")?;
+    let token = cluster.invite("metadata", &[]).said("an invitation")?;
+    node.start(&["--join", &token]).said("start another node")?;
+    cluster.metadata[lost] = node;
+    cluster.wait("another one votes", |status| voting(status) == 3).said("another node's joining")?;
+    remove(cluster, &old)?;
+    // With the new one in all groups, any one of the others may be missing.
+    full(cluster)?;
+    let took = began.elapsed();
+    println!("  node {lost} led and lost its folder; another one is there in its place, and it is removed, after {took:.1?}");
+    let other = (lost + 1) % 3;
+    cluster.metadata[other].kill();
+    same_listing(runtime, clients, before)?;
+    cluster.metadata[other].start(&[]).said("start the other one again")?;
+    cluster.wait("all vote", |status| voting(status) == 3).said("the other one's return")?;
+    Ok(took)
+}
+
+/// Takes a node out for good, asking again while what it has goes to others.
+fn remove(cluster: &Cluster, node: &str) -> Result<(), String> {
     let began = Instant::now();
     loop {
-        let map = json(&cluster.gateways[0], &["metadata", "map"])?;
-        let moves = map["moves"].as_array().map_or(&[][..], Vec::as_slice);
-        if moves.iter().any(|known| known["move"] == begun["move"] && known["step"] == "Done") {
-            println!("  split at {} in {:.1?}", place[1], began.elapsed());
+        match cluster.order(&["remove", node]) {
+            Ok(_) => return Ok(()),
+            Err(error) if began.elapsed() > PATIENCE => return Err(format!("the lost node is not removed: {error}")),
+            Err(_) => std::thread::sleep(Duration::from_secs(1)),
+        }
+    }
+}
+
+/// Waits until every group has three voters.
+fn full(cluster: &Cluster) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        let map = cluster.map().said("the map")?;
+        let ranges: Vec<&Value> = ["names", "chunks"].iter().filter_map(|kind| map[kind].as_array()).flatten().collect();
+        let voters = |range: &&Value| range["owner"]["members"].as_array().map_or(0, Vec::len);
+        if !ranges.is_empty() && ranges.iter().all(|range| voters(range) == 3) {
             return Ok(());
         }
-        if began.elapsed() > Duration::from_secs(300) {
-            return Err(format!("a split is not through: {map}"));
+        if began.elapsed() > PATIENCE {
+            return Err(format!("not every group has three voters after {PATIENCE:?}: {map:#}"));
         }
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(500));
     }
 }
 

@@ -1,71 +1,159 @@
 //! Row 10 of the metadata cluster: what two hundred groups cost three processes while nobody asks for anything.
 //!
-//! Real processes. Every group has all three as voters, was written to, and is led by one after the other. Memory is what is resident of a
-//! process but for the pages of LMDB's files, which are the kernel's to take back.
+//! Real processes, levelled out as they are by default. Every group has a range of names, split off as an operator does it, all three
+//! processes as voters, and was written to; they are led by one after the other. Memory is what is resident of a process but for the pages of
+//! LMDB's files, which are the kernel's to take back.
+//! Cold neighbours are merged no sooner than a quarter of an hour after they were split, which is later than this ends: it would be seen.
 
 use crate::row::{Outcome, Progress, Run, Said, mib, runtime};
+use conformance::client::{self, Judge};
 use conformance::cluster::{Cluster, Size};
-use metadata::cluster::Link;
-use spine::id::{GroupId, TenantId, UnixMs};
-use spine::wire::cluster::{Call, ClusterStatus, GroupCall, GroupDone, GroupOrder, Member, Propose, Proposed, RequestId};
-use spine::wire::root::{RootCommand, TenantRecord};
-use spine::wire::{Batch, Chain, Command, Reply};
-use std::sync::Arc;
+use conformance::records::Pattern;
+use metadata::router::Router;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::iter::once;
 use std::time::{Duration, Instant};
 
 const MEMORY: u64 = 256 << 20;
 /// Of one core.
 const CPU: f64 = 0.05;
 const SIZE: Size = Size { metadata: 3, gateways: 1, nodes: 0 };
+const BUCKET: &str = "idle";
 /// Writes to each group before it is left alone.
-const WRITES: u64 = 20;
-/// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WRITES: usize = 20;
+/// Longest wait for a move, or for another leader.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Moves side by side: as many as a cluster takes.
+const AT_ONCE: usize = spine::limit::MOVES;
 
 pub fn run(run: &Run) -> Outcome {
     let (count, rest) = (run.size(200, 40), Duration::from_secs(run.size(60, 15)));
-    let cluster = Cluster::start(SIZE, "").said("a cluster")?;
+    let cluster = Cluster::balanced(SIZE, "").said("a cluster")?;
     let runtime = runtime()?;
-    let connect = cluster.connect().said("a gateway's certificate")?;
     let before = measure(&cluster, Duration::from_secs(10))?;
     println!("  with the root group alone: {}", before.text());
-    let asked = runtime.block_on(async {
-        let links = links(&cluster, connect)?;
-        let members = members(&links).await?;
+    let s3 = client::of(&cluster.gateways[0]);
+    let (router, pattern) = runtime.block_on(async {
+        s3.create_bucket().bucket(BUCKET).send().await.judged().said("a bucket")?;
+        let router = Router::new(cluster.client()?);
+        let pattern = Pattern::take(&s3, BUCKET, &router, run.seed).await?;
+        Ok::<_, String>((router, pattern))
+    })?;
+    split(&cluster, count)?;
+    let led = lead(&cluster, count)?;
+    println!("  groups led: {led:?}");
+    runtime.block_on(async {
         let mut progress = Progress::new();
-        for group in 1..=count {
-            create(&links, &members, group).await?;
+        for part in 1..=count {
             for number in 0..WRITES {
-                write(&links, group, number).await?;
+                pattern.write(&router, once(key(part, number))).await.said(&key(part, number))?;
             }
-            progress.say(|| format!("{group} of {count} groups"));
+            progress.say(|| format!("{part} of {count} groups written to"));
         }
-        Ok::<_, String>((links, members))
-    });
-    let (links, members) = asked?;
+        Ok::<_, String>(())
+    })?;
     // Checkpoints come when nothing was written for some seconds.
     std::thread::sleep(Duration::from_secs(15));
     let after = measure(&cluster, rest)?;
     println!("  with {count} groups: {}", after.text());
     // They are all there, and serve.
+    names(&cluster, count)?;
     runtime.block_on(async {
-        for group in 1..=count {
-            write(&links, group, WRITES).await?;
+        for part in 1..=count {
+            pattern.write(&router, once(key(part, WRITES))).await.said(&key(part, WRITES))?;
         }
         Ok::<_, String>(())
     })?;
-    let led = runtime.block_on(status(&links[0]))?.groups;
-    let led_by = |member: &Member| led.iter().filter(|group| group.leader == Some(member.id)).count();
-    println!("  groups led: {:?}", members.iter().map(led_by).collect::<Vec<_>>());
     let figure = format!(
-        "{count} groups on 3 nodes: {} beside LMDB's map in the largest process ({} with the root group alone), {:.1} % of a core in the \
-         busiest ({:.1} % alone)",
+        "{count} groups with a range of names each on 3 nodes: {} beside LMDB's map in the largest process ({} with the root group alone), \
+         {:.1} % of a core in the busiest ({:.1} % alone)",
         mib(after.memory),
         mib(before.memory),
         after.cpu * 100.0,
         before.cpu * 100.0
     );
     if after.memory <= MEMORY && after.cpu < CPU { Ok(figure) } else { Err(figure) }
+}
+
+/// Where the `part`th range begins: the first key in it.
+fn directory(part: usize) -> String {
+    format!("part-{part:04}/")
+}
+
+fn key(part: usize, number: usize) -> String {
+    format!("{}key-{number:02}", directory(part))
+}
+
+/// 1 to `count`, the middle first, then the middles of both halves, and so on: those of one level are in different ranges.
+fn levels(count: usize) -> Vec<Vec<usize>> {
+    let (mut levels, mut parts) = (Vec::new(), vec![(0, count + 1)]);
+    while !parts.is_empty() {
+        let cut = parts.iter().filter(|(from, to)| to - from > 1).map(|(from, to)| (*from, (from + to) / 2, *to));
+        let cut: Vec<(usize, usize, usize)> = cut.collect();
+        parts = cut.iter().flat_map(|(from, at, to)| [(*from, *at), (*at, *to)]).collect();
+        levels.push(cut.into_iter().map(|(_, at, _)| at).collect());
+    }
+    levels
+}
+
+/// Gives so many ranges of names a group each.
+fn split(cluster: &Cluster, count: usize) -> Result<(), String> {
+    let (began, mut progress, mut done) = (Instant::now(), Progress::new(), 0);
+    for level in levels(count) {
+        for some in level.chunks(AT_ONCE) {
+            let begun = some.iter().map(|part| begin(cluster, *part)).collect::<Result<Vec<u64>, String>>()?;
+            let given_up = cluster.over(&begun, PATIENCE)?.into_iter().find(|record| record["step"] != "Done");
+            if let Some(record) = given_up {
+                return Err(format!("a split was given up: {record}"));
+            }
+            done += some.len();
+            progress.say(|| format!("{done} of {count} groups"));
+        }
+    }
+    println!("  {count} ranges of names split off in {:.1?}", began.elapsed());
+    Ok(())
+}
+
+/// Begins the split before a part; asked again where another one changed the map meanwhile.
+fn begin(cluster: &Cluster, part: usize) -> Result<u64, String> {
+    let (at, began) = (format!("{BUCKET}/{}", directory(part)), Instant::now());
+    loop {
+        match cluster.order(&["split", "--at", &at]) {
+            Ok(begun) => return begun["move"].as_u64().ok_or_else(|| format!("a split without a number: {begun}")),
+            Err(error) if began.elapsed() > PATIENCE => return Err(format!("a split at {at} is not begun: {error}")),
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// The map's ranges of names, which have to be these.
+fn names(cluster: &Cluster, count: usize) -> Result<Vec<Value>, String> {
+    let map = cluster.map().said("the map")?;
+    let names = map["names"].as_array().cloned().unwrap_or_default();
+    let begins = |part: usize| names.get(part).is_some_and(|range| range["from"] == format!("{BUCKET}/{}", directory(part)));
+    if names.len() == count + 1 && (1..=count).all(begins) {
+        return Ok(names);
+    }
+    Err(format!("the map has {} ranges of names, and not those that were made: {map:#}", names.len()))
+}
+
+/// Has the processes lead one group after the other; how many each leads.
+fn lead(cluster: &Cluster, count: usize) -> Result<Vec<usize>, String> {
+    let mut progress = Progress::new();
+    for (nth, range) in names(cluster, count)?.iter().enumerate() {
+        let (owner, to) = (&range["owner"], nth % cluster.metadata.len());
+        let group = owner["group"].as_u64().ok_or_else(|| format!("a range without a group: {range}"))?;
+        if owner["leader"] != cluster.metadata[to].id.as_str() {
+            cluster.lead(group, to, PATIENCE)?;
+        }
+        progress.say(|| format!("{nth} of {count} groups have their leader"));
+    }
+    let mut led: BTreeMap<String, usize> = BTreeMap::new();
+    for range in names(cluster, count)? {
+        *led.entry(range["owner"]["leader"].to_string()).or_default() += 1;
+    }
+    Ok(led.into_values().collect())
 }
 
 /// Of the process that has most.
@@ -99,57 +187,4 @@ fn measure(cluster: &Cluster, time: Duration) -> Result<Cost, String> {
     let memory = each.iter().map(|(memory, ..)| *memory).max().unwrap_or(0);
     let cpu = each.iter().map(|(.., cpu)| *cpu).fold(0.0, f64::max);
     Ok(Cost { memory, cpu, each })
-}
-
-fn links(cluster: &Cluster, connect: Arc<rustls::ClientConfig>) -> Result<Vec<Arc<Link>>, String> {
-    let endpoint = |at: usize| cluster.metadata[at].endpoint().ok_or("a metadata node without an address".to_string());
-    (0..cluster.metadata.len()).map(|at| Ok(Link::new(endpoint(at)?, connect.clone(), 4))).collect()
-}
-
-async fn status(link: &Link) -> Result<ClusterStatus, String> {
-    let answer = link.send(Call::Status, bytes::Bytes::new()).await.said("a status")?;
-    spine::wire::peer::decode(&answer).map_err(|_| "a status that does not read".to_string())
-}
-
-async fn members(links: &[Arc<Link>]) -> Result<Vec<Member>, String> {
-    let mut members = Vec::new();
-    for link in links {
-        members.push(status(link).await?.member);
-    }
-    Ok(members)
-}
-
-/// Each process founds, and so leads, one group after the other.
-async fn create(links: &[Arc<Link>], members: &[Member], group: u32) -> Result<(), String> {
-    let first = group as usize % members.len();
-    let mut members = members.to_vec();
-    members.rotate_left(first);
-    let call = GroupCall { group: GroupId(group), order: GroupOrder::Create { members } };
-    let made: Result<GroupDone, _> = tokio::time::timeout(PATIENCE, links[first].call(Call::Group, &call)).await.said("making a group")?;
-    made.map(drop).said("making a group")
-}
-
-/// One command through whoever leads.
-async fn write(links: &[Arc<Link>], group: u32, number: u64) -> Result<(), String> {
-    let id = TenantId(u64::from(group) << 32 | number);
-    let record = TenantRecord { id, name: format!("tenant-{number}"), secrets: Vec::new(), created: UnixMs(number), revoked: false };
-    let batch = Batch { chain: Chain::Stop, commands: vec![Command::Root(RootCommand::CreateTenant(record))] };
-    let mut request = [0; 16];
-    request[..8].copy_from_slice(&id.0.to_be_bytes());
-    let propose = Propose { group: GroupId(group), request: Some(RequestId(request)), seen: 0, batch };
-    let began = Instant::now();
-    let mut why = String::new();
-    while began.elapsed() < PATIENCE {
-        for at in 0..links.len() {
-            let link = &links[(group as usize + at) % links.len()];
-            match tokio::time::timeout(Duration::from_secs(3), link.call::<_, Proposed>(Call::Propose, &propose)).await {
-                Ok(Ok(proposed)) if proposed.replies == [Reply::Done] => return Ok(()),
-                Ok(Ok(proposed)) => return Err(format!("group {group} answered {:?}", proposed.replies)),
-                Ok(Err(error)) => why = error.to_string(),
-                Err(_) => why = "it took too long".to_string(),
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Err(format!("group {group} does not take a write: {why}"))
 }
