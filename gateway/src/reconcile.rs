@@ -5,11 +5,13 @@
 //! every committed version -> its manifests -> their chunks: durable, and referred to by it
 //! every chunk -> its shards: counted where a node says that it has them
 //!   fewer than a read takes, and something refers to it -> looked for on all nodes, and placed anew where they lie (elsewhere.rs)
+//!   fewer, and nothing refers to it -> forgotten, so that whoever writes the same data stores it
 //!   enough -> a node that does not have one any more is asked for it no longer (MarkLost), and repair makes it again
 //! nothing lost and nothing that cannot be told -> the collection is released; anything else is named, and the collection stays held
 //! ```
-//! Invariants: a shard counts only where its node has said so just now; a chunk that is short keeps all that the index says of it; what
-//! nothing refers to cannot be lost; nothing is deleted here but what was copied, read back by its root and placed before.
+//! Invariants: a shard counts only where its node has said so just now; a chunk that is short and wanted keeps all that the index says of
+//! it; what nothing refers to cannot be lost; once the collection is released, no chunk of the copy is known of which too few shards were
+//! seen, so that nobody who writes the same data is told that it is there already; nothing is deleted here but what was copied, read back by its root and placed before.
 //! Not here: chunks that were stored after the copy was made: nobody's names lead to them, and the sweep takes them once it may.
 
 mod elsewhere;
@@ -25,7 +27,7 @@ use futures::StreamExt;
 use serde::Serialize;
 use spine::id::{ChunkId, NodeId, ShardIndex};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ShardName};
-use spine::wire::{Answer, Batch, Chain, Command, Query};
+use spine::wire::{Answer, Batch, Chain, Command, Query, Reply};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,11 +51,22 @@ pub enum ReconcileError {
         "this metadata did not come out of a copy, so what holds the collection is no restore: is this the folder that was restored? A hold by re-indexing or by an operator ends with `breakwater admin collection release` alone"
     )]
     NotRestored,
-    /// By this restore's own reconciliation; whatever holds it now came later.
+    /// By this restore's own reconciliation, or by force; whatever holds it now came later.
     #[error(
-        "this restore was reconciled before and the collection released; what holds it now is re-indexing or an operator, and ends with `breakwater admin collection release` alone"
+        "the collection was released since this restore; what holds it now is re-indexing or an operator, and ends with `breakwater admin collection release` alone"
     )]
     Over,
+    #[error(transparent)]
+    Store(#[from] WriteError),
+}
+
+/// Why the collection was not released.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    #[error(
+        "a restore waits for `breakwater admin metadata reconcile`, which releases the collection once nothing is lost. Released before that, a chunk that is lost counts as stored: whoever writes the same data is told that it is there, and it is not. Write again or delete what was reported as lost, bring the nodes back that did not answer or retire them, and reconcile; `--force` releases all the same"
+    )]
+    Unreconciled,
     #[error(transparent)]
     Store(#[from] WriteError),
 }
@@ -82,7 +95,7 @@ pub struct Reconciled {
     pub untold_spelled_out: Vec<String>,
     /// Chunks of copies of metadata in the store that cannot be read: nobody's data.
     pub copies_short: u64,
-    /// Chunks that nothing refers to and of which too few shards were found.
+    /// Chunks that nothing refers to and of which too few shards were found: the copy's are forgotten.
     pub idle_short: u64,
     /// Whether the collection was released.
     pub released: bool,
@@ -180,6 +193,26 @@ pub(crate) async fn run_now(core: &Arc<Core>) -> Result<Reconciled, ReconcileErr
     Ok(done)
 }
 
+/// Releases the collection, whatever holds it.
+///
+/// # Errors
+/// Refused without `force` while a restore waits to be reconciled; metadata's.
+pub(crate) async fn release(core: &Core, force: bool) -> Result<(), ReleaseError> {
+    let waiting = match holder::life(core).await {
+        Ok(life) => Some(life),
+        Err(ReconcileError::Store(error)) => return Err(error.into()),
+        Err(_) => None,
+    };
+    if waiting.is_some() && !force {
+        return Err(ReleaseError::Unreconciled);
+    }
+    reindex::hold(core, false).await?;
+    if let Some(life) = waiting {
+        holder::note(core, life).await?;
+    }
+    Ok(())
+}
+
 async fn compare(core: &Arc<Core>) -> Result<Reconciled, WriteError> {
     let mut done = Reconciled::default();
     let mut report = Report::default();
@@ -206,7 +239,8 @@ async fn step(core: &Arc<Core>, page: Vec<(ChunkId, ChunkRecord)>, done: &mut Re
     let looked = look(core, page).await;
     done.shards += looked.iter().map(|one| one.placed().count() as u64).sum::<u64>();
     let (short, mut whole): (Vec<Looked>, Vec<Looked>) = looked.into_iter().partition(Looked::is_short);
-    let short = needed(core, short, done).await?;
+    let (short, idle) = needed(core, short).await?;
+    forget(core, idle, done).await?;
     if !short.is_empty() {
         let searched = elsewhere::place(core, &short).await?;
         done.shards_found += searched.placed;
@@ -281,20 +315,37 @@ async fn look(core: &Core, chunks: Vec<(ChunkId, ChunkRecord)>) -> Vec<Looked> {
     out
 }
 
-/// Those that something refers to. The others are nobody's, and go with the collection.
-async fn needed(core: &Core, short: Vec<Looked>, done: &mut Reconciled) -> Result<Vec<Looked>, WriteError> {
+/// Those that something refers to, and the others, which are nobody's.
+async fn needed(core: &Core, short: Vec<Looked>) -> Result<(Vec<Looked>, Vec<Looked>), WriteError> {
     let asking: Vec<_> = short.into_iter().map(|one| is_needed(core, one)).collect();
     let mut asking = futures::stream::iter(asking).buffered(ASKING);
-    let mut needed = Vec::new();
+    let (mut needed, mut idle) = (Vec::new(), Vec::new());
     while let Some(asked) = asking.next().await {
         let (one, is_wanted) = asked?;
-        if is_wanted {
-            needed.push(one);
-        } else {
-            done.idle_short += 1;
-        }
+        if is_wanted { needed.push(one) } else { idle.push(one) }
     }
-    Ok(needed)
+    Ok((needed, idle))
+}
+
+/// Has the index forget those of the copy's chunks that nothing refers to and that cannot be read: whoever writes one again stores it.
+async fn forget(core: &Core, idle: Vec<Looked>, done: &mut Reconciled) -> Result<(), WriteError> {
+    if idle.is_empty() {
+        return Ok(());
+    }
+    let chunks = idle.iter().map(|one| (one.chunk, one.record.generation)).collect();
+    let outcomes = match reindex::propose(core, ChunkCommand::Forget { chunks }).await? {
+        Reply::Confirmed(outcomes) if outcomes.len() == idle.len() => outcomes,
+        other => return Err(unexpected("Forget", &other)),
+    };
+    for (one, forgotten) in idle.into_iter().zip(outcomes) {
+        if forgotten {
+            done.idle_short += 1;
+            continue;
+        }
+        let what = format!("the chunk {}: too few of its shards were found, and it is being written again now", one.chunk);
+        add(&mut done.untold, &mut done.untold_spelled_out, what);
+    }
+    Ok(())
 }
 
 async fn is_needed(core: &Core, one: Looked) -> Result<(Looked, bool), WriteError> {

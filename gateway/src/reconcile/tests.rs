@@ -1,4 +1,4 @@
-use super::{Found, ReconcileError, Reconciled, Verdict, judge};
+use super::{Found, ReconcileError, Reconciled, ReleaseError, Verdict, judge};
 use crate::path::DataPath;
 use crate::path::fake::{CHUNK, FakeMetadata, FakeNode, Mood, Rig, noise, quiet, rig_with};
 use crate::snapshot::{self, kept};
@@ -130,9 +130,9 @@ async fn a_chunk_that_is_gone_while_a_node_is_away_is_not_called_lost() {
 async fn only_what_a_restore_holds_is_released_and_that_once() {
     let rig = filled(6).await;
     assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotHeld)));
-    rig.path.hold(true).await.unwrap();
+    rig.path.hold().await.unwrap();
     assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotRestored)), "an operator's hold");
-    rig.path.hold(false).await.unwrap();
+    rig.path.release(false).await.unwrap();
     let rig = after(rig, async |_| {}).await;
     assert!(reconcile(&rig).await.released);
     assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotHeld)));
@@ -140,11 +140,60 @@ async fn only_what_a_restore_holds_is_released_and_that_once() {
     rig.path.reindex_now().await.unwrap();
     assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::Over)));
     assert!(rig.path.is_held().await.unwrap());
-    rig.path.hold(false).await.unwrap();
+    rig.path.release(false).await.unwrap();
     // Restored once more, also from a copy that was made since, it is reconciled once more.
     let rig = after(rig, async |_| {}).await;
     assert!(reconcile(&rig).await.released);
     all_read(&rig).await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_because_it_was_lost_and_written_again_after_the_release_is_stored() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    rig.nodes.iter().for_each(|node| node.clear());
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.released), (4, 0, false), "{done:?}");
+    for n in 0..4 {
+        rig.delete(&format!("key-{n}")).await;
+    }
+    rig.collect().await;
+    assert_eq!(rig.totals().await.chunks, 4, "nothing is collected while it is held");
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.idle_short, done.released), (0, 0, 4, true), "{done:?}");
+    assert_eq!(rig.totals().await.chunks, 0);
+    for n in 0..4 {
+        rig.put(&format!("key-{n}"), &noise(CHUNK as usize, n)).await.unwrap();
+    }
+    all_read(&rig).await;
+}
+
+#[tokio::test]
+async fn what_was_lost_and_is_written_again_before_the_release_is_found_by_the_next_reconciliation() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    rig.nodes.iter().for_each(|node| node.clear());
+    assert_eq!(reconcile(&rig).await.lost, 4);
+    for n in 0..4 {
+        rig.put(&format!("key-{n}"), &noise(CHUNK as usize, n)).await.unwrap();
+    }
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.idle_short, done.released), (0, 0, true), "{done:?}");
+    all_read(&rig).await;
+}
+
+#[tokio::test]
+async fn what_a_restore_holds_is_released_unreconciled_by_force_alone_and_later_holds_are_not_its() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    assert!(matches!(rig.path.release(false).await, Err(ReleaseError::Unreconciled)));
+    assert!(rig.path.is_held().await.unwrap());
+    rig.path.release(true).await.unwrap();
+    assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotHeld)));
+    for _ in 0..2 {
+        rig.path.hold().await.unwrap();
+        assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::Over)), "an operator's");
+        assert!(rig.path.is_held().await.unwrap());
+        rig.path.release(false).await.unwrap();
+        assert!(!rig.path.is_held().await.unwrap());
+    }
 }
 
 #[tokio::test]
@@ -168,11 +217,11 @@ async fn what_nothing_refers_to_and_what_is_condemned_cannot_be_lost() {
         rig.records().await.into_iter().filter(|(_, one)| one.state == ChunkState::Condemned).map(|one| one.0).collect();
     assert_eq!(rest.len(), 1, "of {}", known.len());
     // The copy is made within the grace, which ends before the loss.
-    rig.path.hold(true).await.unwrap();
+    rig.path.hold().await.unwrap();
     rig.delete("deleted").await;
     rig.path.core.intents.settle().await;
     let rig = after(rig, async |rig| {
-        rig.path.hold(false).await.unwrap();
+        rig.path.release(false).await.unwrap();
         rig.collect().await;
         assert_eq!(rig.totals().await.chunks, 4);
     })

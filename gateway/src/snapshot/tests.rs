@@ -306,12 +306,12 @@ async fn a_copy_dated_in_the_future_neither_stops_the_schedule_nor_outlives_late
 async fn no_copy_is_made_by_itself_while_the_collection_is_held() {
     let rig = rig().await;
     rig.put("key", &noise(CHUNK as usize, 1)).await.unwrap();
-    rig.path.hold(true).await.unwrap();
+    rig.path.hold().await.unwrap();
     let every = std::time::Duration::from_millis(10);
     rig.path.keep_snapshots(kept::Schedule { every, kept: 2 });
     tokio::time::sleep(std::time::Duration::from_millis(1_800)).await;
     assert_eq!(kept::list(&rig.path).await.unwrap(), []);
-    rig.path.hold(false).await.unwrap();
+    rig.path.release(false).await.unwrap();
     let began = std::time::Instant::now();
     while kept::list(&rig.path).await.unwrap().is_empty() {
         assert!(began.elapsed() < std::time::Duration::from_secs(30), "no copy is made once it is released");
