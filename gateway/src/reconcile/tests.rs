@@ -1,11 +1,12 @@
 use super::{Found, ReconcileError, Reconciled, ReleaseError, Verdict, judge};
+use crate::collect::sweep::Outcome;
 use crate::path::DataPath;
 use crate::path::fake::{CHUNK, FakeMetadata, FakeNode, Mood, Rig, noise, quiet, rig_with};
 use crate::snapshot::{self, kept};
-use spine::id::{ChunkId, Tag};
-use spine::wire::Metadata;
-use spine::wire::chunk::{ChunkRecord, ChunkState, ShardName};
+use spine::id::{ChunkId, Gen, Tag};
+use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ChunkState, ShardName};
 use spine::wire::shard::StorageNode;
+use spine::wire::{Answer, Metadata, Query};
 use std::sync::Arc;
 
 /// Metadata restored from `file` over the same nodes.
@@ -194,6 +195,37 @@ async fn what_a_restore_holds_is_released_unreconciled_by_force_alone_and_later_
         rig.path.release(false).await.unwrap();
         assert!(!rig.path.is_held().await.unwrap());
     }
+}
+
+/// A shard as a writer of another generation of its chunk leaves it on a node.
+fn leave(rig: &Rig, node: usize, generation: u64) {
+    let mut shards = rig.nodes[node].shards.lock().unwrap();
+    let (mut header, data) = shards.values().next().unwrap().clone();
+    (header.name.generation, header.name.tag) = (Gen(generation), Tag(generation));
+    shards.insert(header.name, (header, data));
+}
+
+#[tokio::test]
+async fn what_was_stored_beside_a_doubted_chunk_and_given_up_is_swept_once_nothing_is_doubted() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    let Answer::Chunk(ChunkAnswer::Given(given)) = rig.metadata.query(Query::Chunk(ChunkQuery::Given)).await.unwrap() else { panic!() };
+    let before = rig.shards();
+    // The number that all doubted chunks are stored again under is the last one that was given.
+    leave(&rig, 0, given - 1);
+    for swept in rig.path.sweep_now(true).await.unwrap() {
+        assert_eq!((swept.outcome, swept.shards), (Outcome::Held, 0), "it may be about to be confirmed");
+    }
+    assert_eq!(rig.shards(), before + 1);
+    assert!(reconcile(&rig).await.released);
+    let swept = rig.path.sweep_now(false).await.unwrap();
+    assert!(swept.iter().all(|one| one.outcome == Outcome::Done), "{swept:?}");
+    assert_eq!((swept.iter().map(|one| one.orphans).sum::<u64>(), rig.shards()), (1, before));
+    all_read(&rig).await;
+    // One of a number that the index never gave says that the index is too old.
+    leave(&rig, 0, given + 1_000_000);
+    let swept = rig.path.sweep_now(false).await.unwrap();
+    assert_eq!(swept.iter().filter(|one| one.outcome == Outcome::Halted).count(), 1, "{swept:?}");
+    assert_eq!(rig.shards(), before + 1);
 }
 
 #[tokio::test]
