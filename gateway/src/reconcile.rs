@@ -17,16 +17,20 @@
 mod elsewhere;
 mod holder;
 
+pub(crate) use holder::is_waiting;
+
 use crate::body::WriteError;
 use crate::core::Core;
 use crate::dedup::unexpected;
 use crate::fsck::{FsckError, Report, names};
+use crate::nodes::Node;
 use crate::reindex;
 use crate::snapshot::kept;
 use futures::StreamExt;
 use serde::Serialize;
 use spine::id::{ChunkId, NodeId, ShardIndex};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ShardName};
+use spine::wire::root::{FleetNodeState, RootAnswer, RootQuery};
 use spine::wire::{Answer, Batch, Chain, Command, Query, Reply};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -38,8 +42,12 @@ const PAGE: usize = 512;
 const SPELLED_OUT: usize = 1_000;
 /// Chunks whose references are asked for at a time.
 const ASKING: usize = 16;
+/// Nodes that are asked at a time.
+const NODES: usize = 64;
 /// A node that takes longer for one answer counts as one that does not answer.
 const CALL_MOST: Duration = Duration::from_secs(60);
+/// Questions that a node may leave unanswered; then it counts as away for the rest of the run.
+const FAILURES_MOST: u32 = 2;
 
 /// Why nothing was compared.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +183,30 @@ impl Looked {
     }
 }
 
+/// Nodes that are not asked.
+struct Away {
+    /// For good: what they had is gone.
+    retired: BTreeSet<NodeId>,
+    /// How many questions of this run each has not answered.
+    failures: HashMap<NodeId, u32>,
+}
+
+impl Away {
+    async fn find(core: &Core) -> Result<Away, WriteError> {
+        match core.metadata.query(Query::Root(RootQuery::FleetNodes)).await? {
+            Answer::Root(RootAnswer::FleetNodes(nodes)) => {
+                let retired = nodes.into_iter().filter(|node| node.state == FleetNodeState::Retired).map(|node| node.id).collect();
+                Ok(Away { retired, failures: HashMap::new() })
+            }
+            _ => Err(unexpected("FleetNodes", &"something else")),
+        }
+    }
+
+    fn has_failed(&self, node: NodeId) -> bool {
+        self.failures.get(&node).is_some_and(|failures| *failures >= FAILURES_MOST)
+    }
+}
+
 /// Goes through all of it, now.
 ///
 /// # Errors
@@ -224,19 +256,19 @@ async fn compare(core: &Arc<Core>) -> Result<Reconciled, WriteError> {
     done.objects = report.objects;
     done.lost = report.findings;
     done.spelled_out = std::mem::take(&mut report.spelled_out);
-    let mut after = None;
+    let (mut after, mut away) = (None, Away::find(core).await?);
     loop {
         let scan = core.metadata.query(Query::Chunk(ChunkQuery::Scan { after, max: PAGE })).await?;
         let Answer::Chunk(ChunkAnswer::Scan(page)) = scan else { return Err(unexpected("Scan", &"something else")) };
         let Some((last, _)) = page.last() else { return Ok(done) };
         after = Some(*last);
         done.chunks += page.len() as u64;
-        step(core, page, &mut done).await?;
+        step(core, page, &mut away, &mut done).await?;
     }
 }
 
-async fn step(core: &Arc<Core>, page: Vec<(ChunkId, ChunkRecord)>, done: &mut Reconciled) -> Result<(), WriteError> {
-    let looked = look(core, page).await;
+async fn step(core: &Arc<Core>, page: Vec<(ChunkId, ChunkRecord)>, away: &mut Away, done: &mut Reconciled) -> Result<(), WriteError> {
+    let looked = look(core, page, away).await;
     done.shards += looked.iter().map(|one| one.placed().count() as u64).sum::<u64>();
     let (short, mut whole): (Vec<Looked>, Vec<Looked>) = looked.into_iter().partition(Looked::is_short);
     let (short, idle) = needed(core, short).await?;
@@ -252,8 +284,9 @@ async fn step(core: &Arc<Core>, page: Vec<(ChunkId, ChunkRecord)>, done: &mut Re
             return Err(unexpected("Records", &"something else"));
         };
         let again = ids.into_iter().zip(records).filter_map(|(chunk, record)| Some((chunk, record?))).collect();
-        for one in look(core, again).await {
-            match judge(&one.found, one.k(), searched.silent.is_empty()) {
+        for one in look(core, again, away).await {
+            let all_listed = searched.silent.is_empty() && !searched.busy.contains(&one.chunk);
+            match judge(&one.found, one.k(), all_listed) {
                 Verdict::Whole => whole.push(one),
                 verdict => tell(one, verdict, done),
             }
@@ -274,7 +307,9 @@ fn tell(one: Looked, verdict: Verdict, done: &mut Reconciled) {
         let what = format!("the chunk {chunk} cannot be read: {there} of its shards were found on all nodes, and {k} are needed");
         add(&mut done.lost, &mut done.spelled_out, what);
     } else {
-        let what = format!("the chunk {chunk}: {there} of its shards were found and {k} are needed; nodes are away that may have others");
+        let what = format!(
+            "the chunk {chunk}: {there} of its shards were found and {k} are needed; nodes are away that may have others, or repair is at work on it"
+        );
         add(&mut done.untold, &mut done.untold_spelled_out, what);
     }
 }
@@ -286,8 +321,8 @@ fn book(one: &Looked, done: &mut Reconciled) {
     done.nodes_away.extend(silent.map(|(_, node, _)| node.to_string()));
 }
 
-/// Asks the nodes of all durable chunks, which have not begun to be deleted, for their shards.
-async fn look(core: &Core, chunks: Vec<(ChunkId, ChunkRecord)>) -> Vec<Looked> {
+/// Asks the nodes of all durable chunks, which have not begun to be deleted, for their shards, side by side.
+async fn look(core: &Core, chunks: Vec<(ChunkId, ChunkRecord)>, away: &mut Away) -> Vec<Looked> {
     let is_here = |record: &ChunkRecord| record.state != ChunkState::Deleting && record.placement.is_some();
     let mut out: Vec<Looked> = Vec::with_capacity(chunks.len());
     for (chunk, record) in chunks.into_iter().filter(|(_, record)| is_here(record)) {
@@ -301,18 +336,35 @@ async fn look(core: &Core, chunks: Vec<(ChunkId, ChunkRecord)>) -> Vec<Looked> {
             asked.entry(node).or_default().push((at, index, name));
         }
     }
+    let mut asking = Vec::new();
     for (id, asked) in asked {
-        let Some(node) = core.nodes.get(id).filter(|node| node.reachable()) else { continue };
-        let names: Vec<ShardName> = asked.iter().map(|(.., name)| *name).collect();
-        let Ok(Ok(answers)) = tokio::time::timeout(CALL_MOST, node.link.has(names)).await else { continue };
-        if answers.len() != asked.len() {
-            continue;
+        if away.retired.contains(&id) {
+            asked.into_iter().for_each(|(at, index, _)| out[at].found[index] = Found::Gone);
+        } else if let Some(node) = core.nodes.get(id).filter(|node| node.reachable() && !away.has_failed(id)) {
+            asking.push(ask(node, asked));
         }
+    }
+    let mut asking = futures::stream::iter(asking).buffer_unordered(NODES);
+    while let Some((node, asked, answers)) = asking.next().await {
+        let Some(answers) = answers else {
+            *away.failures.entry(node).or_default() += 1;
+            continue;
+        };
         for ((at, index, _), there) in asked.into_iter().zip(answers) {
             out[at].found[index] = if there { Found::There } else { Found::Gone };
         }
     }
     out
+}
+
+/// Which of its shards a node has, in the order asked; `None`: it does not answer.
+async fn ask(node: Arc<Node>, asked: Vec<(usize, usize, ShardName)>) -> (NodeId, Vec<(usize, usize, ShardName)>, Option<Vec<bool>>) {
+    let names: Vec<ShardName> = asked.iter().map(|(.., name)| *name).collect();
+    let answers = match tokio::time::timeout(CALL_MOST, node.link.has(names)).await {
+        Ok(Ok(answers)) if answers.len() == asked.len() => Some(answers),
+        _ => None,
+    };
+    (node.id, asked, answers)
 }
 
 /// Those that something refers to, and the others, which are nobody's.

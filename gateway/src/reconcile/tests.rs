@@ -3,11 +3,15 @@ use crate::collect::sweep::Outcome;
 use crate::path::DataPath;
 use crate::path::fake::{CHUNK, FakeMetadata, FakeNode, Mood, Rig, noise, quiet, rig_with};
 use crate::snapshot::{self, kept};
-use spine::id::{ChunkId, Gen, Tag};
+use bytes::Bytes;
+use spine::id::{ChunkId, FleetId, Gen, NodeId, Tag, UnixMs};
 use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ChunkState, ShardName};
+use spine::wire::root::{FleetNodeRecord, FleetNodeState, FleetRecord, RootCommand};
 use spine::wire::shard::StorageNode;
-use spine::wire::{Answer, Metadata, Query};
+use spine::wire::{Answer, Batch, Chain, Command, Metadata, Query, Reply};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Metadata restored from `file` over the same nodes.
 async fn restored(rig: Rig, file: &std::path::Path) -> Rig {
@@ -226,6 +230,77 @@ async fn what_was_stored_beside_a_doubted_chunk_and_given_up_is_swept_once_nothi
     let swept = rig.path.sweep_now(false).await.unwrap();
     assert_eq!(swept.iter().filter(|one| one.outcome == Outcome::Halted).count(), 1, "{swept:?}");
     assert_eq!(rig.shards(), before + 1);
+}
+
+/// Has the index know a node of a fleet as one that is out for good.
+async fn retire(rig: &Rig, node: NodeId) {
+    let record = FleetNodeRecord {
+        id: node,
+        machine: node.to_string(),
+        zone: "zone".into(),
+        capacity: 1 << 40,
+        address: "10.0.0.1:7000".into(),
+        serial: Bytes::from_static(&[1]),
+        not_after: UnixMs(u64::MAX),
+        state: FleetNodeState::Active,
+        admitted: UnixMs(1),
+        changed: UnixMs(1),
+    };
+    let authority = Bytes::from_static(b"ca");
+    let fleet = FleetRecord { id: FleetId([1; 16]), authority, created: UnixMs(1), revocations_version: 0, revocations: Bytes::new() };
+    let set = RootCommand::SetNodeState { node, state: FleetNodeState::Retired, now: UnixMs(2) };
+    for command in [RootCommand::CreateFleet(fleet), RootCommand::AdmitNode(record), set] {
+        let batch = Batch { chain: Chain::Stop, commands: vec![Command::Root(command)] };
+        assert_eq!(rig.metadata.propose(batch).await.unwrap(), [Reply::Done]);
+    }
+}
+
+#[tokio::test]
+async fn what_only_a_node_that_is_gone_for_good_may_have_is_lost_once_the_node_is_retired() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    let chunk = rig.records().await[0].0;
+    lose(&rig, 0..2, chunk);
+    let Rig { path, metadata, mut nodes, keys, bucket } = rig;
+    path.shutdown().await;
+    // The last one has left the roster.
+    let gone = nodes.pop().unwrap().id;
+    let links: Vec<Arc<dyn StorageNode>> = nodes.iter().map(|node| node.clone() as Arc<dyn StorageNode>).collect();
+    let path = DataPath::new(quiet(), metadata.clone(), links, keys.clone()).unwrap();
+    let rig = Rig { path, metadata, nodes, keys, bucket };
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.shards_away, done.nodes_away.len()), (0, 1, 4, 1), "{done:?}");
+    retire(&rig, gone).await;
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.shards_away, done.released), (1, 0, 0, false), "{done:?}");
+    assert_eq!(done.nodes_away, BTreeSet::new());
+}
+
+#[tokio::test]
+async fn a_chunk_that_repair_is_at_work_on_is_not_called_lost() {
+    let rig = filled(10).await;
+    let chunk = rig.records().await[0].0;
+    let placed = record(&rig, chunk).await.placement.unwrap();
+    let on: Vec<usize> = placed.shards.iter().map(|it| rig.nodes.iter().position(|node| node.id == it.unwrap().node).unwrap()).collect();
+    let free: Vec<usize> = (0..10).filter(|node| !on.contains(node)).collect();
+    let rig = after(rig, async |rig| carry(rig, chunk, &on[..4], &free).await).await;
+    let taken = rig.path.core.busy.take(chunk).unwrap();
+    let done = reconcile(&rig).await;
+    assert_eq!((done.shards_found, done.lost, done.untold, done.released), (0, 0, 1, false), "{done:?}");
+    drop(taken);
+    let done = reconcile(&rig).await;
+    assert_eq!((done.shards_found, done.lost, done.untold, done.released), (4, 0, 0, true), "{done:?}");
+}
+
+#[tokio::test]
+async fn copies_are_made_by_themselves_while_a_restore_waits_to_be_reconciled() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    rig.path.keep_snapshots(kept::Schedule { every: Duration::from_millis(10), kept: 2 });
+    let began = Instant::now();
+    while kept::list(&rig.path).await.unwrap().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(30), "what is written is in no copy");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(rig.path.is_held().await.unwrap());
 }
 
 #[tokio::test]
