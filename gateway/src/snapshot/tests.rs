@@ -178,7 +178,8 @@ async fn what_was_copied_into_a_file_is_restored_into_empty_metadata_once_and_ho
     };
     assert_eq!(records(metadata.clone()).await, records(from.clone()).await);
     // Asked again, nothing happens; over other metadata, nothing is restored.
-    restore(&metadata, rig.keys.clone(), &path, None).await.unwrap_err();
+    let refused = restore(&metadata, rig.keys.clone(), &path, None).await.unwrap_err().to_string();
+    assert!(refused.contains("this very copy"), "{refused}");
     assert!(matches!(restore(&from, rig.keys.clone(), &path, None).await, Err(SnapshotError::Refused { .. })));
     assert!(!held(&from).await);
 }
