@@ -31,7 +31,7 @@ use crate::nodes::Nodes;
 use crate::owe::{self, Delivered, Owing};
 use crate::pace::Pace;
 use crate::progress::Progress;
-use crate::reconcile::{self, ReconcileError, Reconciled};
+use crate::reconcile::{self, ReconcileError, Reconciled, ReleaseError};
 use crate::reindex::{self, Reindexed};
 use crate::roster::Roster;
 use crate::snapshot::{self, kept::Schedule};
@@ -165,9 +165,14 @@ impl DataPath {
         reindex::is_held(&self.core).await
     }
 
-    /// Holds the collection, or releases it.
-    pub async fn hold(&self, held: bool) -> Result<(), WriteError> {
-        reindex::hold(&self.core, held).await
+    /// Holds the collection until it is released.
+    pub async fn hold(&self) -> Result<(), WriteError> {
+        reindex::hold(&self.core, true).await
+    }
+
+    /// Releases the collection. Refused without `force` while a restore waits to be reconciled.
+    pub async fn release(&self, force: bool) -> Result<(), ReleaseError> {
+        reconcile::release(&self.core, force).await
     }
 
     /// One chunk's plaintext by its name, whoever's it is; `None`: the index does not know it, or it is not stored yet.

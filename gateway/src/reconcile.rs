@@ -5,27 +5,33 @@
 //! every committed version -> its manifests -> their chunks: durable, and referred to by it
 //! every chunk -> its shards: counted where a node says that it has them
 //!   fewer than a read takes, and something refers to it -> looked for on all nodes, and placed anew where they lie (elsewhere.rs)
+//!   fewer, and nothing refers to it -> forgotten, so that whoever writes the same data stores it
 //!   enough -> a node that does not have one any more is asked for it no longer (MarkLost), and repair makes it again
 //! nothing lost and nothing that cannot be told -> the collection is released; anything else is named, and the collection stays held
 //! ```
-//! Invariants: a shard counts only where its node has said so just now; a chunk that is short keeps all that the index says of it; what
-//! nothing refers to cannot be lost; nothing is deleted here but what was copied, read back by its root and placed before.
+//! Invariants: a shard counts only where its node has said so just now; a chunk that is short and wanted keeps all that the index says of
+//! it; what nothing refers to cannot be lost; once the collection is released, no chunk of the copy is known of which too few shards were
+//! seen, so that nobody who writes the same data is told that it is there already; nothing is deleted here but what was copied, read back by its root and placed before.
 //! Not here: chunks that were stored after the copy was made: nobody's names lead to them, and the sweep takes them once it may.
 
 mod elsewhere;
 mod holder;
 
+pub(crate) use holder::is_waiting;
+
 use crate::body::WriteError;
 use crate::core::Core;
 use crate::dedup::unexpected;
 use crate::fsck::{FsckError, Report, names};
+use crate::nodes::Node;
 use crate::reindex;
 use crate::snapshot::kept;
 use futures::StreamExt;
 use serde::Serialize;
 use spine::id::{ChunkId, NodeId, ShardIndex};
 use spine::wire::chunk::{ChunkAnswer, ChunkCommand, ChunkQuery, ChunkRecord, ChunkState, ShardName};
-use spine::wire::{Answer, Batch, Chain, Command, Query};
+use spine::wire::root::{FleetNodeState, RootAnswer, RootQuery};
+use spine::wire::{Answer, Batch, Chain, Command, Query, Reply};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +42,12 @@ const PAGE: usize = 512;
 const SPELLED_OUT: usize = 1_000;
 /// Chunks whose references are asked for at a time.
 const ASKING: usize = 16;
+/// Nodes that are asked at a time.
+const NODES: usize = 64;
 /// A node that takes longer for one answer counts as one that does not answer.
 const CALL_MOST: Duration = Duration::from_secs(60);
+/// Questions that a node may leave unanswered; then it counts as away for the rest of the run.
+const FAILURES_MOST: u32 = 2;
 
 /// Why nothing was compared.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +59,22 @@ pub enum ReconcileError {
         "this metadata did not come out of a copy, so what holds the collection is no restore: is this the folder that was restored? A hold by re-indexing or by an operator ends with `breakwater admin collection release` alone"
     )]
     NotRestored,
-    /// By this restore's own reconciliation; whatever holds it now came later.
+    /// By this restore's own reconciliation, or by force; whatever holds it now came later.
     #[error(
-        "this restore was reconciled before and the collection released; what holds it now is re-indexing or an operator, and ends with `breakwater admin collection release` alone"
+        "the collection was released since this restore; what holds it now is re-indexing or an operator, and ends with `breakwater admin collection release` alone"
     )]
     Over,
+    #[error(transparent)]
+    Store(#[from] WriteError),
+}
+
+/// Why the collection was not released.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    #[error(
+        "a restore waits for `breakwater admin metadata reconcile`, which releases the collection once nothing is lost. Released before that, a chunk that is lost counts as stored: whoever writes the same data is told that it is there, and it is not. Write again or delete what was reported as lost, bring the nodes back that did not answer or retire them, and reconcile; `--force` releases all the same"
+    )]
+    Unreconciled,
     #[error(transparent)]
     Store(#[from] WriteError),
 }
@@ -82,7 +103,7 @@ pub struct Reconciled {
     pub untold_spelled_out: Vec<String>,
     /// Chunks of copies of metadata in the store that cannot be read: nobody's data.
     pub copies_short: u64,
-    /// Chunks that nothing refers to and of which too few shards were found.
+    /// Chunks that nothing refers to and of which too few shards were found: the copy's are forgotten.
     pub idle_short: u64,
     /// Whether the collection was released.
     pub released: bool,
@@ -162,6 +183,30 @@ impl Looked {
     }
 }
 
+/// Nodes that are not asked.
+struct Away {
+    /// For good: what they had is gone.
+    retired: BTreeSet<NodeId>,
+    /// How many questions of this run each has not answered.
+    failures: HashMap<NodeId, u32>,
+}
+
+impl Away {
+    async fn find(core: &Core) -> Result<Away, WriteError> {
+        match core.metadata.query(Query::Root(RootQuery::FleetNodes)).await? {
+            Answer::Root(RootAnswer::FleetNodes(nodes)) => {
+                let retired = nodes.into_iter().filter(|node| node.state == FleetNodeState::Retired).map(|node| node.id).collect();
+                Ok(Away { retired, failures: HashMap::new() })
+            }
+            _ => Err(unexpected("FleetNodes", &"something else")),
+        }
+    }
+
+    fn has_failed(&self, node: NodeId) -> bool {
+        self.failures.get(&node).is_some_and(|failures| *failures >= FAILURES_MOST)
+    }
+}
+
 /// Goes through all of it, now.
 ///
 /// # Errors
@@ -180,6 +225,26 @@ pub(crate) async fn run_now(core: &Arc<Core>) -> Result<Reconciled, ReconcileErr
     Ok(done)
 }
 
+/// Releases the collection, whatever holds it.
+///
+/// # Errors
+/// Refused without `force` while a restore waits to be reconciled; metadata's.
+pub(crate) async fn release(core: &Core, force: bool) -> Result<(), ReleaseError> {
+    let waiting = match holder::life(core).await {
+        Ok(life) => Some(life),
+        Err(ReconcileError::Store(error)) => return Err(error.into()),
+        Err(_) => None,
+    };
+    if waiting.is_some() && !force {
+        return Err(ReleaseError::Unreconciled);
+    }
+    reindex::hold(core, false).await?;
+    if let Some(life) = waiting {
+        holder::note(core, life).await?;
+    }
+    Ok(())
+}
+
 async fn compare(core: &Arc<Core>) -> Result<Reconciled, WriteError> {
     let mut done = Reconciled::default();
     let mut report = Report::default();
@@ -191,22 +256,23 @@ async fn compare(core: &Arc<Core>) -> Result<Reconciled, WriteError> {
     done.objects = report.objects;
     done.lost = report.findings;
     done.spelled_out = std::mem::take(&mut report.spelled_out);
-    let mut after = None;
+    let (mut after, mut away) = (None, Away::find(core).await?);
     loop {
         let scan = core.metadata.query(Query::Chunk(ChunkQuery::Scan { after, max: PAGE })).await?;
         let Answer::Chunk(ChunkAnswer::Scan(page)) = scan else { return Err(unexpected("Scan", &"something else")) };
         let Some((last, _)) = page.last() else { return Ok(done) };
         after = Some(*last);
         done.chunks += page.len() as u64;
-        step(core, page, &mut done).await?;
+        step(core, page, &mut away, &mut done).await?;
     }
 }
 
-async fn step(core: &Arc<Core>, page: Vec<(ChunkId, ChunkRecord)>, done: &mut Reconciled) -> Result<(), WriteError> {
-    let looked = look(core, page).await;
+async fn step(core: &Arc<Core>, page: Vec<(ChunkId, ChunkRecord)>, away: &mut Away, done: &mut Reconciled) -> Result<(), WriteError> {
+    let looked = look(core, page, away).await;
     done.shards += looked.iter().map(|one| one.placed().count() as u64).sum::<u64>();
     let (short, mut whole): (Vec<Looked>, Vec<Looked>) = looked.into_iter().partition(Looked::is_short);
-    let short = needed(core, short, done).await?;
+    let (short, idle) = needed(core, short).await?;
+    forget(core, idle, done).await?;
     if !short.is_empty() {
         let searched = elsewhere::place(core, &short).await?;
         done.shards_found += searched.placed;
@@ -218,8 +284,9 @@ async fn step(core: &Arc<Core>, page: Vec<(ChunkId, ChunkRecord)>, done: &mut Re
             return Err(unexpected("Records", &"something else"));
         };
         let again = ids.into_iter().zip(records).filter_map(|(chunk, record)| Some((chunk, record?))).collect();
-        for one in look(core, again).await {
-            match judge(&one.found, one.k(), searched.silent.is_empty()) {
+        for one in look(core, again, away).await {
+            let all_listed = searched.silent.is_empty() && !searched.busy.contains(&one.chunk);
+            match judge(&one.found, one.k(), all_listed) {
                 Verdict::Whole => whole.push(one),
                 verdict => tell(one, verdict, done),
             }
@@ -240,7 +307,9 @@ fn tell(one: Looked, verdict: Verdict, done: &mut Reconciled) {
         let what = format!("the chunk {chunk} cannot be read: {there} of its shards were found on all nodes, and {k} are needed");
         add(&mut done.lost, &mut done.spelled_out, what);
     } else {
-        let what = format!("the chunk {chunk}: {there} of its shards were found and {k} are needed; nodes are away that may have others");
+        let what = format!(
+            "the chunk {chunk}: {there} of its shards were found and {k} are needed; nodes are away that may have others, or repair is at work on it"
+        );
         add(&mut done.untold, &mut done.untold_spelled_out, what);
     }
 }
@@ -252,8 +321,8 @@ fn book(one: &Looked, done: &mut Reconciled) {
     done.nodes_away.extend(silent.map(|(_, node, _)| node.to_string()));
 }
 
-/// Asks the nodes of all durable chunks, which have not begun to be deleted, for their shards.
-async fn look(core: &Core, chunks: Vec<(ChunkId, ChunkRecord)>) -> Vec<Looked> {
+/// Asks the nodes of all durable chunks, which have not begun to be deleted, for their shards, side by side.
+async fn look(core: &Core, chunks: Vec<(ChunkId, ChunkRecord)>, away: &mut Away) -> Vec<Looked> {
     let is_here = |record: &ChunkRecord| record.state != ChunkState::Deleting && record.placement.is_some();
     let mut out: Vec<Looked> = Vec::with_capacity(chunks.len());
     for (chunk, record) in chunks.into_iter().filter(|(_, record)| is_here(record)) {
@@ -267,13 +336,20 @@ async fn look(core: &Core, chunks: Vec<(ChunkId, ChunkRecord)>) -> Vec<Looked> {
             asked.entry(node).or_default().push((at, index, name));
         }
     }
+    let mut asking = Vec::new();
     for (id, asked) in asked {
-        let Some(node) = core.nodes.get(id).filter(|node| node.reachable()) else { continue };
-        let names: Vec<ShardName> = asked.iter().map(|(.., name)| *name).collect();
-        let Ok(Ok(answers)) = tokio::time::timeout(CALL_MOST, node.link.has(names)).await else { continue };
-        if answers.len() != asked.len() {
-            continue;
+        if away.retired.contains(&id) {
+            asked.into_iter().for_each(|(at, index, _)| out[at].found[index] = Found::Gone);
+        } else if let Some(node) = core.nodes.get(id).filter(|node| node.reachable() && !away.has_failed(id)) {
+            asking.push(ask(node, asked));
         }
+    }
+    let mut asking = futures::stream::iter(asking).buffer_unordered(NODES);
+    while let Some((node, asked, answers)) = asking.next().await {
+        let Some(answers) = answers else {
+            *away.failures.entry(node).or_default() += 1;
+            continue;
+        };
         for ((at, index, _), there) in asked.into_iter().zip(answers) {
             out[at].found[index] = if there { Found::There } else { Found::Gone };
         }
@@ -281,20 +357,47 @@ async fn look(core: &Core, chunks: Vec<(ChunkId, ChunkRecord)>) -> Vec<Looked> {
     out
 }
 
-/// Those that something refers to. The others are nobody's, and go with the collection.
-async fn needed(core: &Core, short: Vec<Looked>, done: &mut Reconciled) -> Result<Vec<Looked>, WriteError> {
+/// Which of its shards a node has, in the order asked; `None`: it does not answer.
+async fn ask(node: Arc<Node>, asked: Vec<(usize, usize, ShardName)>) -> (NodeId, Vec<(usize, usize, ShardName)>, Option<Vec<bool>>) {
+    let names: Vec<ShardName> = asked.iter().map(|(.., name)| *name).collect();
+    let answers = match tokio::time::timeout(CALL_MOST, node.link.has(names)).await {
+        Ok(Ok(answers)) if answers.len() == asked.len() => Some(answers),
+        _ => None,
+    };
+    (node.id, asked, answers)
+}
+
+/// Those that something refers to, and the others, which are nobody's.
+async fn needed(core: &Core, short: Vec<Looked>) -> Result<(Vec<Looked>, Vec<Looked>), WriteError> {
     let asking: Vec<_> = short.into_iter().map(|one| is_needed(core, one)).collect();
     let mut asking = futures::stream::iter(asking).buffered(ASKING);
-    let mut needed = Vec::new();
+    let (mut needed, mut idle) = (Vec::new(), Vec::new());
     while let Some(asked) = asking.next().await {
         let (one, is_wanted) = asked?;
-        if is_wanted {
-            needed.push(one);
-        } else {
-            done.idle_short += 1;
-        }
+        if is_wanted { needed.push(one) } else { idle.push(one) }
     }
-    Ok(needed)
+    Ok((needed, idle))
+}
+
+/// Has the index forget those of the copy's chunks that nothing refers to and that cannot be read: whoever writes one again stores it.
+async fn forget(core: &Core, idle: Vec<Looked>, done: &mut Reconciled) -> Result<(), WriteError> {
+    if idle.is_empty() {
+        return Ok(());
+    }
+    let chunks = idle.iter().map(|one| (one.chunk, one.record.generation)).collect();
+    let outcomes = match reindex::propose(core, ChunkCommand::Forget { chunks }).await? {
+        Reply::Confirmed(outcomes) if outcomes.len() == idle.len() => outcomes,
+        other => return Err(unexpected("Forget", &other)),
+    };
+    for (one, forgotten) in idle.into_iter().zip(outcomes) {
+        if forgotten {
+            done.idle_short += 1;
+            continue;
+        }
+        let what = format!("the chunk {}: too few of its shards were found, and it is being written again now", one.chunk);
+        add(&mut done.untold, &mut done.untold_spelled_out, what);
+    }
+    Ok(())
 }
 
 async fn is_needed(core: &Core, one: Looked) -> Result<(Looked, bool), WriteError> {

@@ -142,12 +142,23 @@ pub(crate) async fn is_held(core: &Core) -> Result<bool, WriteError> {
     }
 }
 
-/// Holds the collection, or releases it.
-pub(crate) async fn hold(core: &Core, held: bool) -> Result<(), WriteError> {
-    propose(core, ChunkCommand::Hold { held, span: ALL_CHUNKS }).await.map(drop)
+/// Whether chunks are doubted, of which no restore's reconciliation and no release has said since that they are there.
+pub(crate) async fn is_doubted(core: &Core) -> Result<bool, WriteError> {
+    match core.metadata.query(Query::Chunk(ChunkQuery::Doubted)).await? {
+        Answer::Chunk(ChunkAnswer::Doubted(doubted)) => Ok(doubted),
+        other => Err(unexpected("Doubted", &other)),
+    }
 }
 
-async fn propose(core: &Core, command: ChunkCommand) -> Result<Reply, WriteError> {
+/// Holds the collection, or releases it.
+pub(crate) async fn hold(core: &Core, held: bool) -> Result<(), WriteError> {
+    match propose(core, ChunkCommand::Hold { held, span: ALL_CHUNKS }).await? {
+        Reply::Done => Ok(()),
+        other => Err(unexpected("Hold", &other)),
+    }
+}
+
+pub(crate) async fn propose(core: &Core, command: ChunkCommand) -> Result<Reply, WriteError> {
     let batch = Batch { chain: Chain::Stop, commands: vec![Command::Chunk(command)] };
     core.metadata.propose(batch).await?.pop().ok_or_else(|| unexpected("a command", &"nothing"))
 }

@@ -39,7 +39,7 @@ const BITS: u32 = 40;
 /// The same of generations and tags: they stay below what is believed of a node's shards ([`spine::limit::FOUND_NUMBERS`]).
 const CHUNK_BITS: u32 = 39;
 /// Groups that can have been made since the copy. They are few for good ([`GROUPS_EVER`]), and have no era.
-const GROUPS_SINCE: u32 = 256;
+const GROUPS_SINCE: u32 = 1_024;
 /// Kinds of Root's rows without which there is nothing to lose: what a cluster notes when it is founded.
 const FOUNDED: [u8; 3] = [key::ROOT_FLEET[0], key::ROOT_METADATA_NODE, key::ROOT_LEASE[0]];
 

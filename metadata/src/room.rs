@@ -118,6 +118,7 @@ pub(crate) fn grows(command: &Command) -> bool {
                 | ChunkCommand::FinishDelete { .. }
                 | ChunkCommand::MarkLost { .. }
                 | ChunkCommand::Hold { .. }
+                | ChunkCommand::Forget { .. }
         ) | Command::Range(
             RangeCommand::Prepare { .. }
                 | RangeCommand::Export { .. }

@@ -126,7 +126,12 @@ pub enum CollectionCommand {
     /// Condemn, delete and sweep nothing until released
     Hold,
     /// Collect again: chunks that no object refers to, all that re-indexing restored among them, go after their grace
-    Release,
+    Release {
+        /// Also while a restore waits for `metadata reconcile`: chunks that it reported as lost then count as stored, and whoever writes the
+        /// same data is told that it is there
+        #[arg(long)]
+        force: bool,
+    },
     /// Show which it is
     Status,
 }

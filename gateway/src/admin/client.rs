@@ -114,7 +114,10 @@ fn request(command: &AdminCommand) -> Result<Request, AskError> {
         AdminCommand::Chunk { command: ChunkCommand::List { after: None } } => get("chunks"),
         AdminCommand::Chunk { command: ChunkCommand::List { after: Some(after) } } => get(&format!("chunks?after={}", percent(after))),
         AdminCommand::Collection { command: CollectionCommand::Status } => get("collection"),
-        AdminCommand::Collection { command } => post("collection", json!({ "held": matches!(command, CollectionCommand::Hold) })),
+        AdminCommand::Collection { command: CollectionCommand::Hold } => post("collection", json!({ "held": true })),
+        AdminCommand::Collection { command: CollectionCommand::Release { force } } => {
+            post("collection", json!({ "held": false, "force": force }))
+        }
         AdminCommand::Metadata { command } => metadata_request(command)?,
         AdminCommand::Collect { sweep } => post("collect", json!({ "sweep": sweep })),
         AdminCommand::Audit { run, command: None } => post("audit", json!({ "node": run.node, "count": run.count })),

@@ -5,7 +5,7 @@
 //! POST fleet/reindex {}       see `reindex`
 //! GET  chunks[?after=ID]      names and lengths of chunks, a page
 //! POST chunks/get {chunk}     one chunk's plaintext, base64
-//! GET  collection             POST collection {held}
+//! GET  collection             POST collection {held, force}
 //! ```
 //! Not here: the work itself (`boot/escrow.rs`, `reindex`, `fetch.rs`).
 
@@ -13,6 +13,7 @@ use super::arguments::{AdminCommand, ChunkCommand};
 use super::server::{Refused, parse};
 use crate::boot::{escrow, write_whole};
 use crate::ops::operator::Operator;
+use crate::reconcile::ReleaseError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -36,6 +37,8 @@ struct Named {
 #[serde(deny_unknown_fields)]
 struct Hold {
     held: bool,
+    #[serde(default)]
+    force: bool,
 }
 
 fn failed(error: impl std::fmt::Display) -> Refused {
@@ -63,8 +66,15 @@ pub(super) async fn collection(operator: &Operator) -> Result<Value, Refused> {
 }
 
 pub(super) async fn set_collection(operator: &Operator, body: &[u8]) -> Result<Value, Refused> {
-    let Hold { held } = parse(body)?;
-    operator.path.hold(held).await.map_err(failed)?;
+    let Hold { held, force } = parse(body)?;
+    if held {
+        operator.path.hold().await.map_err(failed)?;
+    } else {
+        operator.path.release(force).await.map_err(|error| match error {
+            ReleaseError::Store(error) => failed(error),
+            ReleaseError::Unreconciled => Refused::Wrong(error.to_string()),
+        })?;
+    }
     Ok(json!({ "held": held }))
 }
 
@@ -195,8 +205,10 @@ pub(super) fn show_reconciled(answer: &Value) -> String {
         "{} objects, {} chunks, {} shards; {} shards are gone, {} were found elsewhere and are placed again, {} are on nodes that do not answer",
         answer["objects"], answer["chunks"], answer["shards"], answer["shards_gone"], answer["shards_found"], answer["shards_away"]
     );
-    let idle =
-        [("copies_short", "chunks of copies of metadata cannot be read"), ("idle_short", "chunks that nothing refers to cannot be read")];
+    let idle = [
+        ("copies_short", "chunks of copies of metadata cannot be read"),
+        ("idle_short", "chunks that nothing refers to could not be read"),
+    ];
     for (field, what) in idle {
         if answer[field].as_u64().unwrap_or(0) > 0 {
             out.push_str(&format!("\n{} {what}: they hold nothing up", answer[field]));
@@ -211,9 +223,9 @@ pub(super) fn show_reconciled(answer: &Value) -> String {
     out + match (answer["released"] == true, count("lost")) {
         (true, _) => "\nNothing is lost. The collection is released.",
         (false, 0) => {
-            "\nThe collection stays held until this finds all of it: bring the nodes that do not answer back, then reconcile again."
+            "\nThe collection stays held until this finds all of it: bring the nodes that do not answer back, or retire those that are gone for good, then reconcile again."
         }
-        (false, _) => "\nThe collection stays held; `breakwater admin collection release` releases it all the same.",
+        (false, _) => "\nThe collection stays held. Write again what is lost, or delete it, then reconcile again: that releases it.",
     }
 }
 

@@ -2,7 +2,12 @@
 //!
 //! Orphans come from writes that died between storing and confirming, from copies that repair gave up, and from nodes that
 //! were away while their shards were deleted. The order is the proof: first the node's list, then the index, linearizably.
-//! A shard's generation and tag are never used again, so what the index does not name after the listing it never will.
+//! A shard's generation and tag are never used again, so what the index does not name after the listing it never will. It would where a
+//! chunk of restored metadata is stored again beside its record; that is done only while the collection is held, so nothing is listed then
+//! that is trashed later.
+//!
+//! A generation above its record's is one that the index gave and took back (a life that a restore has ended, or a write that was given up
+//! while its chunk was doubted): named nowhere. Above all that the index has ever given, it is the index that is too old.
 //!
 //! Two proofs. *Superseded*: the index names another copy of this very index of the chunk under a tag that is no older, or a later
 //! life of the chunk; only an index that knows more than this copy can say so, and a node that comes back after it was rebuilt
@@ -60,15 +65,18 @@ pub enum Verdict {
     Superseded,
     /// The index names it nowhere.
     Absent,
-    /// Younger than the index: the index was restored from an older point.
+    /// Younger than the index: its files were put back from an older point.
     FromTheFuture,
 }
 
 /// Judges a shard that lies on `node` by its chunk's record, which was read after the shard was listed.
-pub fn judge(record: Option<&ChunkRecord>, shard: &ShardName, node: NodeId) -> Verdict {
+///
+/// - `given`: below which number the index had given every generation, or never will, before the shard was listed.
+pub fn judge(record: Option<&ChunkRecord>, shard: &ShardName, node: NodeId, given: u64) -> Verdict {
     let Some(record) = record else { return Verdict::Absent };
     match shard.generation.cmp(&record.generation) {
         std::cmp::Ordering::Less => return Verdict::Superseded,
+        std::cmp::Ordering::Greater if shard.generation.0 < given => return Verdict::Absent,
         std::cmp::Ordering::Greater => return Verdict::FromTheFuture,
         std::cmp::Ordering::Equal => {}
     }
@@ -104,6 +112,10 @@ pub(crate) async fn all(core: &Core, force: bool) -> Result<Vec<Swept>, WriteErr
 
 async fn one(core: &Core, node: &Node, force: bool) -> Result<Swept, WriteError> {
     let mut swept = Swept { node: node.id, shards: 0, orphans: 0, outcome: Outcome::Done };
+    // What is stored again after a restore is named once it is confirmed. No force goes past an operator's own hold.
+    if reindex::is_held(core).await? {
+        return Ok(Swept { outcome: Outcome::Held, ..swept });
+    }
     let Some(found) = look(core, node).await? else {
         return Ok(Swept { outcome: Outcome::Unreachable, ..swept });
     };
@@ -115,10 +127,10 @@ async fn one(core: &Core, node: &Node, force: bool) -> Result<Swept, WriteError>
     if !believable && !force {
         SWEEP_HALTS.inc();
         tracing::error!(node = %node.id, shards = found.shards, absent = found.absent, future = found.future, chunks = totals.chunks,
-            "more shards look orphaned than can be believed: nothing was touched. Is the metadata whole?");
+            "more shards look orphaned than can be believed: nothing was touched. Is the metadata whole? After a restore it is what was stored since the copy");
         return Ok(Swept { outcome: Outcome::Halted, ..swept });
     }
-    // Last of all: what re-indexing has not found yet, the index does not name yet. No force goes past an operator's own hold.
+    // And last of all: what re-indexing has not found yet, the index does not name yet.
     if reindex::is_held(core).await? {
         return Ok(Swept { outcome: Outcome::Held, ..swept });
     }
@@ -145,6 +157,9 @@ struct Found {
 /// Lists the node's shards, page by page, and judges each; `None`: the node does not answer.
 async fn look(core: &Core, node: &Node) -> Result<Option<Found>, WriteError> {
     let (mut after, mut found) = (None, Found::default());
+    let Answer::Chunk(ChunkAnswer::Given(given)) = core.metadata.query(Query::Chunk(ChunkQuery::Given)).await? else {
+        return Err(unexpected("Given", &"something else"));
+    };
     loop {
         let Ok(page) = node.link.list(after, PAGE).await else { return Ok(None) };
         let Some((last, _)) = page.last() else { return Ok(Some(found)) };
@@ -153,7 +168,7 @@ async fn look(core: &Core, node: &Node) -> Result<Option<Found>, WriteError> {
         let names: Vec<ShardName> = page.into_iter().map(|(name, _)| name).collect();
         let records = records(core, &names).await?;
         for name in names {
-            let verdict = judge(records.get(&name.chunk), &name, node.id);
+            let verdict = judge(records.get(&name.chunk), &name, node.id, given);
             found.absent += u64::from(verdict == Verdict::Absent);
             found.future += u64::from(verdict == Verdict::FromTheFuture);
             if matches!(verdict, Verdict::Superseded | Verdict::Absent) {
@@ -199,23 +214,25 @@ mod tests {
 
     #[test]
     fn only_a_shard_that_the_index_names_nowhere_is_an_orphan() {
+        let judge_now = |record: Option<&ChunkRecord>, shard: &ShardName, node| judge(record, shard, node, 6);
         let live = record(ChunkState::Live, true);
-        assert_eq!(judge(Some(&live), &shard(5, 0, 5), HERE), Verdict::Named);
-        assert_eq!(judge(Some(&live), &shard(5, 0, 5), THERE), Verdict::Superseded, "the same name on another node");
-        assert_eq!(judge(Some(&live), &shard(5, 0, 4), HERE), Verdict::Superseded, "an old copy");
+        assert_eq!(judge_now(Some(&live), &shard(5, 0, 5), HERE), Verdict::Named);
+        assert_eq!(judge_now(Some(&live), &shard(5, 0, 5), THERE), Verdict::Superseded, "the same name on another node");
+        assert_eq!(judge_now(Some(&live), &shard(5, 0, 4), HERE), Verdict::Superseded, "an old copy");
         assert_eq!(
-            judge(Some(&live), &shard(5, 0, 6), HERE),
+            judge_now(Some(&live), &shard(5, 0, 6), HERE),
             Verdict::Absent,
             "younger than the placed one: an older index would not name it"
         );
-        assert_eq!(judge(Some(&live), &shard(5, 2, 4), HERE), Verdict::Absent, "no such index");
-        assert_eq!(judge(Some(&live), &shard(5, 1, 8), HERE), Verdict::Named, "repair is copying it");
-        assert_eq!(judge(Some(&live), &shard(5, 1, 7), HERE), Verdict::Named, "its index is owed");
-        assert_eq!(judge(Some(&live), &shard(4, 0, 5), HERE), Verdict::Superseded, "an earlier life");
-        assert_eq!(judge(Some(&live), &shard(6, 0, 6), HERE), Verdict::FromTheFuture);
-        assert_eq!(judge(None, &shard(5, 0, 5), HERE), Verdict::Absent);
-        assert_eq!(judge(Some(&record(ChunkState::Pending, false)), &shard(5, 3, 77), THERE), Verdict::Named, "being uploaded");
-        assert_eq!(judge(Some(&record(ChunkState::Deleting, true)), &shard(5, 0, 6), HERE), Verdict::Named, "the collector's");
+        assert_eq!(judge_now(Some(&live), &shard(5, 2, 4), HERE), Verdict::Absent, "no such index");
+        assert_eq!(judge_now(Some(&live), &shard(5, 1, 8), HERE), Verdict::Named, "repair is copying it");
+        assert_eq!(judge_now(Some(&live), &shard(5, 1, 7), HERE), Verdict::Named, "its index is owed");
+        assert_eq!(judge_now(Some(&live), &shard(4, 0, 5), HERE), Verdict::Superseded, "an earlier life");
+        assert_eq!(judge_now(Some(&live), &shard(6, 0, 6), HERE), Verdict::FromTheFuture);
+        assert_eq!(judge(Some(&live), &shard(6, 0, 6), HERE, 7), Verdict::Absent, "given, and taken back");
+        assert_eq!(judge_now(None, &shard(5, 0, 5), HERE), Verdict::Absent);
+        assert_eq!(judge_now(Some(&record(ChunkState::Pending, false)), &shard(5, 3, 77), THERE), Verdict::Named, "being uploaded");
+        assert_eq!(judge_now(Some(&record(ChunkState::Deleting, true)), &shard(5, 0, 6), HERE), Verdict::Named, "the collector's");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! by the index, so that what lies under one is copied and not adopted.
 //! Not here: chunks that the index does not know (`reindex.rs`).
 
-use super::{CALL_MOST, Found, Looked};
+use super::{CALL_MOST, Found, Looked, NODES};
 use crate::body::WriteError;
 use crate::core::Core;
 use crate::nodes::Node;
@@ -26,8 +26,7 @@ use std::sync::Arc;
 /// Headers of one page, and pages of one chunk on one node: more copies of a chunk than that are a lie.
 const HEADERS: usize = 64;
 const PAGES: usize = 8;
-/// Nodes that are asked, and chunks that are copied, at a time.
-const NODES: usize = 64;
+/// Chunks that are copied at a time.
 const CHUNKS: usize = 4;
 
 /// What a search came to.
@@ -37,6 +36,8 @@ pub(super) struct Searched {
     pub placed: u64,
     /// Nodes that did not show all.
     pub silent: BTreeSet<NodeId>,
+    /// Chunks that repair is at work on: nothing was placed.
+    pub busy: BTreeSet<ChunkId>,
 }
 
 /// Looks for shards of chunks that are short, and places those that are found.
@@ -56,7 +57,10 @@ pub(super) async fn place(core: &Arc<Core>, short: &[Looked]) -> Result<Searched
     let placing: Vec<_> = short.iter().filter_map(|one| Some(place_one(core, one, candidates(one, seen.get(&one.chunk)?)))).collect();
     let mut placing = futures::stream::iter(placing).buffer_unordered(CHUNKS);
     while let Some(placed) = placing.next().await {
-        searched.placed += placed?;
+        match placed? {
+            (_, Some(placed)) => searched.placed += placed,
+            (chunk, None) => drop(searched.busy.insert(chunk)),
+        }
     }
     Ok(searched)
 }
@@ -111,11 +115,14 @@ fn candidates(one: &Looked, seen: &[Seen]) -> BTreeMap<usize, Vec<Place>> {
     out
 }
 
-/// Places what is found of one chunk; how many shards.
-async fn place_one(core: &Arc<Core>, one: &Looked, mut candidates: BTreeMap<usize, Vec<Place>>) -> Result<u64, WriteError> {
-    let Some(placement) = &one.record.placement else { return Ok(0) };
-    // Whoever repairs it now knows where its shards are.
-    let Some(_taken) = core.busy.take(one.chunk) else { return Ok(0) };
+/// Places what is found of one chunk; how many shards. `None`: somebody repairs it now.
+async fn place_one(
+    core: &Arc<Core>,
+    one: &Looked,
+    mut candidates: BTreeMap<usize, Vec<Place>>,
+) -> Result<(ChunkId, Option<u64>), WriteError> {
+    let Some(placement) = &one.record.placement else { return Ok((one.chunk, Some(0))) };
+    let Some(_taken) = core.busy.take(one.chunk) else { return Ok((one.chunk, None)) };
     let bytes = placement.sealed.sealed_len as usize;
     let _turn = core.pace.turn(bytes, true).await;
     let _memory = core.read_memory.take(bytes).await;
@@ -136,7 +143,7 @@ async fn place_one(core: &Arc<Core>, one: &Looked, mut candidates: BTreeMap<usiz
         }
         // One that could not go to its node because the index has another of the chunk there can, once that one is placed elsewhere.
         if placed == before {
-            return Ok(placed);
+            return Ok((one.chunk, Some(placed)));
         }
     }
 }

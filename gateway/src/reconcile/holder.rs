@@ -1,8 +1,9 @@
 //! Whether a restore is what holds the collection.
 //!
 //! A restore has the map begin far above every epoch that a map gets by changes, and further above with every restore. So the epoch says
-//! how often this metadata came out of a copy; and what reconciled it leaves a bucket of the copies' tenant, named after that, which no
-//! earlier life of this metadata and no copy that was made before it has.
+//! how often this metadata came out of a copy; and what released it leaves a bucket of the copies' tenant, named after that, which no
+//! earlier life of this metadata and no copy that was made before it has. Chunks that are doubted say that nothing has released it; chunks
+//! that moved while somebody else held the collection are doubted too, so that it takes all three.
 
 use super::ReconcileError;
 use crate::body::WriteError;
@@ -19,7 +20,7 @@ const EPOCHS: u64 = 1 << 40;
 /// Which life of the metadata it is.
 ///
 /// # Errors
-/// Refused unless it is one that a restore began, and whose reconciliation has not released the collection yet.
+/// Refused unless it is one that a restore began, and the collection was not released since.
 pub(super) async fn life(core: &Core) -> Result<u64, ReconcileError> {
     if !reindex::is_held(core).await? {
         return Err(ReconcileError::NotHeld);
@@ -30,13 +31,24 @@ pub(super) async fn life(core: &Core) -> Result<u64, ReconcileError> {
     if life == 0 {
         return Err(ReconcileError::NotRestored);
     }
-    match kept::bucket(&core.metadata, &mark(life)).await.map_err(of)? {
-        Some(_) => Err(ReconcileError::Over),
-        None => Ok(life),
+    // A restore doubts what it brings, until the collection is released.
+    let is_over = !reindex::is_doubted(core).await? || kept::bucket(&core.metadata, &mark(life)).await.map_err(of)?.is_some();
+    if is_over { Err(ReconcileError::Over) } else { Ok(life) }
+}
+
+/// Whether it is a restore that holds the collection.
+///
+/// # Errors
+/// Metadata's.
+pub(crate) async fn is_waiting(core: &Core) -> Result<bool, WriteError> {
+    match life(core).await {
+        Ok(_) => Ok(true),
+        Err(ReconcileError::Store(error)) => Err(error),
+        Err(_) => Ok(false),
     }
 }
 
-/// Notes that this life's restore was reconciled.
+/// Notes that this life's restore holds nothing any more.
 pub(super) async fn note(core: &Core, life: u64) -> Result<(), WriteError> {
     kept::settle(&core.metadata, &core.keys, &mark(life)).await.map(drop).map_err(of)
 }

@@ -1,12 +1,17 @@
-use super::{Found, ReconcileError, Reconciled, Verdict, judge};
+use super::{Found, ReconcileError, Reconciled, ReleaseError, Verdict, judge};
+use crate::collect::sweep::Outcome;
 use crate::path::DataPath;
 use crate::path::fake::{CHUNK, FakeMetadata, FakeNode, Mood, Rig, noise, quiet, rig_with};
 use crate::snapshot::{self, kept};
-use spine::id::{ChunkId, Tag};
-use spine::wire::Metadata;
-use spine::wire::chunk::{ChunkRecord, ChunkState, ShardName};
+use bytes::Bytes;
+use spine::id::{ChunkId, FleetId, Gen, NodeId, Tag, UnixMs};
+use spine::wire::chunk::{ChunkAnswer, ChunkQuery, ChunkRecord, ChunkState, ShardName};
+use spine::wire::root::{FleetNodeRecord, FleetNodeState, FleetRecord, RootCommand};
 use spine::wire::shard::StorageNode;
+use spine::wire::{Answer, Batch, Chain, Command, Metadata, Query, Reply};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Metadata restored from `file` over the same nodes.
 async fn restored(rig: Rig, file: &std::path::Path) -> Rig {
@@ -130,9 +135,9 @@ async fn a_chunk_that_is_gone_while_a_node_is_away_is_not_called_lost() {
 async fn only_what_a_restore_holds_is_released_and_that_once() {
     let rig = filled(6).await;
     assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotHeld)));
-    rig.path.hold(true).await.unwrap();
+    rig.path.hold().await.unwrap();
     assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotRestored)), "an operator's hold");
-    rig.path.hold(false).await.unwrap();
+    rig.path.release(false).await.unwrap();
     let rig = after(rig, async |_| {}).await;
     assert!(reconcile(&rig).await.released);
     assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotHeld)));
@@ -140,11 +145,162 @@ async fn only_what_a_restore_holds_is_released_and_that_once() {
     rig.path.reindex_now().await.unwrap();
     assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::Over)));
     assert!(rig.path.is_held().await.unwrap());
-    rig.path.hold(false).await.unwrap();
+    rig.path.release(false).await.unwrap();
     // Restored once more, also from a copy that was made since, it is reconciled once more.
     let rig = after(rig, async |_| {}).await;
     assert!(reconcile(&rig).await.released);
     all_read(&rig).await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_because_it_was_lost_and_written_again_after_the_release_is_stored() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    rig.nodes.iter().for_each(|node| node.clear());
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.released), (4, 0, false), "{done:?}");
+    for n in 0..4 {
+        rig.delete(&format!("key-{n}")).await;
+    }
+    rig.collect().await;
+    assert_eq!(rig.totals().await.chunks, 4, "nothing is collected while it is held");
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.idle_short, done.released), (0, 0, 4, true), "{done:?}");
+    assert_eq!(rig.totals().await.chunks, 0);
+    for n in 0..4 {
+        rig.put(&format!("key-{n}"), &noise(CHUNK as usize, n)).await.unwrap();
+    }
+    all_read(&rig).await;
+}
+
+#[tokio::test]
+async fn what_was_lost_and_is_written_again_before_the_release_is_found_by_the_next_reconciliation() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    rig.nodes.iter().for_each(|node| node.clear());
+    assert_eq!(reconcile(&rig).await.lost, 4);
+    for n in 0..4 {
+        rig.put(&format!("key-{n}"), &noise(CHUNK as usize, n)).await.unwrap();
+    }
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.idle_short, done.released), (0, 0, true), "{done:?}");
+    all_read(&rig).await;
+}
+
+#[tokio::test]
+async fn what_a_restore_holds_is_released_unreconciled_by_force_alone_and_later_holds_are_not_its() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    assert!(matches!(rig.path.release(false).await, Err(ReleaseError::Unreconciled)));
+    assert!(rig.path.is_held().await.unwrap());
+    rig.path.release(true).await.unwrap();
+    assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::NotHeld)));
+    for _ in 0..2 {
+        rig.path.hold().await.unwrap();
+        assert!(matches!(rig.path.reconcile_now().await, Err(ReconcileError::Over)), "an operator's");
+        assert!(rig.path.is_held().await.unwrap());
+        rig.path.release(false).await.unwrap();
+        assert!(!rig.path.is_held().await.unwrap());
+    }
+}
+
+/// A shard as a writer of another generation of its chunk leaves it on a node.
+fn leave(rig: &Rig, node: usize, generation: u64) {
+    let mut shards = rig.nodes[node].shards.lock().unwrap();
+    let (mut header, data) = shards.values().next().unwrap().clone();
+    (header.name.generation, header.name.tag) = (Gen(generation), Tag(generation));
+    shards.insert(header.name, (header, data));
+}
+
+#[tokio::test]
+async fn what_was_stored_beside_a_doubted_chunk_and_given_up_is_swept_once_nothing_is_doubted() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    let Answer::Chunk(ChunkAnswer::Given(given)) = rig.metadata.query(Query::Chunk(ChunkQuery::Given)).await.unwrap() else { panic!() };
+    let before = rig.shards();
+    // The number that all doubted chunks are stored again under is the last one that was given.
+    leave(&rig, 0, given - 1);
+    for swept in rig.path.sweep_now(true).await.unwrap() {
+        assert_eq!((swept.outcome, swept.shards), (Outcome::Held, 0), "it may be about to be confirmed");
+    }
+    assert_eq!(rig.shards(), before + 1);
+    assert!(reconcile(&rig).await.released);
+    let swept = rig.path.sweep_now(false).await.unwrap();
+    assert!(swept.iter().all(|one| one.outcome == Outcome::Done), "{swept:?}");
+    assert_eq!((swept.iter().map(|one| one.orphans).sum::<u64>(), rig.shards()), (1, before));
+    all_read(&rig).await;
+    // One of a number that the index never gave says that the index is too old.
+    leave(&rig, 0, given + 1_000_000);
+    let swept = rig.path.sweep_now(false).await.unwrap();
+    assert_eq!(swept.iter().filter(|one| one.outcome == Outcome::Halted).count(), 1, "{swept:?}");
+    assert_eq!(rig.shards(), before + 1);
+}
+
+/// Has the index know a node of a fleet as one that is out for good.
+async fn retire(rig: &Rig, node: NodeId) {
+    let record = FleetNodeRecord {
+        id: node,
+        machine: node.to_string(),
+        zone: "zone".into(),
+        capacity: 1 << 40,
+        address: "10.0.0.1:7000".into(),
+        serial: Bytes::from_static(&[1]),
+        not_after: UnixMs(u64::MAX),
+        state: FleetNodeState::Active,
+        admitted: UnixMs(1),
+        changed: UnixMs(1),
+    };
+    let authority = Bytes::from_static(b"ca");
+    let fleet = FleetRecord { id: FleetId([1; 16]), authority, created: UnixMs(1), revocations_version: 0, revocations: Bytes::new() };
+    let set = RootCommand::SetNodeState { node, state: FleetNodeState::Retired, now: UnixMs(2) };
+    for command in [RootCommand::CreateFleet(fleet), RootCommand::AdmitNode(record), set] {
+        let batch = Batch { chain: Chain::Stop, commands: vec![Command::Root(command)] };
+        assert_eq!(rig.metadata.propose(batch).await.unwrap(), [Reply::Done]);
+    }
+}
+
+#[tokio::test]
+async fn what_only_a_node_that_is_gone_for_good_may_have_is_lost_once_the_node_is_retired() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    let chunk = rig.records().await[0].0;
+    lose(&rig, 0..2, chunk);
+    let Rig { path, metadata, mut nodes, keys, bucket } = rig;
+    path.shutdown().await;
+    // The last one has left the roster.
+    let gone = nodes.pop().unwrap().id;
+    let links: Vec<Arc<dyn StorageNode>> = nodes.iter().map(|node| node.clone() as Arc<dyn StorageNode>).collect();
+    let path = DataPath::new(quiet(), metadata.clone(), links, keys.clone()).unwrap();
+    let rig = Rig { path, metadata, nodes, keys, bucket };
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.shards_away, done.nodes_away.len()), (0, 1, 4, 1), "{done:?}");
+    retire(&rig, gone).await;
+    let done = reconcile(&rig).await;
+    assert_eq!((done.lost, done.untold, done.shards_away, done.released), (1, 0, 0, false), "{done:?}");
+    assert_eq!(done.nodes_away, BTreeSet::new());
+}
+
+#[tokio::test]
+async fn a_chunk_that_repair_is_at_work_on_is_not_called_lost() {
+    let rig = filled(10).await;
+    let chunk = rig.records().await[0].0;
+    let placed = record(&rig, chunk).await.placement.unwrap();
+    let on: Vec<usize> = placed.shards.iter().map(|it| rig.nodes.iter().position(|node| node.id == it.unwrap().node).unwrap()).collect();
+    let free: Vec<usize> = (0..10).filter(|node| !on.contains(node)).collect();
+    let rig = after(rig, async |rig| carry(rig, chunk, &on[..4], &free).await).await;
+    let taken = rig.path.core.busy.take(chunk).unwrap();
+    let done = reconcile(&rig).await;
+    assert_eq!((done.shards_found, done.lost, done.untold, done.released), (0, 0, 1, false), "{done:?}");
+    drop(taken);
+    let done = reconcile(&rig).await;
+    assert_eq!((done.shards_found, done.lost, done.untold, done.released), (4, 0, 0, true), "{done:?}");
+}
+
+#[tokio::test]
+async fn copies_are_made_by_themselves_while_a_restore_waits_to_be_reconciled() {
+    let rig = after(filled(6).await, async |_| {}).await;
+    rig.path.keep_snapshots(kept::Schedule { every: Duration::from_millis(10), kept: 2 });
+    let began = Instant::now();
+    while kept::list(&rig.path).await.unwrap().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(30), "what is written is in no copy");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(rig.path.is_held().await.unwrap());
 }
 
 #[tokio::test]
@@ -168,11 +324,11 @@ async fn what_nothing_refers_to_and_what_is_condemned_cannot_be_lost() {
         rig.records().await.into_iter().filter(|(_, one)| one.state == ChunkState::Condemned).map(|one| one.0).collect();
     assert_eq!(rest.len(), 1, "of {}", known.len());
     // The copy is made within the grace, which ends before the loss.
-    rig.path.hold(true).await.unwrap();
+    rig.path.hold().await.unwrap();
     rig.delete("deleted").await;
     rig.path.core.intents.settle().await;
     let rig = after(rig, async |rig| {
-        rig.path.hold(false).await.unwrap();
+        rig.path.release(false).await.unwrap();
         rig.collect().await;
         assert_eq!(rig.totals().await.chunks, 4);
     })

@@ -71,7 +71,7 @@ async fn an_index_that_is_gone_is_made_again_from_the_shards_and_nothing_collect
     let stored = rig.store(&noise(1_000_000, 0)).await.unwrap();
     assert_eq!(rig.nodes.iter().map(|node| node.puts.load(std::sync::atomic::Ordering::Relaxed)).sum::<usize>(), puts);
     drop(stored);
-    rig.path.hold(false).await.unwrap();
+    rig.path.release(false).await.unwrap();
     rig.collect().await;
     assert_eq!((rig.totals().await.chunks, rig.shards()), (0, 0), "an operator's word releases it");
 }

@@ -8,7 +8,7 @@ use super::item::Item;
 use super::{SnapshotError, strange, wrong};
 use crate::core::now;
 use crate::keys::Keys;
-use spine::id::FleetId;
+use spine::id::{FleetId, Seq};
 use spine::wire::cluster::{PART_BYTES, Row};
 use spine::wire::copy::{CopyEnd, RestoreCommand, Sum, is_counted};
 use spine::wire::root::{RootAnswer, RootQuery};
@@ -103,10 +103,15 @@ async fn begin(metadata: &Arc<dyn Metadata>, stream: [u8; 16]) -> Result<(), Sna
         Err(SnapshotError::Refused { what }) => what,
         other => return other,
     };
-    // Where metadata is not empty, this changes nothing, and is refused unless a restore is under way.
-    let what = match tell(metadata, RestoreCommand::Expect).await {
-        Ok(()) => "a restore of another copy is under way: go on with that one, or begin again with a metadata folder that is empty".into(),
-        Err(_) => refused,
+    // Where metadata is not empty, neither changes anything: the one is refused unless this copy's restore has ended, the other unless one
+    // is under way. No table has so many rows.
+    let end = RestoreCommand::End { stream, next: Seq(0), counted: u64::MAX, sum: [0; 32], now: now() };
+    let what = if tell(metadata, end).await.is_ok() {
+        "this metadata came out of this very copy: its restore is at its end, and nothing is left to be done".into()
+    } else if tell(metadata, RestoreCommand::Expect).await.is_ok() {
+        "a restore of another copy is under way: go on with that one, or begin again with a metadata folder that is empty".into()
+    } else {
+        refused
     };
     Err(SnapshotError::Refused { what })
 }

@@ -9,18 +9,19 @@
 //! Which of two copies is the newer one, metadata's own numbers say: where there are names the order of commits, where there are chunks alone
 //! their generations. Clocks only say when one is due.
 //! Invariants: an older copy goes only after a newer one is committed; a copy that is not whole is passed over; none is made by itself while
-//! the collection is held: metadata that is half of what was, as re-indexing makes it, is no newer copy of anything.
+//! the collection is held, unless by a restore: metadata that is half of what was, as re-indexing makes it, is no newer copy of anything.
 
 use super::block::{BLOCK_BYTES, HEAD_BYTES, Head, Name, Sealer};
 use super::file::{Summary, put};
 use super::item::{Item, Unpacker};
 use super::take::{self, Taken, take};
 use super::{SnapshotError, at, both, strange, wrong};
-use crate::body::{BodyError, BodyRequest, BodyStream};
-use crate::core::now;
+use crate::body::{BodyError, BodyRequest, BodyStream, WriteError};
+use crate::core::{Core, now};
 use crate::keys::Keys;
 use crate::metric::{SNAPSHOT_BYTES, SNAPSHOT_TIME, SNAPSHOTS};
 use crate::path::DataPath;
+use crate::reconcile;
 use crate::reindex;
 use bytes::Bytes;
 use futures::stream::poll_fn;
@@ -89,14 +90,14 @@ pub(crate) async fn run(path: Weak<DataPath>, schedule: Schedule) {
         if !due {
             continue;
         }
-        match reindex::is_held(&path.core).await {
+        match is_partial(&path.core).await {
             Ok(false) => {}
             Ok(true) => {
                 tracing::warn!(target: "breakwater", "a copy of metadata is due, and none is made while the collection is held");
                 continue;
             }
             Err(error) => {
-                tracing::debug!(%error, "it could not be seen whether the collection is held");
+                tracing::debug!(%error, "it could not be seen what holds the collection");
                 continue;
             }
         }
@@ -109,6 +110,11 @@ pub(crate) async fn run(path: Weak<DataPath>, schedule: Schedule) {
             tracing::warn!(target: "breakwater", %error, "metadata was not copied into the store");
         }
     }
+}
+
+/// Whether metadata may be half of what was, as while it is re-indexed. What a restore holds is whole, and gets new objects all the while.
+async fn is_partial(core: &Core) -> Result<bool, WriteError> {
+    Ok(reindex::is_held(core).await? && !reconcile::is_waiting(core).await?)
 }
 
 /// - `made`: when the newest one was made, by the clock of the gateway that did.

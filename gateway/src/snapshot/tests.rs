@@ -178,7 +178,8 @@ async fn what_was_copied_into_a_file_is_restored_into_empty_metadata_once_and_ho
     };
     assert_eq!(records(metadata.clone()).await, records(from.clone()).await);
     // Asked again, nothing happens; over other metadata, nothing is restored.
-    restore(&metadata, rig.keys.clone(), &path, None).await.unwrap_err();
+    let refused = restore(&metadata, rig.keys.clone(), &path, None).await.unwrap_err().to_string();
+    assert!(refused.contains("this very copy"), "{refused}");
     assert!(matches!(restore(&from, rig.keys.clone(), &path, None).await, Err(SnapshotError::Refused { .. })));
     assert!(!held(&from).await);
 }
@@ -306,12 +307,12 @@ async fn a_copy_dated_in_the_future_neither_stops_the_schedule_nor_outlives_late
 async fn no_copy_is_made_by_itself_while_the_collection_is_held() {
     let rig = rig().await;
     rig.put("key", &noise(CHUNK as usize, 1)).await.unwrap();
-    rig.path.hold(true).await.unwrap();
+    rig.path.hold().await.unwrap();
     let every = std::time::Duration::from_millis(10);
     rig.path.keep_snapshots(kept::Schedule { every, kept: 2 });
     tokio::time::sleep(std::time::Duration::from_millis(1_800)).await;
     assert_eq!(kept::list(&rig.path).await.unwrap(), []);
-    rig.path.hold(false).await.unwrap();
+    rig.path.release(false).await.unwrap();
     let began = std::time::Instant::now();
     while kept::list(&rig.path).await.unwrap().is_empty() {
         assert!(began.elapsed() < std::time::Duration::from_secs(30), "no copy is made once it is released");

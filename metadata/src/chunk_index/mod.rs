@@ -56,6 +56,7 @@ pub fn apply(table: &mut dyn TableWrite, command: &ChunkCommand) -> Result<Reply
             restore::hold(table, *held)?;
             Reply::Done
         }
+        ChunkCommand::Forget { chunks } => Reply::Confirmed(restore::forget(table, &mut ledger, chunks)?),
     };
     if ledger != before {
         ledger.save(table)?;
@@ -265,5 +266,7 @@ pub fn answer(table: &dyn TableRead, span: &ChunkSpan, query: &ChunkQuery) -> Re
         ChunkQuery::References { chunk, max } => ChunkAnswer::References(holding::of_chunk(table, *chunk, *max)?),
         ChunkQuery::Totals => ChunkAnswer::Totals(Ledger::load(table)?.totals),
         ChunkQuery::Held => ChunkAnswer::Held(restore::is_held(table)?),
+        ChunkQuery::Doubted => ChunkAnswer::Doubted(restore::renewed(table)?.is_some()),
+        ChunkQuery::Given => ChunkAnswer::Given(given(table)?),
     })
 }

@@ -5,16 +5,17 @@
 //!
 //! After a restore of metadata the index says what was true when the copy was made. What it knows then is doubted until the collection is
 //! released: every older record is of a generation below one number, and whoever reserves such a chunk stores it again under that number.
-//! Invariants: chunks are doubted only while the collection is held, so that nobody sweeps what their writers store; what the index knows of a chunk, also that it is being deleted, is never overruled by what a node has; a restored chunk
-//! is Live and without references; no generation or tag is given again that a shard may have, and none is believed that would use the
-//! counter up.
+//! Invariants: chunks are doubted only while the collection is held, so that nobody sweeps what their writers store; what the index knows of
+//! a chunk, also that it is being deleted, is never overruled by what a node has, except that what is doubted and nobody's is forgotten
+//! where nodes have too few of its shards; a restored chunk is Live and without references; no generation or tag is given again that a
+//! shard may have, and none is believed that would use the counter up.
 //! Not here: judging shards (the gateway's `reindex`).
 
 use super::ledger::Ledger;
 use super::{due, holding, transition};
 use crate::record::{load, save};
 use crate::table::{Space, TableError, TableRead, TableWrite};
-use spine::id::Gen;
+use spine::id::{ChunkId, Gen};
 use spine::limit::FOUND_NUMBERS;
 use spine::wire::chunk::{ChunkRecord, ChunkState, Confirmation};
 
@@ -49,6 +50,24 @@ pub fn doubt(table: &mut dyn TableWrite, ledger: &mut Ledger) -> Result<(), Tabl
 /// The generation below which chunks are doubted; `None`: none is.
 pub fn renewed(table: &dyn TableRead) -> Result<Option<Gen>, TableError> {
     load(table, Space::Meta, DOUBTED)
+}
+
+/// Forgets those of these that are doubted, of exactly this generation, and that nothing refers to, one bool a chunk; `false`: it is doubted
+/// still, since something refers to it. Nodes were asked for their shards, and have too few: once nothing is doubted any more, whoever
+/// writes the same data would be told that it is there.
+pub fn forget(table: &mut dyn TableWrite, ledger: &mut Ledger, chunks: &[(ChunkId, Gen)]) -> Result<Vec<bool>, TableError> {
+    let renewed = renewed(table)?;
+    let mut outcomes = Vec::with_capacity(chunks.len());
+    for &(chunk, generation) in chunks {
+        let record = due::current(table, chunk)?.filter(|record| record.generation == generation);
+        let doubted = record.zip(renewed).is_some_and(|(record, renewed)| transition::is_doubted(&record, renewed));
+        let wanted = doubted && holding::is_referenced(table, chunk)?;
+        if doubted && !wanted {
+            due::remove(table, ledger, chunk)?;
+        }
+        outcomes.push(!wanted);
+    }
+    Ok(outcomes)
 }
 
 /// Makes chunks that the index does not know Live, one bool a chunk: whether it did.

@@ -152,9 +152,10 @@ fn chunks_of(command: &ChunkCommand) -> Vec<&ChunkId> {
         ChunkCommand::Confirm { chunks, .. } | ChunkCommand::Restore { chunks, .. } => {
             chunks.iter().map(|confirmation| &confirmation.chunk).collect()
         }
-        ChunkCommand::Condemn { chunks, .. } | ChunkCommand::BeginDelete { chunks } | ChunkCommand::FinishDelete { chunks } => {
-            chunks.iter().map(|(chunk, _)| chunk).collect()
-        }
+        ChunkCommand::Condemn { chunks, .. }
+        | ChunkCommand::BeginDelete { chunks }
+        | ChunkCommand::FinishDelete { chunks }
+        | ChunkCommand::Forget { chunks } => chunks.iter().map(|(chunk, _)| chunk).collect(),
         ChunkCommand::ReserveTarget { chunk, .. } | ChunkCommand::Move { chunk, .. } => vec![chunk],
         ChunkCommand::MarkLost { shard, .. } => vec![&shard.chunk],
         ChunkCommand::Unref { .. } | ChunkCommand::Hold { .. } => Vec::new(),

@@ -57,9 +57,10 @@ pub fn write_chunks(ranges: &Ranges, command: &ChunkCommand) -> Result<(), Refus
         ChunkCommand::Confirm { chunks, .. } | ChunkCommand::Restore { chunks, .. } => {
             chunks.iter().try_for_each(|confirmation| one(&confirmation.chunk))
         }
-        ChunkCommand::Condemn { chunks, .. } | ChunkCommand::BeginDelete { chunks } | ChunkCommand::FinishDelete { chunks } => {
-            chunks.iter().try_for_each(|(chunk, _)| one(chunk))
-        }
+        ChunkCommand::Condemn { chunks, .. }
+        | ChunkCommand::BeginDelete { chunks }
+        | ChunkCommand::FinishDelete { chunks }
+        | ChunkCommand::Forget { chunks } => chunks.iter().try_for_each(|(chunk, _)| one(chunk)),
         ChunkCommand::ReserveTarget { chunk, .. } | ChunkCommand::Move { chunk, .. } => one(chunk),
         ChunkCommand::MarkLost { shard, .. } => one(&shard.chunk),
         ChunkCommand::Unref { span, .. } | ChunkCommand::Hold { span, .. } => all_of(&ranges.chunks, span),

@@ -28,6 +28,7 @@ impl Part {
         let elements = match &command {
             Command::Chunk(ChunkCommand::Reserve { chunks, .. }) => chunks.len(),
             Command::Chunk(ChunkCommand::Confirm { chunks, .. } | ChunkCommand::Restore { chunks, .. }) => chunks.len(),
+            Command::Chunk(ChunkCommand::Forget { chunks }) => chunks.len(),
             _ => 0,
         };
         Part { group: ROOT, command, slots: (0..elements).collect() }
@@ -141,6 +142,10 @@ fn chunks(command: ChunkCommand, slots: &[usize], map: &Map) -> Vec<Part> {
         ChunkCommand::FinishDelete { chunks } => {
             let parts = by_group(chunks, &[], map, |(chunk, _)| *chunk).into_iter();
             many(parts.map(|(group, (chunks, _))| (group, ChunkCommand::FinishDelete { chunks })).collect())
+        }
+        ChunkCommand::Forget { chunks } => {
+            let parts = by_group(chunks, slots, map, |(chunk, _)| *chunk).into_iter();
+            parts.map(|(group, (chunks, slots))| part(group, ChunkCommand::Forget { chunks }, slots)).collect()
         }
         ChunkCommand::Unref { version, span } => {
             many(spans(&span, map).into_iter().map(|(group, span)| (group, ChunkCommand::Unref { version, span })).collect())
@@ -264,6 +269,22 @@ mod tests {
             prop_assert!(parts.windows(2).all(|pair| pair[0].1.end == Some(pair[1].1.start)));
             prop_assert!(parts.iter().all(|(group, span)| then.chunks().of(&span.start).group == *group));
         }
+    }
+
+    #[test]
+    fn which_chunks_were_forgotten_comes_back_in_the_order_of_the_chunks() {
+        let map = map_of(&[100]);
+        let chunks: Vec<(ChunkId, Gen)> = [200, 3, 150, 7].map(|n| (ChunkId([n; 32]), Gen(u64::from(n)))).to_vec();
+        let whole = Part::whole(Command::Chunk(ChunkCommand::Forget { chunks }));
+        let (elements, parts) = (whole.slots.len(), split(whole, &map).unwrap());
+        assert_eq!(parts.len(), 2);
+        let done = parts.into_iter().map(|part| {
+            let Command::Chunk(ChunkCommand::Forget { chunks }) = &part.command else { panic!() };
+            assert!(chunks.iter().all(|(chunk, _)| map.chunks().of(chunk).group == part.group));
+            let outcomes = chunks.iter().map(|(_, generation)| generation.0 < 170).collect();
+            (part.slots, Reply::Confirmed(outcomes))
+        });
+        assert_eq!(merge(elements, done.collect()), Some(Reply::Confirmed(vec![false, true, true, true])));
     }
 
     #[test]

@@ -232,6 +232,9 @@ enum Gathered {
     Scan(Vec<(ChunkId, ChunkRecord)>),
     Totals(Totals),
     Held(bool),
+    Doubted(bool),
+    /// The least; `None`: no group has answered yet.
+    Given(Option<u64>),
 }
 
 impl Gathered {
@@ -246,7 +249,8 @@ impl Gathered {
                 all.plain_bytes += these.plain_bytes;
                 all.sealed_bytes += these.sealed_bytes;
             }
-            (Gathered::Held(any), ChunkAnswer::Held(this)) => *any |= this,
+            (Gathered::Held(any), ChunkAnswer::Held(this)) | (Gathered::Doubted(any), ChunkAnswer::Doubted(this)) => *any |= this,
+            (Gathered::Given(least), ChunkAnswer::Given(this)) => *least = Some(least.map_or(this, |least| least.min(this))),
             _ => return None,
         }
         Some(())
@@ -256,7 +260,7 @@ impl Gathered {
         match self {
             Gathered::Ids(all) => all.len(),
             Gathered::Scan(all) => all.len(),
-            Gathered::Totals(_) | Gathered::Held(_) => 0,
+            Gathered::Totals(_) | Gathered::Held(_) | Gathered::Doubted(_) | Gathered::Given(_) => 0,
         }
     }
 
@@ -266,6 +270,8 @@ impl Gathered {
             Gathered::Scan(all) => ChunkAnswer::Scan(all),
             Gathered::Totals(all) => ChunkAnswer::Totals(all),
             Gathered::Held(any) => ChunkAnswer::Held(any),
+            Gathered::Doubted(any) => ChunkAnswer::Doubted(any),
+            Gathered::Given(least) => ChunkAnswer::Given(least.unwrap_or(0)),
         }
     }
 }
@@ -278,6 +284,8 @@ fn begin(query: &ChunkQuery) -> Option<(Option<ChunkId>, Gathered, usize)> {
         ChunkQuery::Owed { after, max } | ChunkQuery::Scan { after, max } => (*after, Gathered::Scan(Vec::new()), *max),
         ChunkQuery::Totals => (None, Gathered::Totals(Totals::default()), 1),
         ChunkQuery::Held => (None, Gathered::Held(false), 1),
+        ChunkQuery::Doubted => (None, Gathered::Doubted(false), 1),
+        ChunkQuery::Given => (None, Gathered::Given(None), 1),
         ChunkQuery::Records(_) | ChunkQuery::References { .. } => return None,
     })
 }
@@ -290,7 +298,8 @@ fn with_max(query: &ChunkQuery, left: usize) -> ChunkQuery {
         | ChunkQuery::Deleting { max }
         | ChunkQuery::Owed { max, .. }
         | ChunkQuery::Scan { max, .. } => *max = left,
-        ChunkQuery::Totals | ChunkQuery::Held | ChunkQuery::Records(_) | ChunkQuery::References { .. } => {}
+        ChunkQuery::Totals | ChunkQuery::Held | ChunkQuery::Doubted | ChunkQuery::Given => {}
+        ChunkQuery::Records(_) | ChunkQuery::References { .. } => {}
     }
     query
 }

@@ -102,6 +102,9 @@ pub enum ChunkCommand {
     Restore { chunks: Vec<Confirmation>, above: u64 },
     /// While held, nothing is condemned and nothing begins to be deleted, until an operator releases it. `span` as for Unref.
     Hold { held: bool, span: ChunkSpan },
+    /// After a restore: what is doubted, of exactly this gen, and nothing refers to is forgotten. Others stay as they are.
+    /// Replies `Confirmed`, one bool a chunk; `false`: it is doubted still, since something refers to it by now.
+    Forget { chunks: Vec<(ChunkId, Gen)> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -148,6 +151,10 @@ pub enum ChunkQuery {
     Totals,
     /// Whether the collection is held.
     Held,
+    /// Whether chunks are doubted: a restore, or a move of chunks while the collection was held, and no release since.
+    Doubted,
+    /// Below which number every generation and tag was given or never will be; of several groups the least.
+    Given,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,4 +176,6 @@ pub enum ChunkAnswer {
     References(Vec<VersionId>),
     Totals(Totals),
     Held(bool),
+    Doubted(bool),
+    Given(u64),
 }

@@ -7,11 +7,12 @@
 //! | format | since | what came with it |
 //! |---|---|---|
 //! | 1 | | all that is not named below |
-//! | 2 | metadata processes that are levelled out | [`RootCommand::LeaveMetadataNode`], `BeginShift`, `EndShift`; [`RangeCommand::ImportChecked`]; a group made for a move that is given up ends with it; every part of an upload counts as two rows of an export; [`Command::Restore`]; a chunk range that moves while the collection is held takes its doubts along; what a page leaves of versions that have ended is not read back |
+//! | 2 | metadata processes that are levelled out | [`RootCommand::LeaveMetadataNode`], `BeginShift`, `EndShift`; [`RangeCommand::ImportChecked`]; a group made for a move that is given up ends with it; every part of an upload counts as two rows of an export; [`Command::Restore`], [`ChunkCommand::Forget`]; a chunk range that moves while the collection is held takes its doubts along; what a page leaves of versions that have ended is not read back |
 //!
 //! A new command, or a command that is to do something else than before, takes the next number: [`of_command`] and the state machine ask
 //! for it. Not here: a group's own format (`metadata/src/format.rs`), who raises it (`metadata/src/service/formats.rs`).
 
+use crate::wire::chunk::ChunkCommand;
 use crate::wire::range::RangeCommand;
 use crate::wire::root::RootCommand;
 use crate::wire::{Batch, Command};
@@ -38,7 +39,7 @@ impl fmt::Display for Format {
 pub fn of_command(command: &Command) -> Format {
     match command {
         Command::Root(RootCommand::LeaveMetadataNode { .. } | RootCommand::BeginShift { .. } | RootCommand::EndShift { .. }) => LEVELLED,
-        Command::Range(RangeCommand::ImportChecked { .. }) | Command::Restore(_) => LEVELLED,
+        Command::Range(RangeCommand::ImportChecked { .. }) | Command::Chunk(ChunkCommand::Forget { .. }) | Command::Restore(_) => LEVELLED,
         Command::Root(_) | Command::Namespace(_) | Command::Chunk(_) | Command::Range(_) => FIRST,
     }
 }

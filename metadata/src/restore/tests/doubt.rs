@@ -125,3 +125,76 @@ fn a_copy_of_restored_metadata_is_doubted_from_where_it_is_restored() {
     assert_eq!(record(&again, 1).map(|record| record.generation), Some(renewed));
     assert_eq!(stored(&mut again, 12, 1), Gen(2 << CHUNK_BITS));
 }
+
+fn forget(table: &mut MemoryTable, of: u8, generation: Gen) -> bool {
+    match one(table, Command::Chunk(ChunkCommand::Forget { chunks: vec![(chunk(of), generation)] })) {
+        Reply::Confirmed(outcomes) => outcomes[0],
+        other => panic!("{other:?}"),
+    }
+}
+
+fn unref(table: &mut MemoryTable, n: u64) {
+    one(table, Command::Chunk(ChunkCommand::Unref { version: version(n), span: ALL_CHUNKS }));
+}
+
+fn answered(table: &MemoryTable, query: ChunkQuery) -> ChunkAnswer {
+    match machine::answer(table, ROOT, &Query::Chunk(query)).unwrap() {
+        Answer::Chunk(answer) => answer,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_chunk_that_became_nobodys_while_it_was_doubted_is_forgotten_before_it_is_believed() {
+    let mut table = MemoryTable::default();
+    restore(&mut table, &lived_in(), 60 << ORDINAL_BITS);
+    assert_eq!(answered(&table, ChunkQuery::Doubted), ChunkAnswer::Doubted(true));
+    // An object has it.
+    assert!(!forget(&mut table, 1, Gen(1)));
+    assert!(record(&table, 1).is_some());
+    one(&mut table, delete(1));
+    unref(&mut table, 1);
+    assert_eq!(unreferenced(&table), [chunk(1)]);
+    assert!(forget(&mut table, 1, Gen(2)) && forget(&mut table, 9, Gen(1)), "none of these is doubted");
+    assert!(record(&table, 1).is_some());
+    // Somebody writes it again: what comes of that is not known yet.
+    let renewed = stored(&mut table, 11, 1);
+    assert!(!forget(&mut table, 1, Gen(1)));
+    unref(&mut table, 11);
+    assert!(forget(&mut table, 1, Gen(1)));
+    assert_eq!(record(&table, 1), None);
+    assert!(!confirmed(&mut table, 11, 1, renewed, placement(renewed, &[])), "it came too late");
+    chunk_index::tests::audit(&table);
+    hold(&mut table, false);
+    assert_eq!(answered(&table, ChunkQuery::Doubted), ChunkAnswer::Doubted(false));
+    let ChunkAnswer::Given(given) = answered(&table, ChunkQuery::Given) else { panic!() };
+    let generation = stored(&mut table, 12, 1);
+    assert!(generation > renewed && generation.0 == given, "{generation}");
+    assert_eq!(answered(&table, ChunkQuery::Given), ChunkAnswer::Given(given + 1));
+    chunk_index::tests::audit(&table);
+}
+
+#[test]
+fn what_was_stored_since_the_restore_is_not_forgotten_nor_is_anything_where_nothing_is_doubted() {
+    let mut table = MemoryTable::default();
+    restore(&mut table, &lived_in(), 60 << ORDINAL_BITS);
+    let renewed = stored(&mut table, 11, 1);
+    assert!(confirmed(&mut table, 11, 1, renewed, placement(renewed, &[])));
+    one(&mut table, delete(1));
+    unref(&mut table, 1);
+    unref(&mut table, 11);
+    let before = record(&table, 1);
+    assert!(forget(&mut table, 1, renewed) && forget(&mut table, 1, Gen(1)));
+    assert!(before.is_some() && record(&table, 1) == before, "{before:?}");
+    let mut table = lived_in();
+    one(&mut table, delete(1));
+    unref(&mut table, 1);
+    assert!(forget(&mut table, 1, Gen(1)));
+    assert!(record(&table, 1).is_some());
+    // What is being deleted goes on being deleted.
+    let mut table = MemoryTable::default();
+    restore(&mut table, &with_garbage(), 60 << ORDINAL_BITS);
+    assert!(forget(&mut table, 4, Gen(4)));
+    assert_eq!(record(&table, 4).map(|record| record.state), Some(ChunkState::Deleting));
+    chunk_index::tests::audit(&table);
+}
