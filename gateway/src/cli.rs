@@ -113,7 +113,9 @@ struct GatewayArgs {
     /// The same as nodes reach it, for invitations [default: as it is listened on]
     #[arg(long, value_name = "HOST:PORT")]
     admission_address: Option<String>,
-    /// Metadata is kept by other processes: the gateway-papers that `breakwater metadata --init` left; needed once, for an empty data folder
+    /// Metadata is kept by other processes: the gateway-papers that `breakwater metadata --init` left; needed once, for an empty data folder.
+    /// Those name the first metadata node alone: where it is gone or elsewhere, `breakwater admin metadata papers --out FILE --data
+    /// ANOTHER-GATEWAY` writes papers that name all there are now
     #[arg(long, value_name = "FILE")]
     metadata: Option<PathBuf>,
     /// Router of a storage process, to find nodes that have moved; repeat for several [default: none, nodes are where they last said]

@@ -147,6 +147,28 @@ async fn a_dead_metadata_node_is_taken_out_by_a_majority_and_the_last_one_stays(
     assert_eq!(got.body.collect().await.unwrap().to_vec(), b"y");
 }
 
+#[tokio::test(flavor = \"multi_thread\")]
+async fn a_gateway_that_comes_when_the_first_metadata_node_is_gone_takes_papers_of_another_gateway() {
+    let mut cluster = Cluster::start(Size { metadata: 3, gateways: 1, nodes: 0 }, "").unwrap();
+    let s3 = client::of(&cluster.gateways[0]);
+    s3.create_bucket().bucket("promises").send().await.unwrap();
+    s3.put_object().bucket("promises").key("k").body(b"x".to_vec().into()).send().await.unwrap();
+    let first = cluster.metadata[0].id.clone();
+    cluster.gateways[0].admin(&["metadata", "remove", &first]).unwrap();
+    cluster.metadata[0].kill();
+    let papers = cluster.place().join("papers-of-now").to_string_lossy().into_owned();
+    cluster.gateways[0].admin(&["metadata", "papers", "--out", &papers]).unwrap();
+    let settings = conformance::server::Settings {
+        place: Some(cluster.place().join("gateway-later")),
+        gateway: true,
+        arguments: vec!["--metadata".to_string(), papers],
+        ..conformance::server::Settings::default()
+    };
+    let later = conformance::server::Server::start_with(settings).unwrap();
+    let listed = client::of(&later).list_objects_v2().bucket("promises").send().await.unwrap();
+    assert_eq!(listed.contents().len(), 1);
+}
+
 #[test]
 fn metadata_nodes_get_new_certificates_from_gateways_while_they_serve() {
     let mut cluster = Cluster::start(Size { metadata: 2, gateways: 1, nodes: 0 }, "[fleet]\ncertificate_seconds = 12\n").unwrap();

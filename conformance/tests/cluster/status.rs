@@ -1,5 +1,6 @@
 //! What operators are told of a metadata cluster that is not well.
 
+use conformance::client;
 use conformance::cluster::{Cluster, Size, voting};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ fn the_status_says_who_is_silent_and_what_to_do_while_nobody_leads() {
     for node in nodes {
         let lives = node["node"] == cluster.metadata[0].id.as_str();
         assert_eq!((node["answers"] == true, node["silent_because"].is_string()), (lives, !lives), "{node:#}");
+        assert!(lives || node["silent_because"].as_str().is_some_and(|why| why.contains("refused")), "{node:#}");
         assert!(node["votes"] == true && node["leaves"].is_null() && node["certificate_ends_ms"].is_null(), "{node:#}");
     }
     let text = told(&cluster, &["status"]);
@@ -48,31 +50,29 @@ fn the_status_says_who_is_silent_and_what_to_do_while_nobody_leads() {
     assert!(!text.contains("no metadata node leads") && text.contains("ranges:\n"), "{text}");
 }
 
-#[test]
-fn the_status_shows_a_tree_of_hot_directories_with_those_above_them() {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_shows_a_tree_of_hot_directories_with_those_above_them() {
     let cluster = Cluster::start(Size { metadata: 1, gateways: 1, nodes: 0 }, "").unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let s3 = conformance::client::of(&cluster.gateways[0]);
-    runtime.block_on(async { s3.create_bucket().bucket("promises").send().await }).unwrap();
+    let s3 = client::of(&cluster.gateways[0]);
+    s3.create_bucket().bucket("promises").send().await.unwrap();
     let began = Instant::now();
     let directory = |status: &Value, at: &str| {
         let all = status["directories"].as_array().cloned().unwrap_or_default();
         all.into_iter().find(|branch| branch["directory"] == at)
     };
     loop {
-        runtime.block_on(async {
-            for n in 0..100 {
-                let key = format!("a/{}/k{n}", if n % 2 == 0 { "b" } else { "c" });
-                s3.put_object().bucket("promises").key(key).body(b"x".to_vec().into()).send().await.unwrap();
-            }
-        });
+        for n in 0..100 {
+            let key = format!("a/{}/k{n}", if n % 2 == 0 { "b" } else { "c" });
+            s3.put_object().bucket("promises").key(key).body(b"x".to_vec().into()).send().await.unwrap();
+        }
         let status = cluster.status().unwrap();
         let heat = |at: &str| directory(&status, at).and_then(|branch| branch["ops"].as_f64());
         if let (Some(bucket), Some(above), Some(b), Some(c)) =
             (heat("promises/"), heat("promises/a/"), heat("promises/a/b/"), heat("promises/a/c/"))
+            && b.min(c) >= 0.5
         {
             // Each number is rounded to a tenth.
-            assert!(b > 0.0 && c > 0.0 && above >= b + c - 0.2 && bucket >= above, "{status:#}");
+            assert!(above >= b + c - 0.2 && bucket >= above, "{status:#}");
             assert_eq!(directory(&status, "promises/a/b/").map(|branch| branch["depth"].clone()), Some(2.into()), "{status:#}");
             break;
         }

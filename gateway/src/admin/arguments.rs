@@ -318,7 +318,8 @@ pub enum MetadataCommand {
         #[arg(long, value_name = "FILE")]
         metadata: Option<PathBuf>,
     },
-    /// Write the fleet's papers, for a metadata node that is to begin anew; --data names a gateway's folder, which need not be served
+    /// Write the fleet's papers, for another gateway (`breakwater gateway --metadata FILE`) or for a metadata node that is to begin anew; they
+    /// name the metadata nodes that this gateway knows; --data names a gateway's folder, which need not be served
     Papers {
         /// Where they go; must not be there yet
         #[arg(long, value_name = "FILE")]

@@ -76,6 +76,8 @@ struct State {
     idle: Vec<Lane>,
     failures: u32,
     not_before: Option<Instant>,
+    /// What came of the last attempt, if it failed.
+    why: String,
 }
 
 /// One connection.
@@ -129,7 +131,7 @@ impl Link {
             response = lane.sender.send_request(request(call, body)?).await;
         }
         let response = response.map_err(|error| {
-            self.failed();
+            self.failed(&error.to_string());
             CallError::Lost(error.to_string())
         })?;
         self.read(call, lane, response).await
@@ -182,15 +184,25 @@ impl Link {
 
     /// A new connection, unless the last attempt failed only just.
     async fn connect(&self) -> Result<Lane, CallError> {
-        if self.state().not_before.is_some_and(|until| Instant::now() < until) {
-            return Err(CallError::Unreachable("connecting failed, and is tried again in a moment".to_string()));
+        if let Some(why) = self.rests() {
+            return Err(CallError::Unreachable(format!("{why}; tried again in a moment")));
         }
-        self.dial().await.inspect_err(|_| self.failed())
+        self.dial().await.inspect_err(|error| match error {
+            CallError::Unreachable(why) | CallError::Stranger(why) | CallError::Lost(why) => self.failed(why),
+            CallError::Refused(error) => self.failed(&error.to_string()),
+        })
+    }
+
+    /// Why nothing is tried now; `None`: it may be.
+    fn rests(&self) -> Option<String> {
+        let state = self.state();
+        state.not_before.is_some_and(|until| Instant::now() < until).then(|| state.why.clone())
     }
 
     /// Books a failed attempt: a connection that was not made, or whose very first exchange had no answer.
-    fn failed(&self) {
+    fn failed(&self, why: &str) {
         let mut state = self.state();
+        state.why = why.to_string();
         let pause = PAUSE.saturating_mul(1 << state.failures.min(8)).min(PAUSE_MOST);
         state.failures += 1;
         state.not_before = Some(Instant::now() + pause);

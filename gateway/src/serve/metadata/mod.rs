@@ -202,7 +202,7 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
     let left = papers::gateway_papers(home.dir());
     if left.exists() {
         text.push_str(&format!(
-            "gateways need {}: carry it to each (`breakwater gateway --metadata FILE`), keep a copy where nobody else reads it, and delete it here.\nIt holds the root key: without it nothing that is stored can ever be read.\n",
+            "gateways need {}: carry it to each (`breakwater gateway --metadata FILE`), keep a copy where nobody else reads it, and delete it here.\nIt names this node alone: for a gateway that comes later, `breakwater admin metadata papers --out FILE` at another gateway names all.\nIt holds the root key: without it nothing that is stored can ever be read.\n",
             left.display()
         ));
     }
