@@ -6,7 +6,8 @@
 //! ```
 //! `breakwater metadata` (`serve/metadata/`) and `breakwater storage-node` (`serve/storage/`) are processes of their own.
 //! Invariants: until everything is open requests wait, and are told to ask again if it takes long (`waiting.rs`); a disk that does not
-//! open is a lost disk as long as enough others do; the two address lines are printed once everything is open. This and `main.rs` alone name all of gateway, metadata and storage node.
+//! open is a lost disk as long as enough others do; the two address lines are printed once everything is open. This and `main.rs` alone
+//! name all of gateway, metadata and storage node.
 
 mod alone;
 mod compose;

@@ -189,7 +189,7 @@ async fn a_leader_whose_disk_is_nearly_full_leaves_the_lead_to_others_and_writes
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_metadata_node_whose_disk_takes_nothing_ends_and_says_why_and_catches_up_once_there_is_room() {
     let place = tempfile::Builder::new().prefix("breakwater-full-").tempdir().unwrap();
-    let Some(disk) = small_disk(place.path(), 320 << 20) else { return };
+    let Some(disk) = small_disk(place.path(), 400 << 20) else { return };
     let mut cluster = on_small_disk(&disk, 1);
     let s3 = client::of(&cluster.gateways[0]);
     s3.create_bucket().bucket(BUCKET).send().await.unwrap();
@@ -217,7 +217,7 @@ async fn a_metadata_node_whose_disk_takes_nothing_ends_and_says_why_and_catches_
             break status;
         }
         let log = || cluster.metadata[1].log();
-        assert!(began.elapsed() < Duration::from_secs(120), "after {written:?} writes it still runs\n{}", log());
+        assert!(began.elapsed() < Duration::from_secs(180), "after {written:?} writes it still runs\n{}", log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     println!("it ended after {:?} and {written:?} writes", began.elapsed());

@@ -172,7 +172,10 @@ async fn a_failed_log_stops_acknowledging() {
     let dir = tempfile::tempdir().unwrap();
     let node = MetadataNode::open(small(dir.path())).await.unwrap();
     create(&node, 0..5).await;
+    assert_eq!(node.failure(), None);
     node.groups.means.journal.fail_for_test();
+    let why = tokio::time::timeout(Duration::from_secs(10), node.failed()).await.unwrap();
+    assert!(why.contains("a test said so"), "{why}");
     assert!(node.propose(tenant(5)).await.is_err());
     assert!(node.propose(tenant(6)).await.is_err());
     assert!(node.query(Query::Root(RootQuery::Tenant(TenantId(0)))).await.is_err());

@@ -55,6 +55,8 @@ use tokio::sync::{oneshot, watch};
 
 /// How long running calls may take to finish after SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(10);
+/// How long everything else may take to end once the disk has failed.
+const ENDING: Duration = Duration::from_secs(30);
 /// How often and how many times a gateway that does not answer is asked to admit: it may be starting itself.
 const JOIN_PAUSE: Duration = Duration::from_secs(2);
 const JOIN_TRIES: usize = 10;
@@ -220,12 +222,17 @@ async fn serve(settings: Settings) -> Result<(), ServeError> {
         _ = serving => {}
         () = signals.wait() => tracing::warn!(target: "breakwater", "told twice: stopping without waiting for calls"),
     }
-    let _ = keeping.await;
-    let _ = moving.await;
-    let _ = levelling.await;
-    let _ = replicas.await;
-    let _ = operations.await;
-    node.shutdown().await;
+    let ending = async {
+        let _ = keeping.await;
+        let _ = moving.await;
+        let _ = levelling.await;
+        let _ = replicas.await;
+        let _ = operations.await;
+        node.shutdown().await;
+    };
+    // What waits for a disk that failed may wait for ever.
+    let longest = if failed.is_some() { ENDING } else { Duration::MAX };
+    let _ = tokio::time::timeout(longest, ending).await;
     tracing::info!(target: "breakwater", "stopped");
     failed.map_or(Ok(()), |failed| Err(failed.into()))
 }

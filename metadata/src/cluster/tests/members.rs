@@ -3,10 +3,12 @@
 use super::fixture::*;
 use crate::cluster::{Begin, CallError, Link};
 use crate::service::{MetadataNode, OpenError, Settings};
+use bytes::Bytes;
+use rustls::ClientConfig;
 use spine::fleet::admission::Role;
 use spine::fleet::tls::Shown;
-use spine::id::{GroupId, MemberId};
-use spine::wire::cluster::{Call, Change, Changed, ClusterError, MemberChange};
+use spine::id::{GroupId, MemberId, NodeId};
+use spine::wire::cluster::{Call, Change, Changed, ClusterError, Endpoint, MemberChange};
 use spine::wire::{Metadata, Reply};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -157,4 +159,25 @@ async fn a_metadata_node_joins_as_itself_alone_and_strangers_are_not_heard() {
         let asked = tokio::time::timeout(Duration::from_secs(5), link.call::<_, Changed>(Call::Change, &change)).await.unwrap();
         assert!(matches!(asked, Err(CallError::Lost(_) | CallError::Unreachable(_))), "{asked:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_somebody_else_is_told_from_who_is_not_there() {
+    async fn asked(at: &Endpoint, config: &Arc<ClientConfig>) -> Result<Bytes, CallError> {
+        let link = Link::new(at.clone(), config.clone(), 1);
+        tokio::time::timeout(Duration::from_secs(5), link.send(Call::Status, Bytes::new())).await.unwrap()
+    }
+    let cluster = Cluster::start(1, 4_096).await;
+    let (endpoint, stranger) = (cluster.places[0].endpoint(), Authority::new());
+    let ours = cluster.authority.connect(Arc::new(Shown::new(cluster.authority.admit(Role::Gateway))));
+    let theirs = stranger.connect(Arc::new(Shown::new(stranger.admit(Role::Gateway))));
+    assert!(asked(&endpoint, &ours).await.is_ok());
+    // Another fleet's; one that does not know the node's name; nobody.
+    let outcome = asked(&endpoint, &theirs).await;
+    assert!(matches!(outcome, Err(CallError::Stranger(_))), "{outcome:?}");
+    let outcome = asked(&Endpoint { node: NodeId([9; 32]), ..endpoint.clone() }, &ours).await;
+    assert!(matches!(outcome, Err(CallError::Stranger(_))), "{outcome:?}");
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let outcome = asked(&Endpoint { address: nowhere, ..endpoint }, &ours).await;
+    assert!(matches!(outcome, Err(CallError::Unreachable(_))), "{outcome:?}");
 }
