@@ -7,7 +7,7 @@
 //! of itself when it is founded. `restore/row.rs` says where a row goes, `restore/mend.rs` makes copies of different moments agree.
 //! Invariants: nothing is restored over anything; what is served afterwards was counted and summed in the tables; versions go on above the
 //! copy's; ids and numbers go on above all that can have been given since, also by a life that came out of a copy of the same one and was
-//! lost again; the collection is held, and chunks are doubted until it is released.
+//! lost again, unless this restore's clock is behind that one's (group ids: by up to [`GROUPS_SINCE`] since); the collection is held, and chunks are doubted until it is released.
 //! Not here: where rows come from (the gateway's `snapshot`).
 
 mod mend;
@@ -30,10 +30,10 @@ use spine::wire::{Command, Refusal, Reply};
 const STANDING: &[u8] = b"restore";
 /// Key in Meta of the era that the last restore began: the minutes from the beginning of 2026 to it, or one more than the era before.
 const ERA: &[u8] = b"restored";
-/// 2026-01-01 00:00 UTC.
-const BEGINNING: UnixMs = UnixMs(1_767_225_600_000);
+/// 2026-01-01 00:00 UTC. A clock that is before it was never set.
+pub const BEGINNING: UnixMs = UnixMs(1_767_225_600_000);
 const MINUTE_MS: u64 = 60_000;
-/// Bits of a number within its era, of which there are 2^24: buckets, moves, proposals of a log, changes of the map. Twelve days of a million
+/// Bits of a number within its era, of which there are 2^24: buckets, moves, proposals of a log, changes of the map, revocation lists. Twelve days of a million
 /// a second, where the clock has stood still.
 const BITS: u32 = 40;
 /// The same of generations and tags: they stay below what is believed of a node's shards ([`spine::limit::FOUND_NUMBERS`]).
@@ -151,6 +151,7 @@ struct Above {
     epoch: Epoch,
     moves: MoveId,
     groups: GroupId,
+    revocations: u64,
     /// From where on ids of buckets are lost, and the era that they go on in.
     buckets: (BucketId, BucketId),
 }
@@ -167,12 +168,14 @@ impl Above {
         let most = u32::try_from(GROUPS_EVER).unwrap_or(u32::MAX);
         let next_group = root::map::next_group(table)?.0;
         let groups = GroupId(next_group.saturating_add(GROUPS_SINCE).min(most.max(next_group)));
-        let (Some(requests), Some(chunks), Some(epoch), Some(moves), Some(bucket)) = (requests, chunks, epoch, moves, begins(lost.0, BITS))
+        let (bucket, revocations) = (begins(lost.0, BITS), begins(root::fleet::next_revocations(table)?, BITS));
+        let (Some(requests), Some(chunks), Some(epoch), Some(moves), Some(bucket), Some(revocations)) =
+            (requests, chunks, epoch, moves, bucket, revocations)
         else {
             return Ok(None);
         };
         let (epoch, moves, buckets) = (Epoch(epoch), MoveId(moves), (lost, BucketId(bucket)));
-        Ok(Some(Above { era, requests, chunks, epoch, moves, groups, buckets }))
+        Ok(Some(Above { era, requests, chunks, epoch, moves, groups, revocations, buckets }))
     }
 
     fn go_on(&self, table: &mut dyn TableWrite) -> Result<(), TableError> {
@@ -181,6 +184,7 @@ impl Above {
         root::map::begin_anew(table, self.epoch)?;
         root::map::begin_groups_from(table, self.groups)?;
         root::moves::begin_from(table, self.moves)?;
+        root::fleet::begin_revocations_from(table, self.revocations)?;
         closed::lose(table, self.buckets.0)?;
         let first = closed::begin_era(table, self.buckets.1)?;
         root::bucket::begin_from(table, first)?;

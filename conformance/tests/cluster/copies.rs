@@ -93,6 +93,8 @@ async fn metadata_that_is_lost_everywhere_comes_back_from_a_file_and_nothing_is_
     cluster.gateways[0].admin(&["collect", "--sweep"]).unwrap();
     assert!(shards(&cluster) >= on_nodes, "collected before it was reconciled");
     assert_eq!(json(&cluster.gateways[1], &["collection", "status"])["held"], true);
+    let refused = cluster.gateways[1].admin(&["collection", "release"]).unwrap_err().to_string();
+    assert!(refused.contains("metadata reconcile"), "{refused}");
     let done = json(&cluster.gateways[0], &["metadata", "reconcile"]);
     assert_eq!((&done["lost"], &done["released"]), (&0.into(), &true.into()), "{done:#}");
     let began = Instant::now();

@@ -318,7 +318,7 @@ impl Fleet {
         let Ok(live) = self.live() else { return Ok(()) };
         let (record, nodes) = (self.record().await?.ok_or(FleetError::NoFleet)?, self.nodes().await?);
         if record.revocations_version > live.trust.revocations().0 {
-            live.trust.revoke(&record.revocations).map_err(|error| FleetError::Wrong(error.to_string()))?;
+            live.trust.follow(&record.revocations).map_err(|error| FleetError::Wrong(error.to_string()))?;
         }
         for state in STATES {
             let count = nodes.iter().filter(|node| word(&node.state) == state).count();
@@ -431,9 +431,9 @@ impl Live {
     }
 }
 
-/// The revocation list after the known one, signed.
+/// The revocation list after the known one, signed. Who is on the list in force stays on it: restored metadata may not know of them.
 fn next_revocations(live: &Live, record: &FleetRecord, out: impl Iterator<Item = NodeId>) -> Result<(u64, Bytes), FleetError> {
-    let mut nodes: Vec<NodeId> = out.collect();
+    let mut nodes: Vec<NodeId> = out.chain(live.trust.revoked()).collect();
     nodes.sort();
     nodes.dedup();
     let version = record.revocations_version + 1;

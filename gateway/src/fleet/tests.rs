@@ -8,8 +8,10 @@ use super::token::Token;
 use crate::boot::Home;
 use crate::keys::{Keys, RootKey};
 use crate::path::fake::FakeMetadata;
+use crate::snapshot;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use spine::id::NodeId;
+use spine::wire::Metadata;
 use spine::wire::admission::{AdmissionRefusal, Applicant, JoinRequest, Place, message};
 use spine::wire::root::FleetNodeState;
 use std::sync::Arc;
@@ -161,4 +163,33 @@ async fn a_fleet_opens_again_with_its_key_and_not_without() {
     std::fs::remove_file(rig.fleet.key_file()).unwrap();
     let error = again().await.err().unwrap().to_string();
     assert!(error.contains("ca-key") && error.contains("copy"), "{error}");
+}
+
+#[tokio::test]
+async fn who_was_retired_after_the_copy_stays_out_where_the_gateway_runs_on_and_the_next_list_reaches_everybody() {
+    let rig = rig().await;
+    let token = rig.token().await;
+    let nodes = [(Key::new(), 1 << 30), (Key::new(), 1 << 30), (Key::new(), 1 << 30)];
+    apply::join(&token, &place("m", 7400), &nodes).await.unwrap();
+    let [before, since, after] = [0, 1, 2].map(|at: usize| nodes[at].0.node());
+    rig.fleet.retire(before).await.unwrap();
+    let (place, metadata): (TempDir, Arc<dyn Metadata>) = (tempfile::tempdir().unwrap(), rig.metadata.clone());
+    let file = place.path().join("copy");
+    snapshot::write(&metadata, rig.keys.clone(), &file).await.unwrap();
+    rig.fleet.retire(since).await.unwrap();
+    let trust = rig.fleet.live().unwrap().trust.clone();
+    assert_eq!(trust.revocations().0, 2);
+
+    let fresh = Arc::new(FakeMetadata::default());
+    let target: Arc<dyn Metadata> = fresh.clone();
+    snapshot::restore(&target, rig.keys.clone(), &file, None).await.unwrap();
+    rig.metadata.go_on_as(&fresh);
+    // The older list is looked at and changes nothing.
+    rig.fleet.set_state(after, FleetNodeState::Draining).await.unwrap();
+    assert_eq!(trust.revocations().0, 2);
+    assert!(trust.is_revoked(before) && trust.is_revoked(since) && !trust.is_revoked(after));
+    rig.fleet.retire(after).await.unwrap();
+    assert!(trust.revocations().0 > 2, "a node that has the second list takes it");
+    assert_eq!(rig.fleet.record().await.unwrap().unwrap().revocations_version, trust.revocations().0);
+    assert!([before, since, after].into_iter().all(|node| trust.is_revoked(node)));
 }

@@ -36,6 +36,14 @@ pub struct FakeMetadata {
     pub delay: AtomicU64,
 }
 
+impl FakeMetadata {
+    /// From here on it is what `other` is now, as after a loss and a restore.
+    pub fn go_on_as(&self, other: &FakeMetadata) {
+        let state = other.state.lock().unwrap().clone();
+        *self.state.lock().unwrap() = state;
+    }
+}
+
 #[async_trait::async_trait]
 impl Metadata for FakeMetadata {
     async fn propose(&self, batch: Batch) -> Result<Vec<Reply>, MetadataError> {

@@ -100,7 +100,7 @@ impl Elsewhere {
         fleet.renew_metadata_nodes().await?;
         let record = fleet.record().await?.ok_or(FleetError::NoFleet)?;
         if record.revocations_version > self.peers.trust.revocations().0 {
-            self.peers.trust.revoke(&record.revocations).map_err(|error| FleetError::Wrong(error.to_string()))?;
+            self.peers.trust.follow(&record.revocations).map_err(|error| FleetError::Wrong(error.to_string()))?;
         }
         let nodes = fleet.metadata_nodes().await?.into_iter().filter(|known| !known.removed);
         let members: Vec<Endpoint> = nodes.map(|known| Endpoint { node: known.id, address: known.address }).collect();

@@ -8,7 +8,8 @@ use super::item::Item;
 use super::{SnapshotError, strange, wrong};
 use crate::core::now;
 use crate::keys::Keys;
-use spine::id::{FleetId, Seq};
+use metadata::restore::BEGINNING;
+use spine::id::{FleetId, Seq, UnixMs};
 use spine::wire::cluster::{PART_BYTES, Row};
 use spine::wire::copy::{CopyEnd, RestoreCommand, Sum, is_counted};
 use spine::wire::root::{RootAnswer, RootQuery};
@@ -31,6 +32,7 @@ const ITEMS: usize = 2;
 /// # Errors
 /// `Wrong` and `File` before anything was changed. `Refused` where metadata is not empty, or the copy is another fleet's.
 pub async fn restore(metadata: &Arc<dyn Metadata>, keys: Arc<Keys>, path: &Path, fleet: Option<FleetId>) -> Result<Summary, SnapshotError> {
+    check_clock(now())?;
     let (checked, checked_keys) = (path.to_owned(), keys.clone());
     let summary = tokio::task::spawn_blocking(move || check(&checked_keys, &checked)).await;
     let summary = summary.map_err(|error| SnapshotError::Refused { what: error.to_string() })??;
@@ -79,6 +81,14 @@ pub async fn restore(metadata: &Arc<dyn Metadata>, keys: Arc<Keys>, path: &Path,
     let next = end.ok_or_else(|| wrong("no group"))?;
     tell(metadata, RestoreCommand::End { stream, next, counted: counted.rows(), sum: counted.digest(), now: now() }).await?;
     Ok(summary)
+}
+
+/// Numbers of the restored metadata begin by the time of the restore, so that no other restore gives them.
+pub(super) fn check_clock(now: UnixMs) -> Result<(), SnapshotError> {
+    if now >= BEGINNING {
+        return Ok(());
+    }
+    Err(SnapshotError::Refused { what: "this machine's clock says a time before 2026: set it right first, numbers go on by it".into() })
 }
 
 /// Pieces that fit a log entry each: a long row stands alone, as it did when it was logged.

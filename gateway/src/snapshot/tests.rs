@@ -184,6 +184,14 @@ async fn what_was_copied_into_a_file_is_restored_into_empty_metadata_once_and_ho
     assert!(!held(&from).await);
 }
 
+#[test]
+fn a_machine_whose_clock_was_never_set_restores_nothing() {
+    assert!(super::give::check_clock(crate::core::now()).is_ok());
+    for never in [0, 1_767_225_599_999] {
+        assert!(matches!(super::give::check_clock(UnixMs(never)), Err(SnapshotError::Refused { .. })));
+    }
+}
+
 #[tokio::test]
 async fn over_half_a_restore_of_another_copy_it_is_said_what_is_under_way() {
     let rig = rig().await;

@@ -17,7 +17,7 @@
 //! - A placement, once confirmed, is changed by repair alone: a rival's Confirm finds its chunk durable and adds nothing,
 //!   since the sweep may be taking the rival's unplaced shards away already.
 //! - A doubted record (metadata was restored, and nobody has seen its shards since) is no proof of anything: a writer stores the chunk again,
-//!   and the record goes from one durable generation to the next in one step.
+//!   and the record goes from one durable generation to the next in one step. Without references it may be forgotten: (absent) at once.
 //! - A Deleting generation is never revived. It leaves the index's main table, so a writer that comes then finds the chunk absent.
 //!
 //! Not here: the references themselves and the lists of what is due (`holding.rs`, `due.rs`).

@@ -30,6 +30,18 @@ pub fn revoke(table: &mut dyn TableWrite, version: u64, list: &Bytes) -> Result<
     Ok(Reply::Done)
 }
 
+/// Version of the next revocation list.
+pub fn next_revocations(table: &dyn TableRead) -> Result<u64, TableError> {
+    Ok(get(table)?.map_or(1, |record| record.revocations_version.saturating_add(1)))
+}
+
+/// After a restore: the next revocation list is of `version`; the known one stays as it is.
+pub fn begin_revocations_from(table: &mut dyn TableWrite, version: u64) -> Result<(), TableError> {
+    let Some(mut record) = get(table)? else { return Ok(()) };
+    record.revocations_version = version.saturating_sub(1);
+    save(table, Space::Root, key::ROOT_FLEET, &record)
+}
+
 pub fn get(table: &dyn TableRead) -> Result<Option<FleetRecord>, TableError> {
     load(table, Space::Root, key::ROOT_FLEET)
 }

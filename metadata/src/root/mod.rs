@@ -8,7 +8,7 @@
 
 mod access_key;
 pub mod bucket;
-mod fleet;
+pub mod fleet;
 mod fleet_node;
 mod invite;
 mod lease;

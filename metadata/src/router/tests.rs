@@ -463,6 +463,37 @@ async fn what_ended_in_a_group_made_a_moment_ago_is_read_at_once() {
     assert_eq!(ended().await, [version]);
 }
 
+/// What the sweep goes by: whichever group has a chunk, it has given at least that.
+#[tokio::test]
+async fn of_the_numbers_that_groups_have_given_the_least_is_answered() {
+    let world = World::new(1);
+    let router = Router::new(world.clone());
+    let given = || async {
+        match router.query(Query::Chunk(ChunkQuery::Given)).await.unwrap() {
+            Answer::Chunk(ChunkAnswer::Given(given)) => given,
+            other => panic!("{other:?}"),
+        }
+    };
+    let reserve = |n: u8| {
+        let command = Command::Chunk(ChunkCommand::Reserve { version: sample::version(n.into()), chunks: vec![ChunkId([n; 32])] });
+        order(&*router, Chain::Stop, vec![command])
+    };
+    let first = given().await;
+    reserve(1).await;
+    reserve(2).await;
+    assert_eq!(given().await, first + 2);
+    let ask = MoveAsk::SplitChunks { at: ChunkId([128; 32]), members: members() };
+    let begin = RootCommand::BeginMove { ask, expected: Map::of_one(ROOT).epoch(), reason: "test".into(), now: UnixMs(1) };
+    let Reply::Moving(id) = root(&world, begin).await else { panic!() };
+    Mover::new(world.clone(), world.clone(), Limits::default()).carry(id).await.unwrap();
+    for n in 200..203 {
+        reserve(n).await;
+    }
+    assert_eq!(given().await, first + 2, "the other group has given none since");
+    reserve(3).await;
+    assert_eq!(given().await, first + 3);
+}
+
 /// Seeds side by side: each has a world of its own, and waits for nobody else's pauses.
 #[test]
 fn under_many_seeds_no_move_loses_doubles_or_brings_back_anything_whoever_is_killed() {

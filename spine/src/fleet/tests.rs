@@ -209,6 +209,22 @@ fn a_retired_node_is_refused_and_lists_only_grow() {
 }
 
 #[test]
+fn a_list_that_restored_metadata_has_from_before_changes_nothing_and_is_no_error() {
+    let ca = Authority::new();
+    let trust = ca.trust();
+    let list = |version, nodes: &[NodeId]| ca.revoke(&Revocations { fleet: FLEET, version, nodes: nodes.to_vec() });
+    let (one, other) = (NodeId([1; 32]), NodeId([2; 32]));
+    assert_eq!(trust.follow(b""), Ok(false), "there is none yet");
+    assert_eq!(trust.follow(&list(7, &[one, other])), Ok(true));
+    assert_eq!(trust.follow(&list(5, &[one])), Ok(false));
+    assert_eq!(trust.follow(&list(7, &[one])), Err(RevocationError::Forked { version: 7 }));
+    assert_eq!(trust.follow(b"nothing"), Err(RevocationError::Form));
+    let mut out = trust.revoked();
+    out.sort();
+    assert_eq!((trust.revocations().0, out), (7, vec![one, other]));
+}
+
+#[test]
 fn a_list_with_a_changed_byte_is_not_the_cas() {
     let ca = Authority::new();
     let signed = ca.revoke(&Revocations { fleet: FLEET, version: 1, nodes: vec![NodeId([3; 32])] });

@@ -172,6 +172,26 @@ impl Trust {
         Ok(true)
     }
 
+    /// The same of the list that the metadata has: that may be none yet, or, where metadata came out of a copy, one from before the list in
+    /// force, which then stays. Returns whether it is news.
+    ///
+    /// # Errors
+    /// As [`Self::revoke`].
+    pub fn follow(&self, signed: &[u8]) -> Result<bool, RevocationError> {
+        if signed.is_empty() {
+            return Ok(false);
+        }
+        match self.revoke(signed) {
+            Err(RevocationError::Older { .. }) => Ok(false),
+            other => other,
+        }
+    }
+
+    /// Everybody on the list in force, in no order.
+    pub fn revoked(&self) -> Vec<NodeId> {
+        self.out.read().unwrap_or_else(PoisonError::into_inner).nodes.iter().copied().collect()
+    }
+
     /// Whether `signature` is the Ed25519 signature over `message` by the key that `node` is.
     pub fn is_signed_by(&self, node: NodeId, message: &[u8], signature: &[u8]) -> bool {
         self.verify(&node.0, message, signature)

@@ -77,9 +77,10 @@ pub struct FleetRecord {
     /// DER of the CA's certificate. Its key is not here.
     pub authority: Bytes,
     pub created: UnixMs,
-    /// Which revocation list `revocations` is; it only grows. 0: there is none yet.
+    /// Which revocation list `revocations` is; it only grows. 0: there is none yet. After a restore it is higher than that list's own version,
+    /// and than that of every list that was made since the copy.
     pub revocations_version: u64,
-    /// The newest revocation list as the CA signed it.
+    /// The newest revocation list as the CA signed it; empty: none.
     pub revocations: Bytes,
 }
 

@@ -159,8 +159,9 @@ impl Keeper {
         else {
             return Err("metadata gave an answer to another question".into());
         };
-        if fleet.revocations_version > self.trust.revocations().0 {
-            self.trust.revoke(&fleet.revocations).map_err(|error| error.to_string())?;
+        if fleet.revocations_version > self.trust.revocations().0
+            && self.trust.follow(&fleet.revocations).map_err(|error| error.to_string())?
+        {
             papers::keep_revocations(self.home.dir(), &fleet.revocations).map_err(|error| error.to_string())?;
         }
         let mut changed = false;

@@ -1,7 +1,9 @@
 //! Lives out of copies of one era: what the one gave, the other never gives.
 
 use super::*;
+use spine::id::FleetId;
 use spine::wire::range::BucketStep;
+use spine::wire::root::FleetRecord;
 
 const LONG_AFTER: UnixMs = UnixMs(BEGINNING.0 + 500_000 * MINUTE_MS + 1);
 
@@ -114,4 +116,27 @@ fn a_range_that_moves_takes_along_which_eras_there_are() {
     // A step of a deletion is noted where it was before.
     assert_eq!(closed::note(&mut table, there, 1, BucketStep::Close).unwrap(), Ok(()));
     assert_eq!(closed::may_write(&table, there).unwrap(), Err(Refusal::Frozen));
+}
+
+#[test]
+fn revocation_lists_go_on_above_all_that_were_made_since_and_the_known_one_stays() {
+    let fleet = |table: &MemoryTable| root::fleet::get(table).unwrap();
+    let authority = Bytes::from_static(b"ca");
+    let record = FleetRecord { id: FleetId([1; 16]), authority, created: UnixMs(1), revocations_version: 0, revocations: Bytes::new() };
+    let revoke = |version, list: &'static [u8]| Command::Root(RootCommand::Revoke { version, list: Bytes::from_static(list) });
+    let mut from = lived_in();
+    // Without a fleet there is nothing to go on with.
+    assert_eq!(fleet(&life(&from, LONG_AFTER)), None);
+    one(&mut from, Command::Root(RootCommand::CreateFleet(record.clone())));
+    let none = fleet(&life(&from, LONG_AFTER)).unwrap();
+    assert_eq!((none.revocations_version, none.revocations), ((500_000 << BITS) - 1, Bytes::new()));
+    assert_eq!(one(&mut from, revoke(1, b"first")), Reply::Done);
+    let mut table = life(&from, LONG_AFTER);
+    let known = fleet(&table).unwrap();
+    assert_eq!((known.revocations_version, &known.revocations[..]), ((500_000 << BITS) - 1, &b"first"[..]));
+    assert_eq!(one(&mut table, revoke(2, b"second")), Reply::Refused(Refusal::OldRevocations));
+    assert_eq!(one(&mut table, revoke(500_000 << BITS, b"second")), Reply::Done);
+    // And once more, by a clock that has stood still.
+    let again = fleet(&life(&table, LONG_AFTER)).unwrap();
+    assert_eq!((again.revocations_version, &again.revocations[..]), ((500_001 << BITS) - 1, &b"second"[..]));
 }
