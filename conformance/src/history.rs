@@ -171,18 +171,11 @@ impl Work {
         self.shared.stop.store(true, Ordering::Relaxed);
         let stopped = self.shared.began.elapsed();
         while self.tasks.join_next().await.is_some() {}
-        let (shared, gateways, mut dice) = (&*self.shared, self.shared.clients.len(), Dice::new(self.seed));
-        shared.still_until(stopped);
-        for generation in 0..=shared.generation() {
-            for (gateway, lane) in (0..gateways).flat_map(|gateway| (0..LANES.len()).map(move |lane| (gateway, lane))) {
-                shared.at_last(move || shared.list(usize::MAX, gateway, generation, lane, WHOLE)).await;
-            }
-            for number in 0..KEYS {
-                let gateway = dice.below(gateways);
-                shared.at_last(move || async move { shared.get(usize::MAX, gateway, (generation, number)).await.is_some() }).await;
-            }
+        self.shared.still_until(stopped);
+        if !self.shared.read_all(Dice::new(self.seed)).await {
+            self.shared.wrong(format!("what was written could not be read at the end, for {LAST:?}"));
         }
-        let mut history = std::mem::take(&mut shared.state().history);
+        let mut history = std::mem::take(&mut self.shared.state().history);
         history.keys.retain(|_, operations| !operations.is_empty());
         history
     }
@@ -219,6 +212,18 @@ async fn work(shared: Arc<Shared>, number: usize, mut dice: Dice) {
         let pause = dice.below(if fine { PAUSE_MS } else { FAILED_MS });
         tokio::time::sleep(Duration::from_millis(pause as u64)).await;
     }
+}
+
+/// Reads until that is answered, for a while; whether it was.
+async fn at_last<F: Future<Output = bool>>(read: impl Fn() -> F) -> bool {
+    let began = Instant::now();
+    while !read().await {
+        if began.elapsed() > LAST {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(FAILED_MS as u64)).await;
+    }
+    true
 }
 
 impl Shared {
@@ -261,15 +266,24 @@ impl Shared {
         state.history.silence = state.history.silence.max(still);
     }
 
-    /// Reads until that is answered: what is never read again may be lost without anybody's seeing it.
-    async fn at_last<F: Future<Output = bool>>(&self, read: impl Fn() -> F) {
-        let began = Instant::now();
-        while !read().await {
-            if began.elapsed() > LAST {
-                return self.wrong(format!("what was written could not be read at the end, for {LAST:?}"));
+    /// Reads every key, each lane through every gateway; whether all was answered: what is never read again may be lost without anybody's
+    /// seeing it.
+    async fn read_all(&self, mut dice: Dice) -> bool {
+        let gateways = self.clients.len();
+        for generation in 0..=self.generation() {
+            for (gateway, lane) in (0..gateways).flat_map(|gateway| (0..LANES.len()).map(move |lane| (gateway, lane))) {
+                if !at_last(|| self.list(usize::MAX, gateway, generation, lane, WHOLE)).await {
+                    return false;
+                }
             }
-            tokio::time::sleep(Duration::from_millis(FAILED_MS as u64)).await;
+            for number in 0..KEYS {
+                let gateway = dice.below(gateways);
+                if !at_last(move || async move { self.get(usize::MAX, gateway, (generation, number)).await.is_some() }).await {
+                    return false;
+                }
+            }
         }
+        true
     }
 
     fn wrong(&self, what: String) {

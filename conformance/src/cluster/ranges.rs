@@ -86,17 +86,22 @@ impl Cluster {
     pub fn over(&self, moves: &[u64], limit: Duration) -> Result<Vec<Value>, String> {
         let since = Instant::now();
         loop {
-            let map = self.map().map_err(|error| error.to_string())?;
-            let all = map["moves"].as_array().map_or(&[][..], Vec::as_slice);
-            let of = |number: &u64| all.iter().find(|record| record["move"].as_u64() == Some(*number)).cloned().unwrap_or_default();
-            let records: Vec<Value> = moves.iter().map(of).collect();
-            match records.iter().find(|record| record["over"] != true) {
-                None => return Ok(records),
-                Some(record) if since.elapsed() > limit => {
-                    let logs: String = self.metadata.iter().map(|node| node.log()).collect();
-                    return Err(format!("a move is not over after {limit:?}: {record}\n{logs}"));
+            let found = self.map().map_err(|error| error.to_string()).and_then(|map| {
+                let all = map["moves"].as_array().map_or(&[][..], Vec::as_slice);
+                let of = |number: &u64| all.iter().find(|record| record["move"].as_u64() == Some(*number)).cloned().unwrap_or_default();
+                let records: Vec<Value> = moves.iter().map(of).collect();
+                match records.iter().find(|record| record["over"] != true) {
+                    None => Ok(records),
+                    Some(record) => Err(record.to_string()),
                 }
-                Some(_) => std::thread::sleep(Duration::from_millis(100)),
+            });
+            match found {
+                Ok(records) => return Ok(records),
+                Err(why) if since.elapsed() > limit => {
+                    let logs: String = self.metadata.iter().map(|node| node.log()).collect();
+                    return Err(format!("a move is not over after {limit:?}: {why}\n{logs}"));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
         }
     }

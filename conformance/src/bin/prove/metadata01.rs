@@ -72,9 +72,10 @@ pub fn run(run: &Run) -> Outcome {
     let [kills, pauses, cuts, halves, jumps] = faults;
     let moved = changes.begun() - given_up;
     let figure = format!(
-        "{} s, {kills} kills, {pauses} pauses, {cuts} partitions, {halves} one-way cuts, {jumps} clock jumps, beside {moved} splits and merges ({given_up} given up) and {} leaders changed in {groups} groups and more: {} operations on {} keys, 0 violations, {} keys not judged; {} writes acknowledged (at least {least}), {} operations unknown, longest time without an acknowledged write in a lane {:.1?} (at most {SILENCE:?})",
+        "{} s, {kills} kills, {pauses} pauses, {cuts} partitions, {halves} one-way cuts, {jumps} clock jumps, beside {moved} splits and merges ({given_up} given up) and {} leaders changed ({} not begun) in {groups} groups and more: {} operations on {} keys, 0 violations, {} keys not judged; {} writes acknowledged (at least {least}), {} operations unknown, longest time without an acknowledged write in a lane {:.1?} (at most {SILENCE:?})",
         began.elapsed().as_secs(),
         changes.led,
+        changes.refused,
         judged.operations,
         judged.keys,
         judged.unjudged,

@@ -1,9 +1,9 @@
 //! Row 2 of the metadata cluster: `kill -9` of the busiest leader under load.
 //!
 //! Names and chunks are in several groups, and the metadata processes are levelled out, as they are by default. Killed is who leads the group
-//! that bears most, by what `admin metadata status` says then. Two kinds of clients work all the while: those whose histories are judged afterwards, and those that ask again until it is done, as a
-//! backup program does; these must never see an error in the end. The time without service is from the kill until a write into every lane
-//! of names, and one of a body that is a chunk, were begun after it and acknowledged.
+//! that bears most, by what `admin metadata status` says then. Two kinds of clients work all the while: those whose histories are judged
+//! afterwards, and those that ask again until it is done, as a backup program does; these must never see an error in the end. The time without
+//! service is from the kill until a write into every lane of names, and one of a body that is a chunk, were begun after it and acknowledged.
 
 use crate::row::{Outcome, Run, Said, none_of, runtime};
 use crate::subtrees;

@@ -188,3 +188,22 @@ fn measure(cluster: &Cluster, time: Duration) -> Result<Cost, String> {
     let cpu = each.iter().map(|(.., cpu)| *cpu).fold(0.0, f64::max);
     Ok(Cost { memory, cpu, each })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_part_is_split_off_once_and_no_two_of_one_level_out_of_the_same_range() {
+        for count in [1, 2, 3, 16, 40, 200] {
+            let (levels, mut starts) = (levels(count), BTreeSet::from([0]));
+            for level in &levels {
+                let ranges: BTreeSet<usize> = level.iter().filter_map(|part| starts.range(..part).next_back().copied()).collect();
+                assert_eq!(ranges.len(), level.len(), "{count}: {levels:?}");
+                starts.extend(level);
+            }
+            assert_eq!(starts, (0..=count).collect(), "{count}: {levels:?}");
+        }
+    }
+}

@@ -153,3 +153,45 @@ fn lead(map: &Value, cluster: &Cluster, dice: &mut Dice) -> Vec<String> {
     let group = groups.get(dice.below(groups.len().max(1))).copied().unwrap_or_default();
     words(&["move", &group.to_string(), to])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn map_of(names: &[&str]) -> Value {
+        let range = |(group, from): (usize, &&str)| json!({ "from": from, "owner": { "group": group } });
+        json!({ "names": names.iter().enumerate().map(range).collect::<Vec<_>>(), "chunks": [] })
+    }
+
+    #[test]
+    fn names_that_are_used_now_or_soon_are_split_while_there_are_few_ranges() {
+        let map = map_of(&["", "histories/b/", "histories/c/"]);
+        for seed in 0..50 {
+            let drawn = names(&map, 7, &mut Dice::new(seed));
+            assert_eq!(drawn[..2], ["split", "--at"]);
+            assert!((0..KEYS).any(|number| [7, 8].iter().any(|generation| drawn[2] == history::place(*generation, number))), "{drawn:?}");
+        }
+    }
+
+    #[test]
+    fn a_lane_whose_group_was_merged_away_gets_one_again_and_many_ranges_are_merged() {
+        for seed in 0..50 {
+            let drawn = names(&map_of(&["", "histories/b/"]), 7, &mut Dice::new(seed));
+            assert_eq!(drawn, ["split", "--at", "histories/c/"]);
+            let many = ["", "histories/a/x", "histories/b/", "histories/b/x", "histories/c/", "histories/c/x"];
+            let drawn = names(&map_of(&many), 7, &mut Dice::new(seed));
+            // The last has no neighbour after it.
+            assert!(drawn[0] == "merge" && drawn[1].parse::<usize>().unwrap() < many.len() - 1, "{drawn:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_that_has_names_and_chunks_is_one() {
+        let map = json!({
+            "names": [{ "from": "", "owner": { "group": 0 } }, { "from": "x", "owner": { "group": 2 } }],
+            "chunks": [{ "from": "00", "owner": { "group": 0 } }, { "from": "80", "owner": { "group": 1 } }],
+        });
+        assert_eq!(groups(&map), [0, 1, 2]);
+    }
+}
