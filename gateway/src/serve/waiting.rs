@@ -60,11 +60,11 @@ pub async fn for_metadata(elsewhere: &Elsewhere) -> Result<(), ServeError> {
         let told = judge(&elsewhere.look_round().await)?;
         if said.is_none_or(|said| said.elapsed() >= SAY) {
             tracing::warn!(
-            target: "breakwater",
-            why,
-            nodes = told,
-            "waiting for metadata; if none of these is there any more: `breakwater admin metadata papers --out FILE` of a gateway that serves, then --metadata FILE"
-        );
+                target: "breakwater",
+                why,
+                nodes = told,
+                "waiting for metadata; if none of these is there any more: `breakwater admin metadata papers --out FILE` of a gateway that serves, then --metadata FILE"
+            );
             said = Some(Instant::now());
         }
     }
