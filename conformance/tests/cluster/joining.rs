@@ -147,7 +147,7 @@ async fn a_dead_metadata_node_is_taken_out_by_a_majority_and_the_last_one_stays(
     assert_eq!(got.body.collect().await.unwrap().to_vec(), b"y");
 }
 
-#[tokio::test(flavor = \"multi_thread\")]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_comes_when_the_first_metadata_node_is_gone_takes_papers_of_another_gateway() {
     let mut cluster = Cluster::start(Size { metadata: 3, gateways: 1, nodes: 0 }, "").unwrap();
     let s3 = client::of(&cluster.gateways[0]);
