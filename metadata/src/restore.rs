@@ -23,15 +23,13 @@ use crate::{chunk_index, key, requests, root};
 use serde::{Deserialize, Serialize};
 use spine::id::{BucketId, Epoch, GroupId, MoveId, Seq, UnixMs};
 use spine::limit::GROUPS_EVER;
-use spine::wire::copy::{RestoreCommand, Sum, is_counted};
+use spine::wire::copy::{BEGINNING, RestoreCommand, Sum, is_counted};
 use spine::wire::root::RootCommand;
 use spine::wire::{Command, Refusal, Reply};
 
 const STANDING: &[u8] = b"restore";
 /// Key in Meta of the era that the last restore began: the minutes from the beginning of 2026 to it, or one more than the era before.
 const ERA: &[u8] = b"restored";
-/// 2026-01-01 00:00 UTC. A clock that is before it was never set.
-pub const BEGINNING: UnixMs = UnixMs(1_767_225_600_000);
 const MINUTE_MS: u64 = 60_000;
 /// Bits of a number within its era, of which there are 2^24: buckets, moves, proposals of a log, changes of the map, revocation lists. Twelve days of a million
 /// a second, where the clock has stood still.

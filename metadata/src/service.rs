@@ -170,6 +170,9 @@ impl MetadataNode {
             Ok(root) => root,
             Err(error) => {
                 cease(&beat).await;
+                // Else it would go on making files ready in a folder that is nobody's any more.
+                let journal = groups.means.journal.clone();
+                let _ = tokio::task::spawn_blocking(move || journal.close()).await;
                 return Err(error);
             }
         };

@@ -22,6 +22,9 @@ use std::task::{Context, Poll};
 /// Answers up to this are read before the first byte goes out: head and body leave in one write, and any fault is a status.
 const GATHERED_BYTES: u64 = 64 << 10;
 
+/// How often a key that is overwritten again and again is looked up for one answer.
+const RESOLVED: usize = 5;
+
 impl Breakwater {
     pub(super) async fn get_object_op(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let (input, asked) = Asked::split(request)?;
@@ -29,7 +32,7 @@ impl Breakwater {
         view::check_version(input.version_id.as_deref())?;
         let mut bucket = self.known_bucket(&asked, &input.bucket).await?;
         let conditions = Conditions::of_read(&asked.headers);
-        let mut resolved_again = false;
+        let mut resolved = 1;
         loop {
             let (head, version) = match self.open(bucket.id, &input.key).await {
                 Err(nothing) if error::is_no_such_key(&nothing) => {
@@ -44,7 +47,7 @@ impl Breakwater {
             match self.stream(asked.caller.tenant, &name, &version.body, slice.range.clone()).await {
                 Ok(body) => return Ok(S3Response::new(output(head, slice, body, checksums_wanted(&asked)))),
                 // The version was replaced and collected since it was resolved: what is there now is the answer.
-                Err(ReadError::Gone { .. }) if !resolved_again => resolved_again = true,
+                Err(ReadError::Gone { .. }) if resolved < RESOLVED => resolved += 1,
                 Err(fault) => return Err(error::read(fault)),
             }
         }

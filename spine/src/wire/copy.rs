@@ -13,6 +13,8 @@ use crate::wire::cluster::Row;
 use crate::wire::range::{ChunkSpan, NameSpan};
 use serde::{Deserialize, Serialize};
 
+/// 2026-01-01 00:00 UTC. A clock that is before it was never set.
+pub const BEGINNING: UnixMs = UnixMs(1_767_225_600_000);
 /// Numbers of the tables that an `End` does not count: the root's, which has rows of the cluster's own beside those that are restored; the
 /// outbox, whose positions are given anew; counters; changes of ranges that move.
 const UNCOUNTED: [u8; 4] = [0, 7, 12, 13];
