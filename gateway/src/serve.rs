@@ -43,7 +43,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -357,11 +357,12 @@ fn serve_operations(
 ) -> JoinHandle<usize> {
     let bounds = Bounds { connections: 256, head: Duration::from_secs(60), stall: Duration::from_secs(60) };
     let listener = Listener { socket, name: "operations", tls: None, bounds };
+    let begun = Instant::now();
     let handle = move |request| {
-        // Nobody who asks how it is waits for it.
-        let operator = operator.borrow().clone();
+        // An ordinary start is over in a moment, and what comes next in a script counts on that; after it nobody who asks how it is waits.
+        let (operator, left) = (operator.clone(), waiting::HOLD.saturating_sub(begun.elapsed()));
         async move {
-            match operator {
+            match waiting::there(operator, left).await {
                 Some(operator) => ops::handle(operator, request).await,
                 None => ops::not_yet(&request),
             }

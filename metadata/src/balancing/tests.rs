@@ -375,7 +375,8 @@ async fn one_seed(seed: u64, servers: usize, faulty: bool) {
     let sim = Sim::new(seed, servers);
     let mut draw = Draw::new(seed ^ 0x5eed);
     let (mut balancing, mut now, mut watch) = (new(&sim), 1_000_000, Watch::default());
-    for round in 0..60 {
+    // Groups that were moved rest for two minutes each, and some seeds need several in a row.
+    for round in 0..84 {
         let calm = round >= 24;
         {
             let mut state = sim.state.lock().unwrap();

@@ -250,9 +250,14 @@ impl Groups {
     pub async fn enter(&self, group: GroupId, leader: &Endpoint) -> Result<(), ClusterError> {
         let unavailable = |reason: String| ClusterError::from(MetadataError::Unavailable { reason });
         let Some(ways) = &self.means.ways else { return Err(invalid("this process is alone")) };
-        self.host(group).await?;
-        let change = Change { group, change: MemberChange::Join(self.means.member()) };
-        match timeout(ENTER, ways.to(leader).link().call(Call::Change, &change)).await {
+        let hosted = self.host(group).await?;
+        let change = MemberChange::Join(self.means.member());
+        let asked = match hosted.group.standing().0 {
+            // It leads the group itself, and may still be known where it was before.
+            true => Ok(hosted.group.change(&change).await.map_err(CallError::Refused)),
+            false => timeout(ENTER, ways.to(leader).link().call(Call::Change, &Change { group, change })).await,
+        };
+        match asked {
             Ok(Ok(Changed::Done)) => Ok(()),
             Ok(Ok(Changed::Out { .. })) => Err(unavailable("an answer to another question".to_string())),
             Ok(Ok(Changed::Learning { behind })) => Err(unavailable(format!("it has not caught up: {behind} entries are missing"))),
