@@ -71,7 +71,7 @@ impl Group {
         let wanted = if is_root { newest } else { self.folder.agreed() };
         let behind =
             |said: &Option<Format>| if is_root { said.is_none_or(|said| said < wanted) } else { said.is_some_and(|said| said < wanted) };
-        if let Some((known, said)) = members.iter().zip(&said).find(|(_, said)| behind(*said)) {
+        if let Some((known, said)) = members.iter().zip(&said).find(|(_, said)| behind(said)) {
             let at = &known.member.at;
             let who = match said {
                 Some(format) => format!("metadata node {at} understands format {format} and not {wanted}: upgrade it"),
