@@ -106,7 +106,24 @@ impl Plan {
     ///
     /// - `placed[i]`: who holds index `i`.
     pub fn step(&mut self, chunk: ChunkId, k: u8, m: u8, placed: &[Option<NodeId>], len: u64) -> Option<Step> {
-        let (index, giver) = self.giver(placed, len)?;
+        // Where the fullest may give nothing, for its zone's sake, another of them may.
+        let givers = self.givers(placed, len);
+        let (index, giver, taker) =
+            givers.into_iter().find_map(|(index, giver)| Some((index, giver, self.taker(chunk, (k, m), placed, (index, giver), len)?)))?;
+        self.holders[giver].placed -= len;
+        self.holders[taker].placed += len;
+        Some(Step { index, from: self.holders[giver].node, to: self.holders[taker].node, len })
+    }
+
+    /// Who gets the shard of `index`, which the giver has.
+    fn taker(
+        &self,
+        chunk: ChunkId,
+        (k, m): (u8, u8),
+        placed: &[Option<NodeId>],
+        (index, giver): (usize, usize),
+        len: u64,
+    ) -> Option<usize> {
         let hurried = self.is_off(giver, self.tolerance);
         let mut candidates = Vec::with_capacity(self.holders.len());
         for (at, holder) in self.holders.iter().enumerate() {
@@ -128,12 +145,7 @@ impl Plan {
         let choice = placement::complete(chunk, k, m, &candidates, &fenced(&kept, index));
         let to = choice.shards.get(index).copied().flatten()?;
         let taker = *self.at.get(&to)?;
-        if !self.zone_allows(placed, index, taker, m) {
-            return None;
-        }
-        self.holders[giver].placed -= len;
-        self.holders[taker].placed += len;
-        Some(Step { index, from: self.holders[giver].node, to, len })
+        self.zone_allows(placed, index, taker, m).then_some(taker)
     }
 
     /// The step was not done.
@@ -149,24 +161,19 @@ impl Plan {
         holder.shares && holder.placed.abs_diff(share) > tolerance.bytes(share, holder.capacity)
     }
 
-    /// Which of the chunk's indices lies on the node that has most beyond its share, in proportion.
-    fn giver(&self, placed: &[Option<NodeId>], len: u64) -> Option<(usize, usize)> {
-        let mut best: Option<(usize, usize)> = None;
+    /// Which of the chunk's indices lie on nodes that have more than their shares, and on which; who has most, in proportion, first.
+    fn givers(&self, placed: &[Option<NodeId>], len: u64) -> Vec<(usize, usize)> {
+        let mut givers = Vec::with_capacity(placed.len());
         for (index, node) in placed.iter().enumerate() {
             let Some(at) = node.and_then(|node| self.at.get(&node).copied()) else { continue };
             let (holder, share) = (&self.holders[at], self.shares[at]);
-            if !holder.shares || holder.placed < share.saturating_add(len) {
-                continue;
-            }
-            let fuller = |other: usize| {
-                let (a, b) = (u128::from(holder.placed), u128::from(self.holders[other].placed));
-                a * u128::from(self.shares[other].max(1)) > b * u128::from(share.max(1))
-            };
-            if best.is_none_or(|(_, other)| fuller(other)) {
-                best = Some((index, at));
+            if holder.shares && holder.placed >= share.saturating_add(len) {
+                givers.push((index, at));
             }
         }
-        best
+        let by_share = |at: usize, other: usize| u128::from(self.holders[at].placed) * u128::from(self.shares[other].max(1));
+        givers.sort_by(|(_, one), (_, other)| by_share(*other, *one).cmp(&by_share(*one, *other)));
+        givers
     }
 
     /// Whether the taker's zone has room for the shard of `index`: at most `m`, or as many as the fullest zone has of this chunk.

@@ -245,3 +245,20 @@ fn a_fleet_as_large_as_a_chunk_and_a_fleet_that_is_nearly_empty_are_left_alone()
     few.chunks.insert(chunk, placed);
     assert!(few.plan(END).is_level(END) && few.plan(END).worst_permille() == 0);
 }
+
+#[test]
+fn a_ninth_node_gets_its_share_where_each_of_three_zones_has_as_much_of_every_chunk_as_it_may() {
+    for seed in 0..SEEDS {
+        let mut dice = Dice(seed);
+        let mut fleet = Fleet::new(4, 2);
+        for number in 0..8 {
+            fleet.join(&mut dice, number, number % 3, 64 << 20);
+        }
+        fleet.fill(&mut dice, 120);
+        fleet.join(&mut dice, 8, 2, 64 << 20);
+        fleet.level(&mut dice);
+        let plan = fleet.plan(END);
+        let placed: Vec<u64> = fleet.holders.iter().map(|holder| holder.placed / LEN).collect();
+        assert!(plan.is_level(BEGIN), "seed {seed}: {placed:?} shards");
+    }
+}
